@@ -1,0 +1,235 @@
+"""Which cells of each image the student sees, and the index tables that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+class CellMask:
+    """Visible cells of a batch of images. **True means visible, everywhere in this project.**
+
+    A mask is a coarse grid over the image: at 224 px with cells of 32 px the grid is 7 x 7.
+    At every stage of a network the visible part is then a set of whole tiles, one per
+    visible cell (H-GKD Fig. 3, after SparK section 3.1). The object is immutable; index
+    tables derived from it are computed once and kept with it.
+
+    Args:
+        visible: (B, gh, gw) bool. Per-image counts may differ and an image may be
+            entirely hidden, as long as the batch shows something.
+
+    Raises:
+        TypeError: ``visible`` is not a bool tensor.
+        ValueError: ``visible`` is not (B, gh, gw), or nothing at all is visible.
+    """
+
+    def __init__(self, visible: Tensor) -> None:
+        if not isinstance(visible, Tensor) or visible.dtype != torch.bool:
+            got = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
+            raise TypeError(f'CellMask wants a bool tensor (True = visible), got {got}.')
+        if visible.dim() != 3 or 0 in visible.shape:
+            raise ValueError(
+                f'CellMask wants a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
+            )
+        if not bool(visible.any()):
+            raise ValueError(
+                f'Nothing is visible in this mask of shape {tuple(visible.shape)}: at least one '
+                'cell of the batch must be True. Lower the mask ratio (config key mask.ratio).'
+            )
+        counts = visible.flatten(1).sum(1)
+        equal = int(counts[0]) if bool((counts == counts[0]).all()) else None
+        self._setup(visible, visible.flatten().nonzero().flatten(), equal)
+
+    def _setup(self, visible: Tensor, cells: Tensor, per_image: int | None) -> None:
+        self._visible = visible
+        self._cells = cells
+        self._per_image = per_image
+        self._tables: dict[Hashable, object] = {}
+
+    @classmethod
+    def random(
+        cls,
+        *,
+        batch: int,
+        grid: Pair,
+        mask_ratio: float,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = 'cpu',
+    ) -> CellMask:
+        """Hides ``mask_ratio`` of the cells, the same number in every image.
+
+        The count is ``round(gh * gw * (1 - mask_ratio))`` as in SparK (20 of 49 at 0.6).
+        No value is read back from the device.
+
+        Args:
+            batch: number of images B.
+            grid: (gh, gw) cells.
+            mask_ratio: hidden fraction, in [0, 1).
+            generator: source of randomness on ``device``; the global one if None.
+            device: where the mask lives.
+
+        Raises:
+            ValueError: the ratio is out of range or would leave no visible cell.
+        """
+        gh, gw = grid
+        if batch < 1 or gh < 1 or gw < 1:
+            raise ValueError(
+                f'A mask needs at least one image and one cell, got {batch} and {grid}.'
+            )
+        if not 0 <= mask_ratio < 1:
+            raise ValueError(
+                f'mask_ratio must be in [0, 1), got {mask_ratio} (config key mask.ratio).'
+            )
+        keep = round(gh * gw * (1 - mask_ratio))
+        if keep < 1:
+            raise ValueError(
+                f'mask_ratio {mask_ratio} on a {gh} x {gw} grid leaves no visible cell: lower it '
+                'or use smaller cells (config keys mask.ratio and mask.cell).'
+            )
+        noise = torch.rand(batch, gh * gw, generator=generator, device=device)
+        chosen = noise.argsort(dim=1)[:, :keep].sort(dim=1).values
+        visible = torch.zeros(batch, gh * gw, dtype=torch.bool, device=device)
+        visible = visible.scatter_(1, chosen, True).view(batch, gh, gw)
+        offset = torch.arange(batch, device=device).unsqueeze(1) * (gh * gw)
+        mask = cls.__new__(cls)
+        mask._setup(visible, (chosen + offset).flatten(), keep)
+        return mask
+
+    @classmethod
+    def full(cls, *, batch: int, grid: Pair, device: torch.device | str = 'cpu') -> CellMask:
+        """A mask that hides nothing."""
+        return cls.random(batch=batch, grid=grid, mask_ratio=0.0, device=device)
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, gh, gw) bool, True = visible."""
+        return self._visible
+
+    @property
+    def batch(self) -> int:
+        """Number of images B."""
+        return self._visible.shape[0]
+
+    @property
+    def grid(self) -> Pair:
+        """Cells per image, (gh, gw)."""
+        return self._visible.shape[1], self._visible.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the mask lives."""
+        return self._visible.device
+
+    @property
+    def num_visible(self) -> int:
+        """Visible cells N in the whole batch."""
+        return self._cells.numel()
+
+    @property
+    def per_image(self) -> int | None:
+        """Visible cells of each image if all images have the same number, else None."""
+        return self._per_image
+
+    def __repr__(self) -> str:
+        return f'CellMask(batch={self.batch}, grid={self.grid}, visible={self.num_visible})'
+
+    def to(self, device: torch.device | str) -> CellMask:
+        """The same mask on another device."""
+        if torch.device(device) == self.device:
+            return self
+        mask = type(self).__new__(type(self))
+        mask._setup(self._visible.to(device), self._cells.to(device), self._per_image)
+        return mask
+
+    def at(self, size: Pair) -> Tensor:
+        """The mask on a finer grid, by repetition.
+
+        Args:
+            size: (h, w), multiples of the cell grid: a feature map, a teacher's tokens.
+
+        Returns:
+            (B, h, w) bool, True = visible.
+
+        Raises:
+            ValueError: ``size`` is not a multiple of the grid.
+        """
+        th, tw = self.tile(size)
+        return self._visible.repeat_interleave(th, 1).repeat_interleave(tw, 2)
+
+    def tile(self, size: Pair) -> Pair:
+        """Size (th, tw) of one cell on a map of ``size`` (h, w) positions.
+
+        Raises:
+            ValueError: ``size`` is not a positive multiple of the grid.
+        """
+        (h, w), (gh, gw) = size, self.grid
+        if h < gh or w < gw or h % gh or w % gw:
+            raise ValueError(
+                f'A map of {h} x {w} positions does not divide into the mask grid of {gh} x {gw} '
+                'cells: sizes must be whole multiples of it. Choose an image size that is a '
+                'multiple of the cell, and a cell that is a multiple of the total stride '
+                '(config key mask.cell).'
+            )
+        return h // gh, w // gw
+
+    def table(self, key: Hashable, build: Callable[[], object]) -> object:
+        """The table stored under ``key``, built on first use and kept with the mask."""
+        if key not in self._tables:
+            self._tables[key] = build()
+        return self._tables[key]
+
+    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, row and column of each visible cell: three (N,) long tensors, in order."""
+
+        def build() -> tuple[Tensor, Tensor, Tensor]:
+            gh, gw = self.grid
+            image = torch.div(self._cells, gh * gw, rounding_mode='floor')
+            inside = self._cells - image * (gh * gw)
+            row = torch.div(inside, gw, rounding_mode='floor')
+            return image, row, inside - row * gw
+
+        return self.table('cells', build)
+
+    def counts(self) -> Tensor:
+        """(B,) long: visible cells of each image."""
+        return self.table('counts', lambda: self._visible.flatten(1).sum(1))
+
+    def cell_number(self, ring: int) -> Tensor:
+        """(B, gh + 2 ring, gw + 2 ring) long: number of each visible cell.
+
+        Hidden cells hold N, and cells of the ring around the image hold N + 1.
+        """
+
+        def build() -> Tensor:
+            gh, gw = self.grid
+            hidden, outside = self.num_visible, self.num_visible + 1
+            size = (self.batch, gh + 2 * ring, gw + 2 * ring)
+            numbers = torch.full(size, outside, dtype=torch.long, device=self.device)
+            numbers[:, ring : ring + gh, ring : ring + gw] = hidden
+            image, row, column = self.cells()
+            at = (image * size[1] + row + ring) * size[2] + column + ring
+            order = torch.arange(self.num_visible, device=self.device)
+            return numbers.view(-1).scatter_(0, at, order).view(size)
+
+        return self.table(('cell_number', ring), build)
+
+    def positions(self, tile: Pair) -> Tensor:
+        """(R,) long: index of each visible position in a flattened (B, H, W) map.
+
+        Rows are ordered by cell, then row by row inside the cell's tile: R = N * th * tw.
+        """
+
+        def build() -> Tensor:
+            (th, tw), (gh, gw) = tile, self.grid
+            image, row, column = self.cells()
+            i = torch.arange(th, device=self.device).view(1, th, 1)
+            j = torch.arange(tw, device=self.device).view(1, 1, tw)
+            y = (image * gh + row).view(-1, 1, 1) * th + i
+            x = column.view(-1, 1, 1) * tw + j
+            return (y * (gw * tw) + x).flatten()
+
+        return self.table(('positions', tile), build)

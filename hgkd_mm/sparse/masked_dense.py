@@ -1,0 +1,98 @@
+"""The reference engine: dense ops, then zeros at hidden positions. Saves nothing, as SparK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cell_mask import CellMask, Pair
+from .feature_map import SparseFeatureMap
+from .window import Window
+
+
+class MaskedDenseMap(SparseFeatureMap):
+    """Holds the dense (B, C, H, W) map with zeros at hidden positions."""
+
+    engine = 'masked_dense'
+
+    @classmethod
+    def of(cls, images: Tensor, mask: CellMask) -> MaskedDenseMap:
+        """Images with their hidden cells set to zero; see ``sparsify``."""
+        return cls._keep(images, mask, mask.tile(tuple(images.shape[-2:])))
+
+    @classmethod
+    def _keep(cls, data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
+        visible = mask.table(
+            ('dense', tile), lambda: mask.at(tuple(data.shape[-2:])).unsqueeze(1)
+        )
+        # where, not a product: 0 * NaN is NaN, and nothing under the mask may count.
+        return cls(torch.where(visible, data, 0), mask, tile, data.shape[1])
+
+    @property
+    def rows(self) -> Tensor:
+        flat = self.data.permute(0, 2, 3, 1).reshape(-1, self.channels)
+        return flat.index_select(0, self.mask.positions(self.tile))
+
+    def with_rows(self, rows: Tensor) -> MaskedDenseMap:
+        batch, _, h, w = self.shape
+        flat = rows.new_zeros(batch * h * w, rows.shape[1])
+        flat = flat.index_copy(0, self.mask.positions(self.tile), rows)
+        data = flat.view(batch, h, w, -1).permute(0, 3, 1, 2)
+        return MaskedDenseMap(data, self.mask, self.tile, rows.shape[1])
+
+    def operand(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> MaskedDenseMap:
+        return self._keep(function(self.data, *others), self.mask, self.tile)
+
+    def conv2d(
+        self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
+    ) -> MaskedDenseMap:
+        tile = window.out_tile(self.mask, self.tile)
+        data = F.conv2d(
+            self.data, weight, bias, window.stride, window.padding, window.dilation, groups
+        )
+        return self._keep(data, self.mask, tile)
+
+    def max_pool2d(self, window: Window) -> MaskedDenseMap:
+        tile = window.out_tile(self.mask, self.tile)
+        data = F.max_pool2d(
+            self.data,
+            window.kernel,
+            window.stride,
+            window.padding,
+            window.dilation,
+            window.ceil_mode,
+        )
+        return self._keep(data, self.mask, tile)
+
+    def avg_pool2d(self, window: Window, count_include_pad: bool) -> MaskedDenseMap:
+        tile = window.out_tile(self.mask, self.tile)
+        data = F.avg_pool2d(
+            self.data,
+            window.kernel,
+            window.stride,
+            window.padding,
+            window.ceil_mode,
+            count_include_pad,
+        )
+        return self._keep(data, self.mask, tile)
+
+    def join(self, parts: list[Tensor]) -> MaskedDenseMap:
+        data = torch.cat(parts, dim=1)
+        return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
+
+    def split(self, sizes: list[int]) -> list[MaskedDenseMap]:
+        parts = torch.split(self.data, sizes, dim=1)
+        return [MaskedDenseMap(p, self.mask, self.tile, p.shape[1]) for p in parts]
+
+    def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
+        visible = self.mask.at(tuple(self.shape[-2:])).unsqueeze(1)
+        if isinstance(fill, Tensor):
+            fill = fill.view(1, -1, 1, 1).to(self.dtype)
+        out = torch.where(visible, self.data, fill)
+        return out.contiguous(memory_format=torch.channels_last)

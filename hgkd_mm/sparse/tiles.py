@@ -1,0 +1,162 @@
+"""The fast engine: only visible positions exist, as rows of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .autocast import autocast_dtype
+from .cell_mask import CellMask, Pair
+from .conv import ConvPlan, conv_rows, gather_halo, pad_zero_row, rows_to_tiles, tiles_to_rows
+from .feature_map import SparseFeatureMap
+from .window import Window, halo_rows
+
+
+class TileMap(SparseFeatureMap):
+    """Holds (R, C) rows, one per visible position, cell after cell (R = N * th * tw).
+
+    1 x 1 convolutions, norms and activations are dense math on fewer rows. Windows reach
+    across cells through index tables that the mask keeps; hidden neighbours read as zero.
+    """
+
+    engine = 'tiles'
+
+    @classmethod
+    def of(cls, images: Tensor, mask: CellMask) -> TileMap:
+        """Rows of the visible pixels; hidden ones are never read. See ``sparsify``."""
+        batch, channels, height, width = images.shape
+        (th, tw), (gh, gw) = mask.tile((height, width)), mask.grid
+        image, row, column = mask.cells()
+        cells = images.view(batch, channels, gh, th, gw, tw).permute(0, 2, 4, 3, 5, 1)
+        return cls(cells[image, row, column].reshape(-1, channels), mask, (th, tw), channels)
+
+    @property
+    def rows(self) -> Tensor:
+        return self.data
+
+    def with_rows(self, rows: Tensor) -> TileMap:
+        return TileMap(rows, self.mask, self.tile, rows.shape[1])
+
+    def _at(self, rows: Tensor, tile: Pair) -> TileMap:
+        return TileMap(rows, self.mask, tile, rows.shape[1])
+
+    def operand(self, tensor: Tensor) -> Tensor:
+        batch, channels, height, width = tensor.shape
+        if (height, width) == (1, 1):
+            flat = tensor.reshape(batch, channels)
+            return flat if batch == 1 else flat.index_select(0, self._image_of_row())
+        full = tensor.expand(self.mask.batch, channels, *self.shape[-2:])
+        flat = full.permute(0, 2, 3, 1).reshape(-1, channels)
+        return flat.index_select(0, self.mask.positions(self.tile))
+
+    def _image_of_row(self) -> Tensor:
+        area = self.tile[0] * self.tile[1]
+        return self.mask.table(
+            ('image_of_row', area), lambda: self.mask.cells()[0].repeat_interleave(area)
+        )
+
+    def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> TileMap:
+        return self.with_rows(function(self.data, *others))
+
+    def conv2d(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> TileMap:
+        tile = window.out_tile(self.mask, self.tile)
+        if groups > 1:
+            return self._at(self._grouped(weight, bias, window, groups), tile)
+        if window.is_pointwise():
+            rows = self.data if window.stride == (1, 1) else self._every(window.stride)
+            return self._at(F.linear(rows, weight.flatten(1), bias), tile)
+        rows = self.data
+        dtype = autocast_dtype(rows.device.type)
+        if dtype is not None:
+            rows, weight = rows.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        return self._at(conv_rows(rows, weight, bias, self._plan(window)), tile)
+
+    def _every(self, stride: Pair) -> Tensor:
+        """Rows at every stride-th position of each tile, which is where a 1 x 1 reads."""
+        tiles = self.data.view(-1, *self.tile, self.channels)
+        return tiles[:, :: stride[0], :: stride[1]].reshape(-1, self.channels)
+
+    def _plan(self, window: Window) -> ConvPlan:
+        return ConvPlan(self.mask, self.tile, window, *choose_methods(self.tile, window, self.data))
+
+    def _grouped(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+        """Grouped and depthwise: on haloed tiles while they are large, else on the full map.
+
+        The border that a k x k window adds to a small tile costs more than the hidden part
+        of the full map does (measured: SPEED.md section 7).
+        """
+        if min(self.tile) >= 8:
+            tiles = gather_halo(self.data, self.mask, self.tile, window)
+            out = F.conv2d(tiles, weight, bias, window.stride, 0, window.dilation, groups)
+            return tiles_to_rows(out)
+        out = F.conv2d(
+            self.to_dense(), weight, bias, window.stride, window.padding, window.dilation, groups
+        )
+        tile = window.out_tile(self.mask, self.tile)
+        return tiles_to_rows(out).index_select(0, self.mask.positions(tile))
+
+    def max_pool2d(self, window: Window) -> TileMap:
+        index = halo_rows(self.mask, self.tile, window)
+        filled = torch.cat([pad_zero_row(self.data), self.data.new_full((1, self.channels), -torch.inf)])
+        halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
+        out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
+        return self._at(tiles_to_rows(out), window.out_tile(self.mask, self.tile))
+
+    def avg_pool2d(self, window: Window, count_include_pad: bool) -> TileMap:
+        tile = window.out_tile(self.mask, self.tile)
+        if window.kernel == window.stride and window.padding == (0, 0):
+            out = F.avg_pool2d(rows_to_tiles(self.data, self.tile), window.kernel)
+            return self._at(tiles_to_rows(out), tile)
+        halo = gather_halo(self.data, self.mask, self.tile, window)
+        out = F.avg_pool2d(halo, window.kernel, window.stride)
+        if not count_include_pad:
+            out = out / self._share_inside(window, halo.dtype)
+        return self._at(tiles_to_rows(out), tile)
+
+    def _share_inside(self, window: Window, dtype: torch.dtype) -> Tensor:
+        """(N, 1, th', tw'): the part of each window that lies inside the image."""
+
+        def build() -> Tensor:
+            index = halo_rows(self.mask, self.tile, window)
+            inside = (index <= self.data.shape[0]).unsqueeze(1).to(dtype)
+            return F.avg_pool2d(inside, window.kernel, window.stride)
+
+        return self.mask.table(('share_inside', self.tile, window, dtype), build)
+
+    def join(self, parts: list[Tensor]) -> TileMap:
+        return self.with_rows(torch.cat(parts, dim=1))
+
+    def split(self, sizes: list[int]) -> list[TileMap]:
+        # Contiguous, because everything downstream views rows as tiles.
+        return [self.with_rows(p.contiguous()) for p in torch.split(self.data, sizes, dim=1)]
+
+    def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
+        batch, channels, height, width = self.shape
+        if isinstance(fill, Tensor):
+            base = fill.reshape(1, channels).to(self.dtype).expand(batch * height * width, channels)
+        else:
+            base = self.data.new_full((batch * height * width, channels), fill)
+        flat = base.index_copy(0, self.mask.positions(self.tile), self.data)
+        return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, str]:
+    """(forward, grad_input, grad_weight) methods of an ungrouped convolution.
+
+    Measured on CPU (SPEED.md section 3): torch's convolution on a batch of tiles wins while
+    tiles are large; below, matrix products on gathered rows, and on the smallest tiles
+    products per tap, since most neighbours are hidden there. On a GPU the per-tap form needs
+    counts read back from the device and additions in no fixed order, so it is not used.
+    """
+    small, stride_one = min(tile), window.stride == (1, 1)
+    if small >= 8:
+        return 'halo', 'halo' if stride_one else 'columns', 'halo' if stride_one else 'columns'
+    if small >= 4 and stride_one:
+        return 'halo', 'halo', 'columns'
+    if rows.device.type == 'cpu' and small <= 2:
+        return 'taps', 'taps', 'taps'
+    return 'columns', 'columns', 'columns'

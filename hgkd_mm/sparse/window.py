@@ -1,0 +1,209 @@
+"""Sliding windows over tiles: which row every tap of a kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .cell_mask import CellMask, Pair
+
+
+def pair(value: int | tuple[int, ...]) -> Pair:
+    """(v, v) for a number, the two numbers for a pair, as torch's own layers read them."""
+    if isinstance(value, int):
+        return value, value
+    values = tuple(value)
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A kernel of a convolution or a pooling, each field as (vertical, horizontal)."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        kernel: int | tuple[int, ...],
+        stride: int | tuple[int, ...],
+        padding: int | str | tuple[int, ...],
+        dilation: int | tuple[int, ...] = 1,
+        ceil_mode: bool = False,
+    ) -> Window:
+        """Reads the arguments of torch's convolutions and poolings ('same' and 'valid' too).
+
+        Raises:
+            ValueError: ``padding='same'`` that torch would have to pad unevenly.
+        """
+        kernel, dilation = pair(kernel), pair(dilation)
+        if padding == 'valid':
+            padding = 0
+        elif padding == 'same':
+            reach = tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+            if any(r % 2 for r in reach):
+                raise ValueError(
+                    f"padding='same' of an even kernel {kernel} is uneven, which a "
+                    'SparseFeatureMap does not support; pad by a number.'
+                )
+            padding = tuple(r // 2 for r in reach)
+        return cls(kernel, pair(stride), pair(padding), dilation, ceil_mode)
+
+    @property
+    def taps(self) -> int:
+        """Number of taps, kh * kw."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def span(self) -> Pair:
+        """Positions from the first to the last tap."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+    def out_size(self, size: Pair) -> Pair:
+        """Size of the dense output for an input of ``size``."""
+        sizes = []
+        for length, span, s, p in zip(size, self.span, self.stride, self.padding, strict=True):
+            free = length + 2 * p - span
+            steps = -(-free // s) if self.ceil_mode else free // s
+            if self.ceil_mode and steps * s >= length + p:
+                steps -= 1
+            sizes.append(steps + 1)
+        return sizes[0], sizes[1]
+
+    def out_tile(self, mask: CellMask, tile: Pair) -> Pair:
+        """Tile of the output map.
+
+        Raises:
+            ValueError: the stride does not divide the tile, or the output is not
+                ``1 / stride`` of the input, so that cells would no longer be whole tiles.
+        """
+        (th, tw), (sh, sw), (gh, gw) = tile, self.stride, mask.grid
+        if th % sh or tw % sw:
+            raise ValueError(
+                f'Stride {self.stride} does not divide the {th} x {tw} positions that one mask '
+                f'cell has left on this map: use cells of at least {sh} times the stride reached '
+                'here (config key mask.cell), or a network of smaller total stride.'
+            )
+        out = self.out_size((gh * th, gw * tw))
+        want = (gh * th // sh, gw * tw // sw)
+        if out != want:
+            raise ValueError(
+                f'A window of kernel {self.kernel}, stride {self.stride}, padding {self.padding}, '
+                f'dilation {self.dilation} turns {gh * th} x {gw * tw} positions into '
+                f'{out[0]} x {out[1]}; the mask cells stay whole only at {want[0]} x {want[1]}. '
+                'Pad by half the kernel.'
+            )
+        return th // sh, tw // sw
+
+    def is_pointwise(self) -> bool:
+        """True for a 1 x 1 kernel without padding."""
+        return self.kernel == (1, 1) and self.padding == (0, 0)
+
+
+def neighbour_rows(mask: CellMask, tile: Pair, ys: Tensor, xs: Tensor) -> Tensor:
+    """Rows at positions relative to the upper left corner of every visible cell.
+
+    Args:
+        mask: the cells.
+        tile: (th, tw) positions of a cell on this map; the map has R = N * th * tw rows.
+        ys: (ny,) long on the CPU, vertical offsets; they may reach into other cells.
+        xs: (nx,) long on the CPU, horizontal offsets.
+
+    Returns:
+        (N, ny, nx) long: the row, or R where the position is hidden, R + 1 where it
+        lies outside the image.
+    """
+    (th, tw), count, device = tile, mask.num_visible, mask.device
+    dy = torch.div(ys, th, rounding_mode='floor')
+    dx = torch.div(xs, tw, rounding_mode='floor')
+    ring = int(torch.cat([dy, dx]).abs().max())
+    inside = ((ys - dy * th).view(-1, 1) * tw + (xs - dx * tw)).to(device)
+    image, row, column = (c.view(-1, 1, 1) for c in mask.cells())
+    span = torch.arange(2 * ring + 1, device=device)
+    cells = mask.cell_number(ring)[image, row + span.view(-1, 1), column + span]
+    cells = cells.index_select(1, (dy + ring).to(device)).index_select(2, (dx + ring).to(device))
+    return torch.where(
+        cells < count, cells * (th * tw) + inside, cells + count * (th * tw - 1)
+    )
+
+
+def _offsets(window: Window, tile_out: Pair, axis: int) -> Tensor:
+    """(t * k,) long: offsets read by each output of a tile, for each tap, on one axis."""
+    starts = torch.arange(tile_out[axis]).view(-1, 1) * window.stride[axis] - window.padding[axis]
+    taps = torch.arange(window.kernel[axis]).view(1, -1) * window.dilation[axis]
+    return (starts + taps).flatten()
+
+
+def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
+    """(R', kh * kw) long: the row that each tap of each output reads (see neighbour_rows)."""
+
+    def build() -> Tensor:
+        out = window.out_tile(mask, tile)
+        kh, kw = window.kernel
+        ys, xs = _offsets(window, out, 0), _offsets(window, out, 1)
+        rows = neighbour_rows(mask, tile, ys, xs)
+        rows = rows.view(-1, out[0], kh, out[1], kw).transpose(2, 3)
+        return rows.reshape(-1, kh * kw)
+
+    return mask.table(('tap_rows', tile, window), build)
+
+
+def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
+    """(N, wh, ww) long: the tile of each cell with the border that the window reaches."""
+
+    def build() -> Tensor:
+        out = window.out_tile(mask, tile)
+        ys, xs = (
+            torch.arange((out[a] - 1) * window.stride[a] + window.span[a]) - window.padding[a]
+            for a in (0, 1)
+        )
+        return neighbour_rows(mask, tile, ys, xs)
+
+    return mask.table(('halo_rows', tile, window), build)
+
+
+def reader_rows(
+    mask: CellMask, tile: Pair, window: Window, phase: Pair
+) -> tuple[Tensor, list[int]]:
+    """Who reads me: outputs that see the inputs of one stride phase, and through which tap.
+
+    The transposed view of ``tap_rows``, from which the gradient of the input is gathered
+    without any scattered addition. Inputs (i, j) of a tile with ``i % sh, j % sw == phase``
+    are seen by the same taps.
+
+    Args:
+        mask: the cells.
+        tile: tile of the input map.
+        window: the kernel.
+        phase: (vertical, horizontal) remainder, each below the stride.
+
+    Returns:
+        (N * th/sh * tw/sw, taps) long rows of the output map, R' or R' + 1 where there is no
+        such output; and the index of each of those taps in the kernel, row by row.
+    """
+
+    def build() -> tuple[Tensor, list[int]]:
+        out = window.out_tile(mask, tile)
+        axes = []
+        for a in (0, 1):
+            s, p, d = window.stride[a], window.padding[a], window.dilation[a]
+            taps = [t for t in range(window.kernel[a]) if (phase[a] + p - t * d) % s == 0]
+            starts = torch.arange(phase[a], tile[a], s).view(-1, 1)
+            reads = torch.tensor(taps, dtype=torch.long).view(1, -1) * d
+            axes.append((taps, torch.div(starts + p - reads, s, rounding_mode='floor')))
+        (taps_y, ys), (taps_x, xs) = axes
+        shape = (-1, ys.shape[0], len(taps_y), xs.shape[0], len(taps_x))
+        taps = [ty * window.kernel[1] + tx for ty in taps_y for tx in taps_x]
+        if not taps:
+            return torch.empty(0, 0, dtype=torch.long, device=mask.device), taps
+        rows = neighbour_rows(mask, out, ys.flatten(), xs.flatten())
+        return rows.view(shape).transpose(2, 3).reshape(-1, len(taps)), taps
+
+    return mask.table(('reader_rows', tile, window, phase), build)
