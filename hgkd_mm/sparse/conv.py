@@ -69,9 +69,7 @@ def pad_zero_row(rows: Tensor, count: int = 1) -> Tensor:
 def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Tensor:
     """(N, C, wh, ww) channels-last tiles with their border; hidden and outside are zero."""
     index = halo_rows(mask, tile, window)
-    flat = mask.table(
-        ('halo_flat', tile, window), lambda: index.flatten().clamp(max=rows.shape[0])
-    )
+    flat = mask.table(('halo_flat', tile, window), lambda: index.flatten().clamp(max=rows.shape[0]))
     tiles = pad_zero_row(rows).index_select(0, flat)
     return tiles.view(*index.shape, -1).permute(0, 3, 1, 2)
 

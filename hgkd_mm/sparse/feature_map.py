@@ -112,7 +112,9 @@ class SparseFeatureMap(ABC):
         """A dense (B|1, C|1, H|1, W|1) tensor, laid out so that it combines with the data."""
 
     @abstractmethod
-    def conv2d(self: Self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Self:
+    def conv2d(
+        self: Self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
+    ) -> Self:
         """Convolution."""
 
     @abstractmethod

@@ -25,9 +25,7 @@ class MaskedDenseMap(SparseFeatureMap):
 
     @classmethod
     def _keep(cls, data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
-        visible = mask.table(
-            ('dense', tile), lambda: mask.at(tuple(data.shape[-2:])).unsqueeze(1)
-        )
+        visible = mask.table(('dense', tile), lambda: mask.at(tuple(data.shape[-2:])).unsqueeze(1))
         # where, not a product: 0 * NaN is NaN, and nothing under the mask may count.
         return cls(torch.where(visible, data, 0), mask, tile, data.shape[1])
 

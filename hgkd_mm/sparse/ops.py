@@ -60,8 +60,6 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> SparseFeatureMap:
-    if return_indices:
-        raise refuse('max_pool2d', 'indices of maxima are not available on a SparseFeatureMap.')
     window = Window.of(kernel_size, stride or kernel_size, padding, dilation, ceil_mode)
     return _geometry('max_pool2d', lambda: input.max_pool2d(window))
 

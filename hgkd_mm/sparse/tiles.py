@@ -101,7 +101,9 @@ class TileMap(SparseFeatureMap):
 
     def max_pool2d(self, window: Window) -> TileMap:
         index = halo_rows(self.mask, self.tile, window)
-        filled = torch.cat([pad_zero_row(self.data), self.data.new_full((1, self.channels), -torch.inf)])
+        filled = torch.cat(
+            [pad_zero_row(self.data), self.data.new_full((1, self.channels), -torch.inf)]
+        )
         halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
         return self._at(tiles_to_rows(out), window.out_tile(self.mask, self.tile))

@@ -129,9 +129,7 @@ def neighbour_rows(mask: CellMask, tile: Pair, ys: Tensor, xs: Tensor) -> Tensor
     span = torch.arange(2 * ring + 1, device=device)
     cells = mask.cell_number(ring)[image, row + span.view(-1, 1), column + span]
     cells = cells.index_select(1, (dy + ring).to(device)).index_select(2, (dx + ring).to(device))
-    return torch.where(
-        cells < count, cells * (th * tw) + inside, cells + count * (th * tw - 1)
-    )
+    return torch.where(cells < count, cells * (th * tw) + inside, cells + count * (th * tw - 1))
 
 
 def _offsets(window: Window, tile_out: Pair, axis: int) -> Tensor:

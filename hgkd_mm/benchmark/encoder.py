@@ -1,0 +1,64 @@
+"""One training step of an encoder under each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
+
+
+def encoder_steps(
+    network: nn.Module,
+    *,
+    batch: int,
+    size: int,
+    cell: int,
+    mask_ratio: float,
+    engines: tuple[str, ...] = ('dense', 'tiles', 'masked_dense'),
+    dtype: torch.dtype = torch.float32,
+    device: str = 'cpu',
+) -> tuple[dict[str, Callable[[], None]], dict[str, Callable[[], object]]]:
+    """Forward and backward of the encoder alone, a new mask at every step.
+
+    The gradient is that of the sum of all output maps. Drawing the mask and building its
+    index tables is part of the step. Weights and images are channels-last for all.
+
+    Args:
+        network: returns a tuple of maps; ``dense`` runs it on full images.
+        batch: images a step.
+        size: image height and width, pixels.
+        cell: side of a mask cell, pixels.
+        mask_ratio: hidden fraction.
+        engines: 'dense' and engines of ``sparsify``.
+        dtype: float32, or bfloat16 for autocast.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        Training steps by engine; forward passes by engine (for ``saved_bytes``).
+    """
+    network = network.to(device, memory_format=torch.channels_last)
+    network.train()
+    images = torch.randn(batch, 3, size, size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    grid = (size // cell, size // cell)
+
+    def forward(engine: str) -> Tensor:
+        inputs: Tensor | SparseFeatureMap = images
+        if engine != 'dense':
+            mask = CellMask.random(batch=batch, grid=grid, mask_ratio=mask_ratio, device=device)
+            inputs = sparsify(images, mask, engine)
+        with torch.autocast(device.split(':')[0], dtype=dtype, enabled=dtype != torch.float32):
+            maps = network(inputs)
+        return sum((m if isinstance(m, Tensor) else m.data).float().sum() for m in maps)
+
+    def step(engine: str) -> None:
+        network.zero_grad(set_to_none=True)
+        forward(engine).backward()
+
+    return (
+        {engine: (lambda e=engine: step(e)) for engine in engines},
+        {engine: (lambda e=engine: forward(e)) for engine in engines},
+    )

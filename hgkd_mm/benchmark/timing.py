@@ -1,0 +1,121 @@
+"""Timing of alternatives in turn, so that a machine's mood falls on all of them alike."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Measurement:
+    """Times of one alternative.
+
+    Attributes:
+        name: what was run.
+        seconds: time of each round.
+        ratio: median over rounds of its time over the reference's time in the same round.
+        low, high: smallest and largest of those ratios.
+    """
+
+    name: str
+    seconds: list[float]
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a round."""
+        return statistics.median(self.seconds)
+
+
+def measure(
+    steps: dict[str, Callable[[], object]],
+    *,
+    reference: str,
+    rounds: int = 7,
+    warmup: int = 2,
+    device: str = 'cpu',
+) -> list[Measurement]:
+    """Runs every step once a round, in turn, and compares them with the reference.
+
+    Args:
+        steps: name -> function to time.
+        reference: the step that ratios refer to.
+        rounds: measured rounds.
+        warmup: rounds that do not count.
+        device: a CUDA device is waited for before every reading of the clock.
+
+    Returns:
+        One measurement a step, in the order given.
+
+    Raises:
+        ValueError: the reference is not among the steps, or there is no round.
+    """
+    if reference not in steps:
+        raise ValueError(f"The reference '{reference}' is not among the steps {list(steps)}.")
+    if rounds < 1:
+        raise ValueError(f'At least one measured round is needed, got {rounds} (--rounds).')
+
+    def once(step: Callable[[], object]) -> float:
+        if device.startswith('cuda'):
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        if device.startswith('cuda'):
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    for _ in range(warmup):
+        for step in steps.values():
+            once(step)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            seconds[name].append(once(step))
+    results = []
+    for name, times in seconds.items():
+        ratios = [t / r for t, r in zip(times, seconds[reference], strict=True)]
+        results.append(
+            Measurement(name, times, statistics.median(ratios), min(ratios), max(ratios))
+        )
+    return results
+
+
+def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
+    """Bytes that ``forward`` keeps for the backward pass.
+
+    Each storage counts once; parameters and inputs given in ``exclude`` do not count.
+    """
+    known = {t.untyped_storage().data_ptr() for t in exclude}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        # Kept alive until all is counted: a freed storage could be handed out twice.
+        result = forward()
+    total = sum(sizes.values())
+    del result
+    return total
+
+
+def versions(device: str) -> dict[str, str]:
+    """What a figure must be published with."""
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else platform.processor()
+    return {
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+        'device': name or platform.machine(),
+        'threads': str(torch.get_num_threads()),
+    }

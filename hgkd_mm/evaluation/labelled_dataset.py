@@ -1,0 +1,105 @@
+"""Labelled datasets for evaluation, checked before any work is done."""
+
+from collections.abc import Sized
+from typing import Any
+
+import torch
+from mmengine.dataset import BaseDataset
+from mmpretrain.registry import DATASETS
+from torch.utils.data import Dataset, Subset
+
+
+def build_labelled_dataset(
+    dataset: dict[str, Any] | Dataset,
+    *,
+    key: str,
+    max_samples: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Build a dataset and make sure that features and labels can be taken from it.
+
+    Args:
+        dataset: Config of an mmpretrain dataset with labels, or the dataset.
+        key: Name of the config key that it came from, for the messages.
+        max_samples: Keep a random choice of this many images. Default: all.
+        seed: Of the choice.
+
+    Returns:
+        The dataset, or a ``Subset`` of it.
+
+    Raises:
+        FileNotFoundError: The folder or annotation file does not exist.
+        ValueError: It is empty, has no labels or a single class, or its pipeline
+            does not end with ``PackInputs``.
+    """
+    built = _build(dataset, key) if isinstance(dataset, dict) else dataset
+    size = len(built) if isinstance(built, Sized) else 0
+    if size == 0:
+        raise ValueError(f'{key} holds no images. Point {key}.data_root to labelled images.')
+    _check_item(built, key)
+    if max_samples is None or max_samples >= size:
+        return built
+    if max_samples < 1:
+        raise ValueError(f'At most {max_samples} images of {key} were asked for; 1 is the least.')
+    # Random, not the first or every n-th: folders are sorted by class, and some sets cycle.
+    choice = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:max_samples]
+    return Subset(built, choice.sort().values.tolist())
+
+
+def check_same_classes(train: Dataset, val: Dataset) -> None:
+    """Refuse two datasets whose class indices stand for different classes.
+
+    Raises:
+        ValueError: Both name their classes, and the names differ.
+    """
+    train_classes, val_classes = _classes(train), _classes(val)
+    if train_classes and val_classes and train_classes != val_classes:
+        differing = sorted(set(train_classes) ^ set(val_classes))
+        raise ValueError(
+            f'train_dataset has {len(train_classes)} classes and val_dataset '
+            f'{len(val_classes)}, and they are not the same (in one only: '
+            f'{", ".join(differing[:5]) or "the order differs"}). Use the same class folders.'
+        )
+
+
+def _build(config: dict[str, Any], key: str) -> Dataset:
+    try:
+        return DATASETS.build(config)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'{key} could not be read: {error}. Correct {key}.data_root (now '
+            f'{config.get("data_root", "")!r}).'
+        ) from error
+    except (RuntimeError, NotADirectoryError) as error:
+        raise ValueError(
+            f'{key} could not be built: {error} It needs labelled images, one subfolder a '
+            f'class, in {key}.data_root (now {config.get("data_root", "")!r}).'
+        ) from error
+
+
+def _check_item(dataset: Dataset, key: str) -> None:
+    item = dataset[0]
+    if not isinstance(item, dict) or not isinstance(item.get('inputs'), torch.Tensor):
+        raise ValueError(
+            f'{key} does not yield an image tensor under "inputs". End {key}.pipeline with '
+            "dict(type='PackInputs')."
+        )
+    if item['data_samples'].get('gt_label') is None:
+        raise ValueError(
+            f'{key} has images but no labels, and kNN accuracy needs labels. Use a labelled '
+            f'dataset there (for a CustomDataset: with_label=True, one subfolder a class).'
+        )
+    classes = _classes(dataset)
+    if classes and len(classes) < 2:
+        raise ValueError(
+            f'All images of {key} are in one class ({classes[0]!r}), so any accuracy would be '
+            f'100 %. Sort {key}.data_root into one subfolder a class.'
+        )
+
+
+def _classes(dataset: Dataset) -> tuple[str, ...]:
+    if isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    if isinstance(dataset, BaseDataset):
+        return tuple(dataset.metainfo.get('classes') or ())
+    return ()

@@ -1,0 +1,5 @@
+"""Pre-training algorithms."""
+
+from .hgkd import HGKD
+
+__all__ = ['HGKD']

@@ -1,0 +1,77 @@
+"""What every loss head is."""
+
+from abc import abstractmethod
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..outputs import StudentOutput, TeacherOutput
+
+
+class DistillHead(BaseModule):
+    """One term of the objective.
+
+    Args:
+        teacher: name of the teacher (key of ``model.teachers``) whose output the head
+            wants, or None if it needs no teacher.
+        weight: factor of the term in the total. H-GKD sums its terms plainly (stated), so 1.
+        init_cfg: initialisation of the head's layers.
+
+    Raises:
+        ValueError: the weight is negative.
+    """
+
+    reads_decoded = True  # a model none of whose heads does runs without its neck
+
+    def __init__(
+        self,
+        *,
+        teacher: str | None,
+        weight: float = 1.0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if weight < 0:
+            raise ValueError(
+                f'The weight of {type(self).__name__} is {weight}, expected 0 or more: set weight '
+                'of the head.'
+            )
+        self.teacher = teacher
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, student: StudentOutput, teacher: TeacherOutput | None) -> Tensor:
+        """The unweighted loss, a scalar."""
+
+    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+        """Refuses a configuration that cannot work, before training starts.
+
+        Args:
+            key: config key of the head, for messages.
+            neck: the student's neck, with ``out_channels`` and ``out_stride``.
+            teacher: the teacher that the head named.
+
+        Raises:
+            ValueError: widths or views do not fit.
+        """
+
+
+def check_decoder(key: str, *, neck: nn.Module | None, in_channels: int) -> nn.Module:
+    """The neck, if it feeds a head of ``in_channels``; a ValueError that says why otherwise."""
+    if neck is None:
+        raise ValueError(
+            f'{key} reads the decoded map, but the model has no neck: add '
+            "neck=dict(type='UNetDecoder', ...)."
+        )
+    if neck.out_channels != in_channels:
+        raise ValueError(
+            f'{key}.in_channels is {in_channels}, but the neck gives {neck.out_channels} channels: '
+            f'set {key}.in_channels={neck.out_channels} or change neck.width or neck.out_stride.'
+        )
+    return neck
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Losses are taken in float32 even where autocast computed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,133 @@
+"""L_feat: imitation of the teacher's patch features."""
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..outputs import StudentOutput, TeacherOutput
+from .base import DistillHead, at_least_float32, check_decoder
+
+
+@MODELS.register_module()
+class FeatureImitationHead(DistillHead):
+    r"""Mean squared error between decoder features and teacher tokens.
+
+    .. math::
+        L_\mathrm{feat} = \frac{1}{|\Omega| D} \sum_{i \in \Omega}
+            \lVert P(u)_i - N(t_i) \rVert^2
+
+    with the decoded map :math:`u` resized to the teacher's token grid, the 1x1 projection
+    :math:`P` to the teacher's width :math:`D`, teacher tokens :math:`t`, and the set
+    :math:`\Omega` of positions of the batch that count. If it is empty the loss is zero.
+
+    Stated: "the MSE loss between features of the teacher and the student" (H-GKD Fig. 4).
+    Inferred: everything else (PAPERS.md 1.4 eq. 4), hence the knobs. The mean over
+    channels is what "MSE" means in the common libraries; it also keeps the term of the
+    order of 1, beside L_sim which lies in [0, 2]. A decoded map finer than the token grid is
+    averaged over each token, a coarser one interpolated.
+
+    Args:
+        teacher: name of the teacher.
+        in_channels: channels of the decoded map.
+        embed_dim: width D of the teacher's tokens.
+        positions: which tokens count, of those that the teacher computed: 'all', the
+            'masked' or the 'visible' ones. Inferred default 'all': Feature-Distillation and
+            G2SD imitate every token, and a visible position of a CNN has no shortcut to a
+            transformer's feature of it.
+        target_norm: 'layer_norm' (:math:`N` = non-affine LayerNorm over channels, eps 1e-6)
+            or None (raw tokens). Inferred default 'layer_norm': G2SD and
+            Feature-Distillation both normalise so (PAPERS.md 1.3d), since a few channels of
+            a ViT with a hundredfold magnitude would own the MSE.
+        weight: factor of the term.
+        init_cfg: of the projection; truncated normal of std .02 by default.
+
+    Raises:
+        ValueError: unknown ``positions`` or ``target_norm``.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: str,
+        in_channels: int,
+        embed_dim: int,
+        positions: str = 'all',
+        target_norm: str | None = 'layer_norm',
+        weight: float = 1.0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            teacher=teacher,
+            weight=weight,
+            init_cfg=init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02),
+        )
+        if positions not in ('all', 'masked', 'visible'):
+            raise ValueError(
+                f'positions of FeatureImitationHead is {positions!r}, expected '
+                "'all', 'masked' or 'visible'."
+            )
+        if target_norm not in (None, 'layer_norm'):
+            raise ValueError(
+                f'target_norm of FeatureImitationHead is {target_norm!r}, expected '
+                "'layer_norm' or None."
+            )
+        self.in_channels = in_channels
+        self.embed_dim = embed_dim
+        self.positions = positions
+        self.target_norm = target_norm
+        self.project = nn.Conv2d(in_channels, embed_dim, 1)
+
+    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+        """See :meth:`DistillHead.check`."""
+        check_decoder(key, neck=neck, in_channels=self.in_channels)
+        if teacher.embed_dim != self.embed_dim:
+            raise ValueError(
+                f"{key}.embed_dim is {self.embed_dim}, but the tokens of teacher '{self.teacher}' "
+                f'have {teacher.embed_dim} channels: set {key}.embed_dim={teacher.embed_dim}.'
+            )
+        if self.positions == 'masked' and teacher.teacher_view == 'visible':
+            raise ValueError(
+                f"{key}.positions='masked' asks for tokens that teacher '{self.teacher}' never "
+                "computes: with teacher_view='visible' it drops the hidden cells. Set "
+                f"{key}.positions to 'all' or 'visible', or teacher_view to 'full' or 'mim'."
+            )
+
+    def forward(self, student: StudentOutput, teacher: TeacherOutput) -> Tensor:
+        """See :meth:`DistillHead.forward`.
+
+        Raises:
+            ValueError: the sizes of the decoded map and the token grid are not multiples
+                of each other.
+        """
+        grid = tuple(teacher.tokens.shape[2:])
+        predicted = at_least_float32(self._on_grid(student.decoded, grid))
+        target = at_least_float32(teacher.tokens)
+        if self.target_norm == 'layer_norm':
+            target = target.permute(0, 2, 3, 1)
+            target = F.layer_norm(target, target.shape[-1:], eps=1e-6).permute(0, 3, 1, 2)
+        error = F.mse_loss(predicted, target, reduction='none').mean(1)
+        counted = self._counted(student, teacher.valid, grid)
+        return torch.where(counted, error, 0.0).sum() / counted.sum().clamp(min=1)
+
+    def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.positions == 'all':
+            return valid
+        visible = student.mask.at(grid)
+        return valid & (visible if self.positions == 'visible' else ~visible)
+
+    def _on_grid(self, decoded: Tensor, grid: tuple[int, int]) -> Tensor:
+        (h, w), (gh, gw) = decoded.shape[2:], grid
+        # Projection and resizing commute; each order below does the less work.
+        if h % gh == 0 and w % gw == 0:
+            if (h, w) != grid:
+                decoded = F.avg_pool2d(decoded, (h // gh, w // gw))
+            return self.project(decoded)
+        if gh % h == 0 and gw % w == 0:
+            projected = self.project(decoded)
+            return F.interpolate(projected, size=grid, mode='bilinear', align_corners=False)
+        raise ValueError(
+            f"The decoded map of {h} x {w} and the {gh} x {gw} tokens of teacher '{self.teacher}' "
+            'are not multiples of each other: choose neck.out_stride equal to the patch size of '
+            'the teacher, or an image size that both divide.'
+        )

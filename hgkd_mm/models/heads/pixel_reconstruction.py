@@ -1,0 +1,80 @@
+"""SparK's loss: the pixels of the hidden cells."""
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..outputs import StudentOutput
+from .base import DistillHead, at_least_float32, check_decoder
+
+
+@MODELS.register_module()
+class PixelReconstructionHead(DistillHead):
+    r"""Mean squared error of the hidden cells, each standardised; no teacher.
+
+    .. math::
+        L_\mathrm{pixel} = \frac{1}{|H|} \sum_{c \in H} \frac{1}{3 p^2}
+            \Bigl\lVert \hat{x}_c - \frac{x_c - \mu_c}{\sqrt{\sigma_c^2 + 10^{-6}}} \Bigr\rVert^2
+
+    over the hidden cells :math:`H` of the batch, with :math:`\mu_c` and the unbiased
+    :math:`\sigma_c^2` over the :math:`3 p^2` values of cell :math:`c`. If nothing is hidden
+    the loss is zero.
+
+    The equation is SparK's, seen in code (PAPERS.md 3.3); H-GKD has no such term (stated):
+    this is the baseline to compare it with. With ``out_stride`` s > 1 a 1x1 convolution
+    predicts the s x s pixels of a position (inferred: it saves the last up-blocks, most of
+    whose cost is at full resolution); s = 1 is SparK's own.
+
+    Args:
+        in_channels: channels of the decoded map.
+        out_stride: stride of the decoded map.
+        weight: factor of the term.
+        init_cfg: of the convolution; truncated normal of std .02 by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_stride: int = 1,
+        weight: float = 1.0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            teacher=None,
+            weight=weight,
+            init_cfg=init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02),
+        )
+        self.in_channels = in_channels
+        self.out_stride = out_stride
+        self.project = nn.Conv2d(in_channels, 3 * out_stride**2, 1)
+
+    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+        """See :meth:`DistillHead.check`."""
+        neck = check_decoder(key, neck=neck, in_channels=self.in_channels)
+        if neck.out_stride != self.out_stride:
+            raise ValueError(
+                f'{key}.out_stride is {self.out_stride}, but neck.out_stride is '
+                f'{neck.out_stride}: they must be equal.'
+            )
+
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        """The predicted, per-cell standardised image (B, 3, H, W) of a decoded map."""
+        return F.pixel_shuffle(self.project(decoded), self.out_stride)
+
+    def forward(self, student: StudentOutput, teacher: None = None) -> Tensor:
+        """See :meth:`DistillHead.forward`."""
+        grid = student.mask.grid
+        target = split_cells(at_least_float32(student.images), grid)
+        var, mean = torch.var_mean(target, dim=(1, 3, 5), keepdim=True)
+        target = (target - mean) / (var + 1e-6).sqrt()
+        predicted = split_cells(at_least_float32(self.reconstruct(student.decoded)), grid)
+        error = (predicted - target).square().mean(dim=(1, 3, 5))
+        hidden = ~student.mask.visible
+        return torch.where(hidden, error, 0.0).sum() / hidden.sum().clamp(min=1)
+
+
+def split_cells(images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A view (B, C, gh, H / gh, gw, W / gw) of images (B, C, H, W)."""
+    return images.unflatten(3, (grid[1], -1)).unflatten(2, (grid[0], -1))

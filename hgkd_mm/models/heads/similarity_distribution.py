@@ -1,0 +1,165 @@
+"""L_sim: imitation of the teacher's similarities to a memory queue."""
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..outputs import StudentOutput, TeacherOutput
+from ..queue import MemoryQueue
+from .base import DistillHead, at_least_float32
+
+
+@MODELS.register_module()
+class SimilarityDistributionHead(DistillHead):
+    r"""Pearson loss between the similarity distributions of student and teacher.
+
+    With unit vectors :math:`z^s = \mathrm{unit}(P(s))`, :math:`z^t`, queue entries
+    :math:`d_1 \dots d_K`, and :math:`\rho` the Pearson correlation over :math:`j`:
+
+    .. math::
+        p^s_{ij} = \mathrm{softmax}_j(z^s_i \cdot d_j / \tau_s), \qquad
+        p^t_{ij} = \mathrm{softmax}_j(z^t_i \cdot d_j / \tau_t), \qquad
+        L_\mathrm{sim} = 1 - \frac{1}{B} \sum_i \rho(p^s_i, p^t_i)
+
+    :math:`s` is the mean of the student's last map over visible positions and :math:`P` a
+    2-layer MLP into the teacher's embedding space: the teacher is frozen and the queue holds
+    its embeddings, so both vectors must live there.
+
+    Stated: "Pearson coefficient loss between the similarity distribution of the teacher and
+    the student" (H-GKD Fig. 4), via a memory queue (TL;DR). Inferred: the rest, from SEED
+    (queue, projector, softmax) and DIST (Pearson per image), PAPERS.md 1.3b-c, 1.4 eq. 5-7.
+
+    Before anything is stored there is nothing to be similar to: with fewer than two
+    candidates the loss is an exact zero that keeps the graph (the first step of a run).
+    Computed in float32 also under autocast.
+
+    Args:
+        teacher: name of the teacher.
+        in_channels: channels of the student's last map.
+        embed_dim: width E of the teacher's embedding.
+        queue_size: capacity K. Inferred default 65536, SEED's.
+        hidden_channels: width of the projector's hidden layer; ``in_channels`` if None, as
+            in SEED.
+        tau_s: student temperature. Inferred default .2, SEED's.
+        tau_t: teacher temperature. Inferred default .2, equal to ``tau_s`` so that perfect
+            imitation is the minimum, exactly zero. SEED's 1e-4 makes the teacher's
+            distribution one-hot, and the correlation with it sees only the nearest entry.
+        center: subtract the mean of the queue from teacher embeddings before taking unit
+            vectors. Inferred default True: mean-pooled features of MIM transformers share one
+            large common direction (cosine about .9 between any two images), so without it
+            all similarities are nearly equal at any usual temperature and what tells
+            images apart is a small remainder. The queue stores uncentred unit vectors, and
+            the mean is taken anew each step, so no entry goes stale.
+        own_entry: let the image's own teacher embedding be candidate 0, as in SEED. Inferred
+            default False: the equations compare with the queue, and with a candidate of
+            similarity 1 the correlation is decided by that entry alone.
+        weight: factor of the term.
+        init_cfg: of the projector; truncated normal of std .02 by default.
+
+    Raises:
+        ValueError: a temperature is not positive, or the queue cannot hold two entries.
+    """
+
+    reads_decoded = False
+
+    def __init__(
+        self,
+        *,
+        teacher: str,
+        in_channels: int,
+        embed_dim: int,
+        queue_size: int = 65536,
+        hidden_channels: int | None = None,
+        tau_s: float = 0.2,
+        tau_t: float = 0.2,
+        center: bool = True,
+        own_entry: bool = False,
+        weight: float = 1.0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            teacher=teacher,
+            weight=weight,
+            init_cfg=init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02),
+        )
+        if tau_s <= 0 or tau_t <= 0:
+            raise ValueError(
+                f'Temperatures must be positive, got tau_s={tau_s} and tau_t={tau_t}: set tau_s '
+                'and tau_t of SimilarityDistributionHead.'
+            )
+        if queue_size < 2:
+            raise ValueError(
+                f'A similarity distribution needs a queue of at least 2 entries, got {queue_size}: '
+                'set queue_size of SimilarityDistributionHead.'
+            )
+        self.in_channels = in_channels
+        self.embed_dim = embed_dim
+        self.tau_s = tau_s
+        self.tau_t = tau_t
+        self.center = center
+        self.own_entry = own_entry
+        hidden = hidden_channels or in_channels
+        self.projector = nn.Sequential(
+            nn.Linear(in_channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, embed_dim)
+        )
+        self.queue = MemoryQueue(size=queue_size, dim=embed_dim)
+
+    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+        """See :meth:`DistillHead.check`."""
+        if teacher.embedding_dim != self.embed_dim:
+            raise ValueError(
+                f'{key}.embed_dim is {self.embed_dim}, but the embedding of teacher '
+                f"'{self.teacher}' has width {teacher.embedding_dim}: set "
+                f'{key}.embed_dim={teacher.embedding_dim}.'
+            )
+
+    def forward(self, student: StudentOutput, teacher: TeacherOutput) -> Tensor:
+        """See :meth:`DistillHead.forward`. In training mode the queue is filled afterwards.
+
+        Raises:
+            ValueError: the last map is not ``in_channels`` wide.
+        """
+        pooled = student.maps[-1].mean_visible()
+        if pooled.shape[1] != self.in_channels:
+            raise ValueError(
+                f'The last map of the backbone has {pooled.shape[1]} channels, but '
+                f'SimilarityDistributionHead was built for {self.in_channels}: set in_channels of '
+                f'the head to {pooled.shape[1]}.'
+            )
+        embedding = at_least_float32(teacher.embedding)
+        with torch.autocast(pooled.device.type, enabled=False):
+            projected = self.projector(at_least_float32(pooled))
+            own = F.normalize(embedding, dim=1)
+            loss = self._loss(F.normalize(projected, dim=1), own)
+        if self.training:
+            self.queue.enqueue(own)
+        return loss
+
+    def _loss(self, z_s: Tensor, own: Tensor) -> Tensor:
+        entries = self.queue.stored().to(own.dtype)
+        if len(entries) + self.own_entry < 2:
+            return z_s.sum() * 0.0
+        if self.center and len(entries):
+            mean = entries.mean(0)
+            entries, own = F.normalize(entries - mean, dim=1), F.normalize(own - mean, dim=1)
+        p_s = self._distribution(z_s, own, entries, self.tau_s)
+        p_t = self._distribution(own, own, entries, self.tau_t)
+        return 1.0 - pearson(p_s, p_t).mean()
+
+    def _distribution(self, z: Tensor, own: Tensor, entries: Tensor, tau: float) -> Tensor:
+        similarities = z @ entries.T
+        if self.own_entry:
+            to_own = (z * own).sum(1, keepdim=True)
+            similarities = torch.cat([to_own, similarities], dim=1)
+        return F.softmax(similarities / tau, dim=1)
+
+
+def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """Pearson correlation of each row, (N, K) and (N, K) to (N,).
+
+    The cosine of the centred rows, as in DIST (PAPERS.md 1.3c). A constant row gives 0.
+    """
+    a = a - a.mean(dim=1, keepdim=True)
+    b = b - b.mean(dim=1, keepdim=True)
+    return F.cosine_similarity(a, b, dim=1, eps=eps)

@@ -1,0 +1,8 @@
+"""Frozen teachers."""
+
+from .base import BaseTeacher
+from .frozen import FrozenTeachers
+from .mim_teacher import MIMTeacher
+from .timm_teacher import TIMMTeacher
+
+__all__ = ['BaseTeacher', 'FrozenTeachers', 'MIMTeacher', 'TIMMTeacher']

@@ -1,0 +1,178 @@
+"""What every teacher has in common."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hgkd_mm.sparse import CellMask
+
+from ..outputs import TeacherOutput
+from .tokens import Pair, visible_tokens
+
+
+class BaseTeacher(nn.Module, metaclass=ABCMeta):
+    """A frozen network that says what the student should have seen.
+
+    Weights take no gradient, ``train()`` leaves it in eval mode, and ``forward`` runs without
+    grad. Keep teachers in :class:`FrozenTeachers`, so that they stay out of the student's
+    state_dict, optimizer and DDP.
+
+    Args:
+        patch_size: pixels a token covers, in each direction.
+        embed_dim: channels D of the tokens.
+        embedding_dim: length E of an image's embedding.
+        teacher_view: 'full' image, 'visible' cells only, or 'mim', the teacher's own inference
+            from the visible cells. What H-GKD's teacher sees is not known (inferred default
+            'full', as in Feature-Distillation and MaskDistill; 'visible' is DMAE's; 'mim' is
+            G2SD's: PAPERS.md 1.3 d).
+        mean: what the teacher's images are normalised with, R, G, B in 0..255.
+        std: the same, standard deviations.
+
+    Raises:
+        ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` is unknown.
+    """
+
+    views: tuple[str, ...] = ('full', 'visible', 'mim')
+
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        embed_dim: int,
+        embedding_dim: int,
+        teacher_view: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        one_of('teacher_view', teacher_view, self.views)
+        self.patch_size = patch_size
+        self.embed_dim = embed_dim
+        self.embedding_dim = embedding_dim
+        self.teacher_view = teacher_view
+        self.mean, self.std = _normalisation(mean, std)
+        self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
+        self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
+
+    def match_input(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Says how the images that come in are normalised: as the student wants them.
+
+        From then on they are converted to the teacher's own mean and std. Without this call
+        they are taken as they are.
+
+        Args:
+            mean: R, G, B, in 0..255, as in the config's data_preprocessor.
+            std: the same, standard deviations.
+
+        Raises:
+            ValueError: not three numbers, or a std that is not positive.
+        """
+        mean, std = _normalisation(mean, std)
+        scale = [theirs / ours for theirs, ours in zip(std, self.std, strict=True)]
+        shift = [
+            (theirs - ours) / s for theirs, ours, s in zip(mean, self.mean, self.std, strict=True)
+        ]
+        self.scale = self.scale.new_tensor(scale).view(1, 3, 1, 1)
+        self.shift = self.shift.new_tensor(shift).view(1, 3, 1, 1)
+
+    def grid(self, size: Pair) -> Pair:
+        """Tokens (gh, gw) of an image of ``size`` (H, W) pixels.
+
+        Raises:
+            ValueError: the image does not divide into patches.
+        """
+        height, width = size
+        if (
+            min(height, width) < self.patch_size
+            or height % self.patch_size
+            or (width % self.patch_size)
+        ):
+            raise ValueError(
+                f'Images of {height} x {width} pixels do not divide into the patches of '
+                f'{self.patch_size} pixels of {type(self).__name__}. Use an image size that is '
+                'a multiple of it (the crop size in the data pipeline), or a teacher of another '
+                'patch_size.'
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, mask: CellMask | None = None) -> TeacherOutput:
+        """What the teacher says of the images.
+
+        Args:
+            images: (B, 3, H, W), normalised for the student (:meth:`match_input`).
+            mask: which cells the student sees; needed unless ``teacher_view`` is 'full'.
+
+        Raises:
+            ValueError: sizes don't fit, or the mask is missing.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f'A teacher wants images (B, 3, H, W), got {tuple(images.shape)}.')
+        grid = self.grid((images.shape[2], images.shape[3]))
+        visible = None
+        if self.teacher_view != 'full':
+            visible = self._visible(mask, images, grid)
+        # In the teacher's own precision, which may be lower than the student's.
+        images = images.to(self.scale.dtype) * self.scale + self.shift
+        return self.infer(images, grid, visible)
+
+    def _visible(self, mask: CellMask | None, images: Tensor, grid: Pair) -> Tensor:
+        if mask is None:
+            raise ValueError(
+                f"teacher_view='{self.teacher_view}' needs the student's mask, but there is none. "
+                "Pass mask, or set teacher_view='full'."
+            )
+        if mask.batch != images.shape[0]:
+            raise ValueError(f'The mask is for {mask.batch} images, but {images.shape[0]} came in.')
+        return visible_tokens(mask, grid).to(images.device)
+
+    @abstractmethod
+    def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
+        """The teacher's answer.
+
+        Args:
+            images: (B, 3, H, W), normalised for the teacher.
+            grid: (gh, gw) tokens.
+            visible: (B, gh, gw) bool on the token grid, or None for the full view.
+        """
+
+    def output(
+        self, tokens: Tensor, embedding: Tensor, grid: Pair, valid: Tensor | None = None
+    ) -> TeacherOutput:
+        """(B, N, D) tokens in raster order as a map; ``valid`` is everywhere if None."""
+        maps = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
+        if valid is None:
+            valid = torch.ones_like(maps[:, 0], dtype=torch.bool)
+        return TeacherOutput(tokens=maps, embedding=embedding, valid=valid)
+
+    def train(self, mode: bool = True) -> BaseTeacher:
+        """Leaves the teacher in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    def freeze(self) -> None:
+        """Takes the gradient from every weight and switches to eval mode."""
+        self.requires_grad_(False)
+        self.eval()
+
+
+def one_of(key: str, value: str, known: Sequence[str]) -> None:
+    """Raises ValueError unless the config key's ``value`` is among ``known``."""
+    if value not in known:
+        choices = ', '.join(map(repr, known))
+        raise ValueError(f'{key}={value!r} is unknown; choose one of {choices}.')
+
+
+def _normalisation(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f'mean and std are three numbers each (R, G, B in 0..255), std above 0; got '
+            f'mean={mean}, std={std}. Check the data_preprocessor and the teacher.'
+        )
+    return mean, std

@@ -1,0 +1,139 @@
+"""mmpretrain's vision transformers, run on any choice of tokens."""
+
+from __future__ import annotations
+
+import torch
+from mmpretrain.models.backbones import BEiTViT, VisionTransformer
+from mmpretrain.models.necks import MAEPretrainDecoder
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor, nn
+
+from .relative_position import RelativePositions
+from .tokens import Pair
+
+
+class ViTEncoder(nn.Module):
+    """A ``VisionTransformer`` taken apart into embedding and blocks.
+
+    Args:
+        vit: mmpretrain's network, weights loaded.
+        layer: block whose output is taken, counted from 0. Later blocks do not run. After the
+            last one comes the final norm, if the network has one.
+    """
+
+    def __init__(self, vit: VisionTransformer | BEiTViT, layer: int) -> None:
+        super().__init__()
+        self.vit = vit
+        self.layer = layer
+
+    def embed(self, images: Tensor, grid: Pair) -> Tensor:
+        """(B, N, D) patch embeddings of (B, 3, H, W) images, without positions."""
+        return self.vit.patch_embed(images)[0]
+
+    def place(self, tokens: Tensor, grid: Pair) -> Tensor:
+        """Adds absolute positions, resized to the grid, to (B, N, D) patch embeddings."""
+        positions = self._positions(grid)
+        return tokens if positions is None else tokens + positions[:, 1:]
+
+    def forward(
+        self, tokens: Tensor, grid: Pair, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the blocks.
+
+        Args:
+            tokens: (b, k, D) embeddings with their positions, all of them or those at
+                ``index``.
+            grid: (gh, gw) of the whole image.
+            index: (b, k) which tokens these are; all in raster order if None.
+
+        Returns:
+            (b, D) class token and (b, k, D) tokens.
+        """
+        cls, positions = self.vit.cls_token, self._positions(grid)
+        cls = cls if positions is None else cls + positions[:, :1]
+        x = torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        x = self._blocks(x, grid, index)
+        if self.layer == len(self.vit.layers) - 1 and self.vit.final_norm:
+            x = self.vit.norm1(x)
+        return x[:, 0], x[:, 1:]
+
+    def _blocks(self, x: Tensor, grid: Pair, index: Tensor | None) -> Tensor:
+        for block in self.vit.layers[: self.layer + 1]:
+            x = block(x)
+        return x
+
+    def _positions(self, grid: Pair) -> Tensor | None:
+        if self.vit.pos_embed is None:
+            return None
+        return resize_pos_embed(
+            self.vit.pos_embed,
+            self.vit.patch_resolution,
+            grid,
+            mode=self.vit.interpolate_mode,
+            num_extra_tokens=1,
+        )
+
+
+class BEiTEncoder(ViTEncoder):
+    """A ``BEiTViT``, built without its own position bias, which is handed to it instead.
+
+    Args:
+        vit: mmpretrain's network, weights loaded.
+        layer: block whose output is taken.
+        positions: BEiT's relative position bias; None if it has absolute positions only.
+    """
+
+    def __init__(self, vit: BEiTViT, layer: int, positions: RelativePositions | None) -> None:
+        super().__init__(vit, layer)
+        self.relative = positions
+
+    def _blocks(self, x: Tensor, grid: Pair, index: Tensor | None) -> Tensor:
+        blocks = self.vit.layers[: self.layer + 1]
+        biases = [None] * len(blocks) if self.relative is None else self.relative(grid, index)
+        for block, bias in zip(blocks, biases, strict=False):
+            x = block(x, rel_pos_bias=bias)
+        return x
+
+
+class MAEDecoder(nn.Module):
+    """``MAEPretrainDecoder`` up to its norm: what MAE infers of hidden patches, as features.
+
+    Args:
+        decoder: mmpretrain's network, weights loaded.
+        grid: token grid (gh, gw) of pre-training.
+        layer: block whose output is taken; the norm comes after the last one.
+    """
+
+    def __init__(self, decoder: MAEPretrainDecoder, grid: Pair, layer: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.trained_grid = grid
+        self.layer = layer
+
+    def forward(self, cls: Tensor, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Decodes all positions from the visible ones.
+
+        Args:
+            cls: (B, D) the encoder's class token.
+            tokens: (B, N, D) the encoder's tokens; what stands where hidden is not used.
+            visible: (B, gh, gw) bool.
+
+        Returns:
+            (B, N, decoder width).
+        """
+        x = self.decoder.decoder_embed(torch.cat([cls.unsqueeze(1), tokens], dim=1))
+        shown = visible.flatten(1).unsqueeze(-1)
+        patches = torch.where(shown, x[:, 1:], self.decoder.mask_token.to(x.dtype))
+        positions = resize_pos_embed(
+            self.decoder.decoder_pos_embed,
+            self.trained_grid,
+            tuple(visible.shape[1:]),
+            mode='bicubic',
+            num_extra_tokens=1,
+        )
+        x = torch.cat([x[:, :1], patches], dim=1) + positions
+        for block in self.decoder.decoder_blocks[: self.layer + 1]:
+            x = block(x)
+        if self.layer == len(self.decoder.decoder_blocks) - 1:
+            x = self.decoder.decoder_norm(x)
+        return x[:, 1:]

@@ -1,0 +1,278 @@
+"""Masked-image-modeling teachers: MAE, BEiT, BEiT v2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+from mmpretrain.models.backbones import BEiTViT, VisionTransformer
+from mmpretrain.models.necks import MAEPretrainDecoder
+from mmpretrain.models.selfsup import BEiTPretrainViT
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..outputs import TeacherOutput
+from .base import BaseTeacher, one_of
+from .checkpoint import read_weights
+from .conversion import TeacherWeights, to_mmpretrain
+from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
+from .loading import load_strictly
+from .relative_position import RelativePositions, table_length
+from .tokens import Pair, mean_tokens, on_visible, take
+
+# The sizes of the MAE and BEiT papers. mmpretrain's own 's' is an older and wider network.
+_ARCHS = {'s': 'deit-small', 'b': 'base', 'l': 'large', 'h': 'huge'}
+_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_INCEPTION = ((127.5,) * 3, (127.5,) * 3)
+
+
+@MODELS.register_module()
+class MIMTeacher(BaseTeacher):
+    """A pre-trained MAE, BEiT or BEiT v2, on mmpretrain's own networks.
+
+    What ``teacher_view`` means here:
+
+    - 'full': the whole image goes through the encoder.
+    - 'visible': the visible tokens alone go through it (fewer tokens, less time), with the
+      rows and columns of BEiT's position bias that belong to them; ``tokens`` is zero and
+      ``valid`` False elsewhere.
+    - 'mim': the teacher's own inference from the visible cells. MAE: encoder on the visible
+      tokens, then its decoder, whose features after the decoder's norm are ``tokens``. BEiT:
+      mask tokens in place of hidden patches through the encoder. The embedding is the mean
+      over visible positions of the encoder.
+
+    Stated: the teacher is a frozen MIM model such as MAE or BEiT (H-GKD Fig. 2 and 4). Not
+    stated, hence knobs: the view (see :class:`BaseTeacher`); the layer (inferred: the last,
+    after its norm, as in Feature-Distillation); the embedding (inferred: 'mean', because
+    MAE's class token is never trained).
+
+    Args:
+        checkpoint: path or URL of mmpretrain's or the official weights.
+        family: 'mae', 'beit' or 'beitv2'.
+        arch: 's', 'b', 'l' or 'h' as in the papers (384, 768, 1024, 1280 wide), or a dict with
+            ``embed_dims``, ``num_layers``, ``num_heads`` and, if it is not four times the
+            width, ``feedforward_channels``.
+        teacher_view: 'full', 'visible' or 'mim'.
+        img_size: pixels, or (H, W), of pre-training. Images of other sizes are fine: positions
+            are resized to them.
+        patch_size: pixels a token covers.
+        layer: block whose output is taken, from 0, or from -1 backwards; of the decoder for
+            MAE's 'mim'.
+        embedding: 'mean' of patch tokens, or 'cls'.
+        final_norm: False for weights without a norm after the last block (fine-tuned ones).
+        decoder: size of MAE's decoder, for 'mim': ``decoder_embed_dim``, ``decoder_depth``,
+            ``decoder_num_heads``, ``mlp_ratio``; MAE's own (512, 8, 16, 4) where left out.
+        mean: what the teacher was trained with, R, G, B in 0..255. ImageNet's by default, and
+            127.5 for official BEiT (v1) weights and fine-tuned ones.
+        std: the same, standard deviations.
+        trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
+
+    Raises:
+        ValueError: an argument is unknown or out of range, or there is no checkpoint.
+        FileNotFoundError: the checkpoint is not there.
+        RuntimeError: it is damaged, or a weight is missing or of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str | Path | None,
+        family: str = 'mae',
+        arch: str | dict = 'b',
+        teacher_view: str = 'full',
+        img_size: int | Pair = 224,
+        patch_size: int = 16,
+        layer: int = -1,
+        embedding: str = 'mean',
+        final_norm: bool = True,
+        decoder: dict | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
+        one_of('family', family, ('mae', 'beit', 'beitv2'))
+        one_of('embedding', embedding, ('mean', 'cls'))
+        settings = _arch(arch)
+        weights = to_mmpretrain(
+            read_weights(checkpoint, trust_checkpoint=trust_checkpoint),
+            family=family,
+            source=str(checkpoint),
+        )
+        decodes = family == 'mae' and teacher_view == 'mim'
+        # Built without memory, so that no weight can keep a random value, nor the making of a
+        # teacher move the random numbers that the student is initialised with.
+        with torch.device('meta'):
+            vit = _vit(family, settings, img_size, patch_size, final_norm, teacher_view, weights)
+            mae_decoder = _decoder(vit, patch_size, decoder) if decodes else None
+        own_mean, own_std = _own_normalisation(family, weights)
+        super().__init__(
+            patch_size=patch_size,
+            embed_dim=mae_decoder.decoder_embed.out_features if decodes else vit.embed_dims,
+            embedding_dim=vit.embed_dims,
+            teacher_view=teacher_view,
+            mean=own_mean if mean is None else mean,
+            std=own_std if std is None else std,
+        )
+        self.embedding = embedding
+        if not decodes:
+            weights.unused.extend(weights.decoder)
+        self.encoder = _load_encoder(vit, weights, str(checkpoint), layer=-1 if decodes else layer)
+        self.decoder = None
+        if decodes:
+            self.decoder = _load_decoder(mae_decoder, vit, weights, str(checkpoint), layer=layer)
+        self.freeze()
+        MMLogger.get_current_instance().info(
+            f'Teacher {family}: view {teacher_view!r}, mean {self.mean}, std {self.std}.'
+        )
+
+    def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
+        """See :class:`BaseTeacher`."""
+        tokens = self.encoder.embed(images, grid)
+        drops = self.teacher_view == 'visible' or self.decoder is not None
+        if visible is not None and not drops:
+            shown = visible.flatten(1).unsqueeze(-1)
+            tokens = torch.where(shown, tokens, self.encoder.vit.mask_token.to(tokens.dtype))
+        tokens = self.encoder.place(tokens, grid)
+        if drops:
+            cls, tokens = on_visible(
+                tokens, visible, lambda x, index: self.encoder(take(x, index), grid, index)
+            )
+        else:
+            cls, tokens = self.encoder(tokens, grid)
+        embedding = cls if self.embedding == 'cls' else mean_tokens(tokens, visible)
+        if self.decoder is not None:
+            tokens = self.decoder(cls, tokens, visible)
+        return self.output(
+            tokens, embedding, grid, visible if self.teacher_view == 'visible' else None
+        )
+
+
+def _arch(arch: str | dict) -> str | dict:
+    """What mmpretrain calls this size."""
+    if isinstance(arch, str):
+        one_of('arch', arch, tuple(_ARCHS))
+        return _ARCHS[arch]
+    missing = {'embed_dims', 'num_layers', 'num_heads'} - set(arch)
+    if missing or arch['embed_dims'] % arch['num_heads']:
+        raise ValueError(
+            'arch as a dict has embed_dims, num_layers and num_heads, and num_heads divides '
+            f'embed_dims; got {dict(arch)}.'
+        )
+    return {'feedforward_channels': 4 * arch['embed_dims'], **arch}
+
+
+def _vit(
+    family: str,
+    arch: str | dict,
+    img_size: int | Pair,
+    patch_size: int,
+    final_norm: bool,
+    teacher_view: str,
+    weights: TeacherWeights,
+) -> VisionTransformer | BEiTViT:
+    """The network without weights; BEiT's without position bias, see :class:`BEiTEncoder`."""
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) != 2 or min(size) < patch_size or any(s % patch_size for s in size):
+        raise ValueError(
+            f'img_size={img_size} does not divide into patches of patch_size={patch_size}.'
+        )
+    common = {
+        'arch': arch,
+        'img_size': size,
+        'patch_size': patch_size,
+        'final_norm': final_norm,
+        'out_type': 'raw',
+    }
+    if family == 'mae':
+        return VisionTransformer(**common)
+    network = BEiTPretrainViT if teacher_view == 'mim' else BEiTViT
+    return network(
+        use_abs_pos_emb='pos_embed' in weights.encoder,
+        use_rel_pos_bias=False,
+        use_shared_rel_pos_bias=False,
+        **common,
+    )
+
+
+def _decoder(vit: VisionTransformer, patch_size: int, size: dict | None) -> MAEPretrainDecoder:
+    known = {'decoder_embed_dim', 'decoder_depth', 'decoder_num_heads', 'mlp_ratio'}
+    unknown = set(size or {}) - known
+    if unknown:
+        raise ValueError(f'decoder has unknown keys {sorted(unknown)}; known are {sorted(known)}.')
+    gh, gw = vit.patch_resolution
+    return MAEPretrainDecoder(
+        num_patches=gh * gw, patch_size=patch_size, embed_dim=vit.embed_dims, **(size or {})
+    )
+
+
+def _load_encoder(
+    vit: VisionTransformer | BEiTViT, weights: TeacherWeights, source: str, layer: int
+) -> ViTEncoder:
+    layer = _layer(layer, vit.num_layers, 'encoder')
+    names, beit = [], isinstance(vit, BEiTViT)
+    if beit:
+        names = weights.bias_tables(vit.num_layers)
+    bias_shape = (table_length(vit.patch_resolution), vit.arch_settings['num_heads'])
+    load_strictly(
+        vit,
+        weights.encoder,
+        what='encoder',
+        source=source,
+        unused=weights.unused,
+        shapes=dict.fromkeys(names, bias_shape),
+        hint=(
+            'Check the config keys checkpoint, family, arch, patch_size and img_size (of '
+            'pre-training). Fine-tuned weights may need final_norm=False.'
+        ),
+    )
+    if not beit:
+        return ViTEncoder(vit, layer)
+    positions = None
+    if names:
+        tables = [weights.encoder[name].to(vit.cls_token.dtype) for name in names]
+        positions = RelativePositions(tables, vit.patch_resolution, vit.num_layers)
+    return BEiTEncoder(vit, layer, positions)
+
+
+def _load_decoder(
+    decoder: MAEPretrainDecoder, vit: nn.Module, weights: TeacherWeights, source: str, layer: int
+) -> MAEDecoder:
+    decoder.decoder_pred = nn.Identity()  # pixels are not wanted, its weights need not be there
+    load_strictly(
+        decoder,
+        weights.decoder,
+        what='decoder',
+        source=source,
+        hint=(
+            "teacher_view='mim' needs the decoder, which encoder-only files of MAE lack: use "
+            "weights that have it, or teacher_view='full' or 'visible'. Check the config key "
+            'decoder for its size.'
+        ),
+    )
+    layer = _layer(layer, len(decoder.decoder_blocks), 'decoder')
+    return MAEDecoder(decoder, vit.patch_resolution, layer)
+
+
+def _layer(layer: int, count: int, what: str) -> int:
+    if not -count <= layer < count:
+        raise ValueError(
+            f'layer={layer} is out of range: the {what} has {count} blocks, so give '
+            f'{-count} to {count - 1}.'
+        )
+    return layer % count
+
+
+def _own_normalisation(
+    family: str, weights: TeacherWeights
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the weights were trained with.
+
+    MAE, BEiT v2 and mmpretrain's BEiT: ImageNet's mean and std. BEiT v1's released weights
+    (ImageNet-22k) and BEiT fine-tuned by either: 0.5 (unilm beit/README.md; mmpretrain
+    configs/beit). Fine-tuned ones are told by their bias, which is no longer shared.
+    """
+    if family == 'beit' and (weights.official or not weights.shares_bias):
+        return _INCEPTION
+    return _IMAGENET

@@ -1,0 +1,180 @@
+"""Teachers from timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from mmpretrain.registry import MODELS
+from timm.data import resolve_model_data_config
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from ..outputs import TeacherOutput
+from .base import BaseTeacher, one_of
+from .checkpoint import read_weights
+from .loading import load_strictly
+from .tokens import Pair, mean_tokens, on_visible, take
+
+
+@MODELS.register_module()
+class TIMMTeacher(BaseTeacher):
+    """Any timm network as a teacher: ViTs (DeiT, DINO, CLIP, ...), Swin, CNNs.
+
+    The last features before pooling are the tokens, without class and register tokens.
+
+    Args:
+        name: what timm calls the network, for example 'vit_base_patch16_224.dino'.
+        checkpoint: path or URL of its weights, in timm's naming. Nothing is fetched by name.
+        teacher_view: 'full', or 'visible' for timm's VisionTransformer.
+        embedding: 'mean' of the tokens (inferred: as for :class:`MIMTeacher`), or 'cls'.
+        model_kwargs: further arguments of ``timm.create_model``, such as ``img_size`` for
+            networks with fixed positions. ViTs that can take any size do.
+        mean: what the teacher was trained with, R, G, B in 0..255; timm's entry by default.
+        std: the same, standard deviations.
+        trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
+
+    Raises:
+        ValueError: timm has no such network, an argument is unknown, or there is no checkpoint.
+        FileNotFoundError: the checkpoint is not there.
+        RuntimeError: it is damaged, or a weight is missing or of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | Path | None,
+        teacher_view: str = 'full',
+        embedding: str = 'mean',
+        model_kwargs: dict | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
+        one_of('embedding', embedding, ('mean', 'cls'))
+        weights = read_weights(checkpoint, trust_checkpoint=trust_checkpoint)
+        model = _create(name, model_kwargs or {})
+        _check_abilities(model, name, teacher_view, embedding)
+        data = resolve_model_data_config(model)
+        super().__init__(
+            patch_size=model.feature_info[-1]['reduction'],
+            embed_dim=model.num_features,
+            embedding_dim=model.num_features,
+            teacher_view=teacher_view,
+            mean=[255 * m for m in data['mean']] if mean is None else mean,
+            std=[255 * s for s in data['std']] if std is None else std,
+        )
+        load_strictly(
+            model,
+            weights,
+            what=f'network {name}',
+            source=str(checkpoint),
+            hint=(
+                'Check the config keys name, checkpoint and model_kwargs. The weights must be '
+                'named as timm names them.'
+            ),
+        )
+        self.name = name
+        self.embedding = embedding
+        self.prefix = getattr(model, 'num_prefix_tokens', 0)  # CNNs have none
+        if teacher_view == 'visible':
+            model.patch_drop = KeptTokens(self.prefix)
+        self.model = model
+        self.freeze()
+
+    def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
+        """See :class:`BaseTeacher`."""
+        if visible is None:
+            first, tokens = self._split(self._features(images), grid)
+        else:
+            first, tokens = on_visible(images, visible, self._on_kept)
+        embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
+        return self.output(tokens, embedding, grid, visible)
+
+    def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        self.model.patch_drop.index = index
+        try:
+            features = self._features(images)
+        finally:
+            self.model.patch_drop.index = None
+        return features[:, 0], features[:, self.prefix :]
+
+    def _features(self, images: Tensor) -> Tensor:
+        try:
+            return self.model.forward_features(images)
+        except AssertionError as error:
+            raise ValueError(
+                f'{self.name} does not take images of {images.shape[2]} x {images.shape[3]} '
+                f'pixels ({error}). Set model_kwargs=dict(img_size=...) or another crop size.'
+            ) from error
+
+    def _split(self, features: Tensor, grid: Pair) -> tuple[Tensor, Tensor]:
+        """First token and (B, N, D) patch tokens, from whichever layout the network has."""
+        if features.dim() == 3 and features.shape[1] == self.prefix + grid[0] * grid[1]:
+            return features[:, 0], features[:, self.prefix :]
+        if features.shape[1:] == (self.embed_dim, *grid):
+            tokens = features.flatten(2).transpose(1, 2)
+            return tokens[:, 0], tokens
+        if features.shape[1:] == (*grid, self.embed_dim):
+            tokens = features.flatten(1, 2)
+            return tokens[:, 0], tokens
+        raise ValueError(
+            f'{self.name} gives features of shape {tuple(features.shape)}, expected '
+            f'{grid[0]} x {grid[1]} tokens of {self.embed_dim} channels. It cannot be a teacher '
+            'here; choose another timm name.'
+        )
+
+
+class KeptTokens(nn.Module):
+    """Lets only chosen tokens through, in the place of a ViT's ``patch_drop``.
+
+    Args:
+        prefix: class and register tokens in front, which always pass.
+    """
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.index: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, prefix + N, D) to (B, prefix + k, D) with ``index`` (B, k)."""
+        if self.index is None:
+            return x
+        return torch.cat([x[:, : self.prefix], take(x[:, self.prefix :], self.index)], dim=1)
+
+
+def _create(name: str, kwargs: dict) -> nn.Module:
+    """The network with random weights, all of which are replaced later."""
+    if not timm.is_model(name):
+        near = timm.list_models(f'*{name.split(".")[0].split("_")[0]}*')[:5]
+        raise ValueError(
+            f'timm {timm.__version__} has no network called {name!r} (config key name). '
+            f'Near it: {", ".join(near) or "nothing"}.'
+        )
+    # The student's initial weights must not depend on whether there is a teacher.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return timm.create_model(
+                name, pretrained=False, num_classes=0, **{'dynamic_img_size': True, **kwargs}
+            )
+        except TypeError:  # not one of the ViTs that resize their positions to the image
+            return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+
+
+def _check_abilities(model: nn.Module, name: str, teacher_view: str, embedding: str) -> None:
+    if teacher_view == 'mim':
+        raise ValueError(
+            f"teacher_view='mim' needs a teacher that infers hidden patches, which {name} from "
+            'timm does not. Use MIMTeacher, or another view.'
+        )
+    if teacher_view == 'visible' and not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"teacher_view='visible' works for timm's VisionTransformer only, and {name} is a "
+            f"{type(model).__name__}. Set teacher_view='full'."
+        )
+    if embedding == 'cls' and getattr(model, 'cls_token', None) is None:
+        raise ValueError(f"{name} has no class token: set embedding='mean'.")

@@ -1,0 +1,157 @@
+"""From a config and command-line flags to a config that the Runner can start."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config file.
+
+    Args:
+        path: The config file.
+        options: Overrides by dotted key, from ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no config file '{path}' (looked for from {Path.cwd()}); the repository's "
+            'own are under configs/.'
+        )
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(dict(options))
+    return config
+
+
+def merge_args(config: Config, args: argparse.Namespace) -> Config:
+    """Writes the flags of ``tools/train.py`` into the config.
+
+    Args:
+        config: What `load_config` gave; changed in place.
+        args: ``config``, ``work_dir``, ``resume``, ``amp``, ``auto_scale_lr``, ``launcher``.
+
+    Raises:
+        ValueError: If the config does not have what a flag needs.
+        FileNotFoundError: If the checkpoint to resume from does not exist.
+    """
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
+
+    if args.resume == 'auto':
+        config.resume, config.load_from = True, None
+    elif args.resume:
+        if '://' not in args.resume and not Path(args.resume).is_file():
+            raise FileNotFoundError(
+                f"There is no checkpoint '{args.resume}' to resume from; --resume alone takes the "
+                f'last one in {config.work_dir}.'
+            )
+        config.resume, config.load_from = True, args.resume
+
+    if args.amp:
+        _use_bfloat16(config)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise ValueError(
+                '--auto-scale-lr needs the batch size that the learning rate was set for, and the '
+                'config has none: add auto_scale_lr=dict(base_batch_size=...).'
+            )
+        config.auto_scale_lr.enable = True
+    _fill_dataloaders(config)
+    return config
+
+
+def start_distributed(config: Config) -> None:
+    """Makes a config with a launcher start on this machine, with a GPU or without.
+
+    With GPUs MMEngine's Runner does it all. Without one it would stop, since it selects a GPU
+    before it makes the process group and hands one to DDP: so the group is made here, with gloo,
+    the wrapper is told to have no device, and synchronised batch norms, which refuse CPU tensors,
+    become plain ones (each process then normalises its own images).
+
+    Args:
+        config: The config with ``launcher`` set; changed in place.
+
+    Raises:
+        RuntimeError: If there are more processes than GPUs, or a launcher other than torchrun
+            without a GPU.
+    """
+    if config.launcher == 'none':
+        return
+    if get_device() != 'cpu':
+        rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if config.launcher == 'pytorch' and rank >= gpus > 0:
+            raise RuntimeError(
+                f'Process {rank} of this machine finds {gpus} GPU(s): start at most {gpus} '
+                'process(es) here (GPUS of tools/dist_train.sh), or show more of them '
+                '(CUDA_VISIBLE_DEVICES).'
+            )
+        return
+    if config.launcher != 'pytorch':
+        raise RuntimeError(
+            f"The launcher '{config.launcher}' needs a GPU and torch sees none here; on the CPU "
+            'use tools/dist_train.sh.'
+        )
+    dist_cfg = config.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict())
+    dist_cfg.backend = 'gloo'
+    wrapper = config.setdefault('model_wrapper_cfg', ConfigDict())
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
+    wrapper.device_ids = None
+    config.sync_bn = None
+    _unsync_batch_norm(config.model)
+    timeout = datetime.timedelta(seconds=dist_cfg.get('timeout', 1800))
+    torch.distributed.init_process_group('gloo', timeout=timeout)
+
+
+def _use_bfloat16(config: Config) -> None:
+    wrapper = config.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'BF16OptimWrapper'):
+        raise ValueError(
+            f"--amp replaces optim_wrapper.type='OptimWrapper', and this config has '{kind}': "
+            'set the precision there instead.'
+        )
+    wrapper.type = 'BF16OptimWrapper'
+    for only_amp in ('loss_scale', 'dtype'):
+        wrapper.pop(only_amp, None)
+
+
+def _fill_dataloaders(config: Config) -> None:
+    for name in DATALOADERS:
+        loader = config.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', get_device() == 'cuda')
+        loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+        # mmpretrain's preprocessors read a list as several views of one image, and MMEngine's
+        # default collation gives a list
+        if config.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+
+
+def _unsync_batch_norm(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
+            node['type'] = 'BN'
+        for child in node.values():
+            _unsync_batch_norm(child)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            _unsync_batch_norm(child)

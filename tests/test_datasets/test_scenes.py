@@ -1,0 +1,261 @@
+"""Scenes: same bytes for the same (seed, split, index), and a truth that fits the picture."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hgkd_mm.datasets.scenes import CLASSES, SceneFolder, SceneRenderer, contact_sheet
+from hgkd_mm.datasets.scenes.objects import build_object
+from hgkd_mm.datasets.scenes.parts import PAINTS, box, ellipse, stroke
+from hgkd_mm.datasets.scenes.renderer import (
+    MIN_VISIBLE_CLUTTER,
+    MIN_VISIBLE_MAIN,
+    SUPERSAMPLING,
+    Scene,
+)
+from hgkd_mm.datasets.scenes.textures import FIELDS, fractal_noise
+
+
+@pytest.fixture(scope='module')
+def scenes() -> list[Scene]:
+    renderer = SceneRenderer(seed=3, size=96)
+    return [renderer.render('train', index) for index in range(36)]
+
+
+def shoelace(outline: np.ndarray) -> float:
+    x, y = outline.T
+    return 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
+
+
+def test_a_scene_does_not_depend_on_those_rendered_before() -> None:
+    first = SceneRenderer(seed=5, size=64)
+    for index in range(4):
+        first.render('train', index)
+    alone, again = SceneRenderer(seed=5, size=64).render('train', 4), first.render('train', 4)
+    np.testing.assert_array_equal(alone.image, again.image)
+    np.testing.assert_array_equal(alone.instance_map, again.instance_map)
+    assert alone.instances == again.instances
+
+
+@pytest.mark.parametrize(
+    ('seed', 'split', 'index'), [(6, 'train', 4), (5, 'val', 4), (5, 'train', 16)]
+)
+def test_seed_split_and_index_each_change_the_picture(seed: int, split: str, index: int) -> None:
+    reference = SceneRenderer(seed=5, size=64).render('train', 4)
+    other = SceneRenderer(seed=seed, size=64).render(split, index)
+    assert other.label == reference.label
+    assert np.abs(other.image.astype(int) - reference.image).mean() > 10
+
+
+def test_twelve_classes_in_balance(scenes: list[Scene]) -> None:
+    assert len(CLASSES) == 12
+    assert sorted(CLASSES) == list(CLASSES)  # as ImageFolder-like data sets number them
+    counts = np.bincount([scene.label for scene in scenes], minlength=12)
+    np.testing.assert_array_equal(counts, 3)
+
+
+def test_types_and_shapes(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        assert scene.image.shape == (96, 96, 3)
+        assert scene.instance_map.shape == scene.semantic_map.shape == (96, 96)
+        assert {a.dtype.name for a in (scene.image, scene.instance_map, scene.semantic_map)} == {
+            'uint8'
+        }
+        assert scene.image.std() > 8
+
+
+def test_instances_agree_with_their_map(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        assert set(np.unique(scene.instance_map)) - {0} == set(range(1, len(scene.instances) + 1))
+        semantic = np.zeros_like(scene.semantic_map)
+        for number, instance in enumerate(scene.instances, 1):
+            mask = scene.instance_map == number
+            semantic[mask] = instance.label + 1
+            x0, y0, x1, y1 = instance.box
+            assert mask.sum() == instance.area == mask[y0:y1, x0:x1].sum()
+            assert mask[y0].any() and mask[y1 - 1].any()
+            assert mask[:, x0].any() and mask[:, x1 - 1].any()
+        np.testing.assert_array_equal(scene.semantic_map, semantic)
+
+
+def test_one_main_object_large_and_visible_enough(scenes: list[Scene]) -> None:
+    clutter = 0
+    for scene in scenes:
+        (main,) = [instance for instance in scene.instances if instance.main]
+        others = [instance for instance in scene.instances if not instance.main]
+        clutter += len(others)
+        assert main.label == scene.label
+        assert scene.label not in [other.label for other in others]
+        assert main.visibility >= MIN_VISIBLE_MAIN
+        assert all(other.visibility >= MIN_VISIBLE_CLUTTER for other in others)
+        assert all(other.area < main.area for other in others)
+        assert 0.08 <= main.area / 96**2 <= 0.5
+    assert clutter >= 24
+    assert any(i.visibility < 1 for s in scenes for i in s.instances if i.main)
+
+
+def test_occlusion_takes_pixels_from_what_lies_behind() -> None:
+    renderer = SceneRenderer(seed=0, size=64)
+    canvas = 64 * SUPERSAMPLING
+    checked = 0
+    for index in range(24):
+        layers, _ = renderer._compose(index % 12, canvas, np.random.default_rng(index))
+        masks = [layer.on_canvas(canvas) for layer in layers]
+        scene_instances, instance_map = renderer._truth(layers, layers[0])
+        for below, mask in enumerate(masks):
+            above = np.logical_or.reduce([np.zeros_like(mask), *masks[below + 1 :]])
+            visible = (mask & ~above).sum() / mask.sum()
+            assert scene_instances[below].visibility == pytest.approx(visible, abs=1e-4)
+            if above.any() and (mask & above).any():
+                checked += 1
+                # A pixel of the picture all of whose samples are under something shows it not.
+                hidden = above.reshape(64, SUPERSAMPLING, 64, SUPERSAMPLING).all(axis=(1, 3))
+                assert not (hidden & (instance_map == below + 1)).any()
+    assert checked >= 5
+
+
+def test_the_picture_shows_an_edge_where_the_map_does(scenes: list[Scene]) -> None:
+    ratios = []
+    for scene in scenes:
+        grey = cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        gradient = np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))
+        inside = (scene.instance_map > 0).astype(np.uint8)
+        edge = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        ratios.append(gradient[edge].mean() / gradient[~edge].mean())
+    assert np.median(ratios) > 1.5
+
+
+def test_size_scales_the_scene() -> None:
+    small = SceneRenderer(seed=1, size=64).render('train', 7)
+    large = SceneRenderer(seed=1, size=192).render('train', 7)
+    assert [i.label for i in small.instances] == [i.label for i in large.instances]
+    for a, b in zip(small.instances, large.instances, strict=True):
+        np.testing.assert_allclose(np.array(a.box) * 3, b.box, atol=6)
+        assert b.area == pytest.approx(9 * a.area, rel=0.08)
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_objects_are_normalised_and_vary(name: str) -> None:
+    objects = [build_object(name, np.random.default_rng(seed)) for seed in range(3)]
+    spans = set()
+    for parts in objects:
+        assert {part.paint for part in parts} <= set(PAINTS)
+        assert 'skin' in {part.paint for part in parts}
+        points = np.concatenate([o for part in parts for o in part.outlines])
+        np.testing.assert_allclose(points.min(axis=0), -points.max(axis=0), atol=1e-9)
+        assert np.abs(points).max() == pytest.approx(1)
+        spans.add(points.tobytes())
+    assert len(spans) == 3
+
+
+def test_outlines_have_the_areas_of_their_figures() -> None:
+    assert shoelace(ellipse(0.3, 0.1, 0.5, 0.2, angle=0.7)) == pytest.approx(np.pi * 0.1, rel=0.01)
+    assert shoelace(box(-1, -2, 1, 2)) == pytest.approx(8)
+    assert shoelace(box(-1, -2, 1, 2, radius=0.5)) == pytest.approx(
+        8 - (4 - np.pi) * 0.25, rel=0.005
+    )
+    assert shoelace(stroke([(0, 0), (1, 0), (2, 0)], 0.1)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize('kind', FIELDS)
+def test_textures_stay_in_range_in_float32(kind: str) -> None:
+    u, v = np.meshgrid(*[np.linspace(-1, 1, 40, dtype=np.float32)] * 2)
+    field = FIELDS[kind](u, v, np.random.default_rng(0))
+    assert field.shape == (40, 40) and field.dtype == np.float32
+    assert field.min() >= 0 and field.max() <= 1
+
+
+def test_noise_spectrum_falls_with_frequency() -> None:
+    images = [
+        fractal_noise((128, 128), np.random.default_rng(seed), octaves=6) for seed in range(8)
+    ]
+    power = np.mean([np.abs(np.fft.fft2(im - im.mean())) ** 2 for im in images], axis=0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(128) * 128, np.fft.fftfreq(128) * 128))
+    bands = [power[(frequency >= f) & (frequency < 2 * f)].mean() for f in (4, 8, 16, 32)]
+    slope = np.polyfit(np.log2([4, 8, 16, 32]), np.log2(bands), 1)[0] / 2
+    assert -2.6 < slope < -0.8  # amplitude against frequency; natural images have about -1
+
+
+def test_folder_is_the_same_with_one_process_or_two(tmp_path: Path) -> None:
+    for workers, name in ((1, 'one'), (2, 'two')):
+        folder = SceneFolder(out=tmp_path / name, size=32, train=70, val=13)
+        assert list(folder.write(workers=workers))[-1] == 83
+    assert files(tmp_path / 'one') == files(tmp_path / 'two')
+
+
+def test_folder_holds_what_was_rendered(tmp_path: Path) -> None:
+    folder = SceneFolder(out=tmp_path, seed=2, size=48, train=14, val=3)
+    assert not folder.is_complete()
+    list(folder.write(workers=1))
+    assert folder.is_complete()
+    assert json.loads((tmp_path / 'meta.json').read_text())['counts'] == {'train': 14, 'val': 3}
+    lines = [json.loads(line) for line in (tmp_path / 'train.jsonl').read_text().splitlines()]
+    assert [line['label'] for line in lines] == [*range(12), 0, 1]
+    scene = SceneRenderer(seed=2, size=48).render('train', 13)
+    assert lines[13]['image'] == 'train/butterfly/000013.jpg'
+    assert lines[13]['instances'][0]['box'] == list(scene.instances[0].box)
+    image = cv2.imread(str(tmp_path / lines[13]['image']))[..., ::-1]
+    assert np.abs(image.astype(int) - scene.image).mean() < 8
+    for kind, truth in (('semantic', scene.semantic_map), ('instance', scene.instance_map)):
+        path = tmp_path / 'annotations' / kind / 'train' / 'butterfly' / '000013.png'
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), truth)
+
+
+def test_half_written_folder_is_completed(tmp_path: Path) -> None:
+    whole = SceneFolder(out=tmp_path / 'whole', size=32, train=130, val=5)
+    list(whole.write(workers=1))
+    half = SceneFolder(out=tmp_path / 'half', size=32, train=130, val=5)
+    writing = half.write(workers=1)
+    assert next(writing) == 60
+    writing.close()
+    assert not half.is_complete()
+    done = tmp_path / 'half' / 'train' / 'boat' / '000000.jpg'
+    stamp = done.stat().st_mtime_ns
+    assert list(half.write(workers=1)) == [120, 130, 135]
+    assert done.stat().st_mtime_ns == stamp
+    assert files(tmp_path / 'half') == files(tmp_path / 'whole')
+    assert list(half.write(workers=1)) == []
+
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_folder_with_other_scenes_is_refused(tmp_path: Path, finished: bool) -> None:
+    writing = SceneFolder(out=tmp_path, size=32, train=5, val=2).write(workers=1)
+    next(writing)
+    if finished:
+        list(writing)
+    with pytest.raises(FileExistsError, match=r'seed \(\[0\] there, \[1\] asked for\)'):
+        list(SceneFolder(out=tmp_path, seed=1, size=32, train=5, val=2).write(workers=1))
+
+
+def test_contact_sheet_has_a_column_for_each_class() -> None:
+    renderer = SceneRenderer(size=32)
+    sheet = contact_sheet(renderer, rows=2)
+    assert sheet.shape == (64, 384, 3)
+    np.testing.assert_array_equal(sheet[32:, 32:64], renderer.render('train', 13).image)
+
+
+def test_bad_requests_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='size >= 32 pixels, got size=16'):
+        SceneRenderer(size=16)
+    with pytest.raises(ValueError, match='seed >= 0, got seed=-1'):
+        SceneRenderer(seed=-1)
+    with pytest.raises(ValueError, match="splits train, val, test, got 'valid'"):
+        SceneRenderer().render('valid', 0)
+    with pytest.raises(ValueError, match='numbered from 0, got index=-1'):
+        SceneRenderer().render('train', -1)
+    with pytest.raises(ValueError, match='val=-1'):
+        list(SceneFolder(out=tmp_path / 'x', val=-1).write())
+    with pytest.raises(ValueError, match="no class 'dog'"):
+        build_object('dog', np.random.default_rng(0))
+    assert not (tmp_path / 'x').exists()

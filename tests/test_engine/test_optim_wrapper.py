@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import torch
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from hgkd_mm.engine.optim_wrapper import BF16OptimWrapper
+
+
+def make_wrapper(parameter: nn.Parameter, **kwargs: int) -> BF16OptimWrapper:
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    return OPTIM_WRAPPERS.build(dict(type='BF16OptimWrapper', optimizer=optimizer, **kwargs))
+
+
+def test_forward_is_bfloat16_and_weights_are_fp32() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    wrapper = make_wrapper(model.weight)
+    # 1 + 2**-10 is not a bfloat16: it rounds to 1, so the output shows what precision was used
+    inputs = torch.tensor([[1 + 2**-10, 0.0]])
+    with wrapper.optim_context(model):
+        output = model(inputs)
+    assert output.dtype == torch.bfloat16
+    assert output.item() == 1.0
+
+    wrapper.update_params(output.float().sum())
+    assert model.weight.dtype == torch.float32
+    torch.testing.assert_close(model.weight, torch.tensor([[0.0, 1.0]]))
+    assert model(inputs).dtype == torch.float32
+
+
+def test_loss_is_not_scaled_and_state_is_the_optimizer_s() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    wrapper = make_wrapper(parameter)
+    wrapper.backward(3 * parameter.sum())
+    assert parameter.grad.item() == 3.0
+    assert 'loss_scaler' not in wrapper.state_dict()
+
+
+def test_gradients_accumulate() -> None:
+    parameter = nn.Parameter(torch.tensor([0.0]))
+    wrapper = make_wrapper(parameter, accumulative_counts=2)
+    wrapper.initialize_count_status(nn.Identity(), 0, 4)
+    for slope in (1.0, 3.0):
+        with wrapper.optim_context(nn.Identity()):
+            loss = slope * parameter.sum()
+        wrapper.update_params(loss)
+    assert parameter.item() == -2.0

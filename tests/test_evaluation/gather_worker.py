@@ -1,0 +1,45 @@
+"""One rank of the two-process test in test_features.py: extract, save what arrived."""
+
+import sys
+
+import torch
+from mmpretrain.models import SelfSupDataPreprocessor
+from mmpretrain.structures import DataSample
+from torch import nn
+from torch.utils.data import Dataset
+
+from hgkd_mm.evaluation import extract_features
+
+
+class Numbered(Dataset):
+    """Image i is constantly i and has label i + 100."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        sample = DataSample().set_gt_label(index + 100)
+        return {'inputs': torch.full((3, 4, 4), index).byte(), 'data_samples': sample}
+
+
+def main(rank: int, directory: str, sizes: list[int]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{directory}/rendezvous', rank=rank, world_size=2
+    )
+    for size in sizes:
+        found = extract_features(
+            nn.AvgPool2d(2),
+            Numbered(size),
+            data_preprocessor=SelfSupDataPreprocessor(),
+            batch_size=2,
+        )
+        torch.save(tuple(found), f'{directory}/{size}.{rank}')
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main(int(sys.argv[1]), sys.argv[2], [int(size) for size in sys.argv[3:]])

@@ -1,0 +1,134 @@
+"""Trains a tiny H-GKD for a few steps, as one of several processes or alone.
+
+Run as ``two_process_worker.py RANK WORLD DIRECTORY``; imported, ``train`` runs in place. Each
+process takes its share of the same batches and masks, and batch norm is frozen, so several
+processes must do what one does on the joined batch.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import barrier
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hgkd_mm.models import HGKD, TeacherOutput
+from hgkd_mm.models.queue import MemoryQueue
+from hgkd_mm.models.teachers.base import BaseTeacher
+from hgkd_mm.sparse import CellMask
+
+STEPS, BATCH, SIZE, QUEUE = 4, 6, 16, 10
+
+
+class TinyStudent(nn.Module):
+    """Two stages of stride 2 and 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stage1(x)
+        return x, self.stage2(x)
+
+
+class TinyTeacher(BaseTeacher):
+    """A 4 x 4 patch embedding."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            patch_size=4,
+            embed_dim=5,
+            embedding_dim=5,
+            teacher_view='full',
+            mean=(0, 0, 0),
+            std=(1, 1, 1),
+        )
+        self.conv = nn.Conv2d(3, 5, 4, 4)
+
+    def infer(self, images: Tensor, grid: tuple, visible: Tensor | None) -> TeacherOutput:
+        tokens = self.conv(images).flatten(2).transpose(1, 2)
+        return self.output(tokens, tokens.mean(1), grid)
+
+
+def build() -> HGKD:
+    """The same weights in every process; double precision; batch norm frozen."""
+    torch.manual_seed(0)
+    model = HGKD(
+        backbone=TinyStudent(),
+        neck=dict(type='UNetDecoder', in_channels=(4, 6), width=8, stride=4, out_stride=2),
+        teachers=dict(mim=TinyTeacher()),
+        heads=dict(
+            feat=dict(type='FeatureImitationHead', teacher='mim', in_channels=4, embed_dim=5),
+            sim=dict(
+                type='SimilarityDistributionHead',
+                teacher='mim',
+                in_channels=6,
+                embed_dim=5,
+                queue_size=QUEUE,
+            ),
+            pixels=dict(type='PixelReconstructionHead', in_channels=4, out_stride=2),
+        ),
+        mask=dict(cell=4, ratio=0.5),
+    ).double()
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.eval()
+    return model
+
+
+def train(rank: int, world: int) -> dict:
+    """Losses, mean gradients and queue of every step, of this process."""
+    model = build()
+    wrapped = DistributedDataParallel(model) if world > 1 else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(1)
+    share = BATCH // world
+    mine = slice(rank * share, (rank + 1) * share)
+    steps = []
+    for _ in range(STEPS):
+        images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator).double()
+        mask = CellMask.random(batch=BATCH, grid=(4, 4), mask_ratio=0.5, generator=generator)
+        losses = wrapped(images[mine], mode='loss', mask=CellMask(mask.visible[mine]))
+        total, _ = model.parse_losses(losses)
+        optimizer.zero_grad()
+        total.backward()
+        steps.append(
+            dict(
+                losses={name: value.detach() for name, value in losses.items()},
+                gradients={name: p.grad.clone() for name, p in model.named_parameters()},
+                queue={n: b.clone() for n, b in model.heads['sim'].queue.named_buffers()},
+            )
+        )
+        optimizer.step()
+    return dict(steps=steps, uneven=uneven_queue(rank, world))
+
+
+def uneven_queue(rank: int, world: int) -> Tensor:
+    """A queue fed with batches of 5 and 2 rows (two processes) or 7 rows (one)."""
+    queue = MemoryQueue(size=QUEUE, dim=2)
+    for step in range(3):
+        rows = torch.arange(7.0).unsqueeze(1).expand(7, 2) + 7 * step
+        first = slice(0, 5) if rank == 0 else slice(5, 7)
+        queue.enqueue(rows[first] if world > 1 else rows)
+    return queue.entries
+
+
+def main() -> None:
+    """Entry point of a process."""
+    rank, world, directory = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{directory}/rendezvous', rank=rank, world_size=world
+    )
+    torch.save(train(rank, world), directory / f'{rank}.pt')
+    barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+"""SparK's pixel loss against numpy and mmpretrain."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+import hgkd_mm.models  # noqa: F401  registers
+from hgkd_mm.models.heads import PixelReconstructionHead
+from hgkd_mm.models.outputs import StudentOutput
+from hgkd_mm.sparse import CellMask
+
+C = 4
+
+
+def build(**kwargs: object) -> PixelReconstructionHead:
+    torch.manual_seed(0)
+    settings = dict(type='PixelReconstructionHead', in_channels=C) | kwargs
+    return MODELS.build(settings).double()
+
+
+def student(out_stride: int, visible: torch.Tensor | None = None) -> StudentOutput:
+    """Images of 8 x 12 px in cells of 4 px, hidden counts 4 and 2."""
+    torch.manual_seed(5)
+    if visible is None:
+        visible = torch.tensor([[[1, 0, 0], [0, 1, 0]], [[1, 1, 1], [0, 1, 0]]]).bool()
+    return StudentOutput(
+        images=torch.randn(2, 3, 8, 12).double() * 3 + 1,
+        mask=CellMask(visible),
+        maps=(),
+        decoded=torch.randn(2, C, 8 // out_stride, 12 // out_stride).double(),
+    )
+
+
+@pytest.mark.parametrize('out_stride', [1, 2])
+def test_equals_numpy(out_stride: int) -> None:
+    head = build(out_stride=out_stride)
+    given = student(out_stride)
+    weight = head.project.weight.detach().numpy()[:, :, 0, 0]
+    bias = head.project.bias.detach().numpy()
+    decoded, images = given.decoded.numpy(), given.images.numpy()
+    predicted = np.empty_like(images)
+    for b, y, x in np.ndindex(2, 8, 12):
+        values = weight @ decoded[b, :, y // out_stride, x // out_stride] + bias
+        inside = (y % out_stride) * out_stride + x % out_stride
+        predicted[b, :, y, x] = values.reshape(3, out_stride**2)[:, inside]
+    errors = []
+    for b, i, j in zip(*np.nonzero(~given.mask.visible.numpy()), strict=True):
+        cell = np.s_[b, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+        target = images[cell]
+        target = (target - target.mean()) / np.sqrt(target.var(ddof=1) + 1e-6)
+        errors.append(np.mean((predicted[cell] - target) ** 2))
+    assert len(errors) == 6
+    np.testing.assert_allclose(head(given).item(), np.mean(errors), rtol=1e-12)
+
+
+def test_equals_mmpretrains_spark_head() -> None:
+    head = build()
+    given = student(1)
+    reference = MODELS.build(
+        dict(
+            type='SparKPretrainHead',
+            loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+            patch_size=4,
+        )
+    )
+    prediction = head.reconstruct(given.decoded)
+    assert prediction.shape == given.images.shape
+    expected = reference(prediction, given.images, given.mask.visible.unsqueeze(1))
+    torch.testing.assert_close(head(given), expected, rtol=1e-12, atol=0)
+
+
+def test_nothing_hidden_is_zero_not_nan() -> None:
+    loss = build()(student(1, torch.ones(2, 2, 3, dtype=torch.bool)))
+    assert loss.item() == 0
+    assert loss.requires_grad
+
+
+def test_check() -> None:
+    head = build(out_stride=2)
+    head.check('k', neck=SimpleNamespace(out_channels=C, out_stride=2), teacher=None)
+    with pytest.raises(ValueError, match=r'k\.out_stride is 2, but neck\.out_stride is 1'):
+        head.check('k', neck=SimpleNamespace(out_channels=C, out_stride=1), teacher=None)
+    with pytest.raises(ValueError, match=r'k\.in_channels is 4, but the neck gives 9'):
+        head.check('k', neck=SimpleNamespace(out_channels=9, out_stride=2), teacher=None)

@@ -1,0 +1,194 @@
+"""Reading weight files: every layout, no code from the file, sentences for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.teachers import save
+from mmengine.logging import MessageHub
+from mmengine.utils import digit_version
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hgkd_mm.models.teachers.checkpoint import read_weights
+
+OLD_TORCH = digit_version(torch.__version__) < digit_version('2.6.0')
+
+
+class Attack:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f'touch {self.victim}',)
+
+
+def weights() -> dict[str, Tensor]:
+    return {'blocks.0.norm1.weight': torch.arange(4.0), 'cls_token': torch.full((1, 1, 4), 0.5)}
+
+
+def check(read: dict[str, Tensor]) -> None:
+    assert read.keys() == weights().keys()
+    for name, value in weights().items():
+        torch.testing.assert_close(read[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('key', ['state_dict', 'model', 'module', None])
+def test_reads_weights_from_where_trainers_put_them(tmp_path: Path, key: str | None) -> None:
+    check(read_weights(save(weights(), tmp_path / 'w.pth', key)))
+
+
+def test_reads_safetensors(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / 'w.safetensors')
+    check(read_weights(str(tmp_path / 'w.safetensors')))
+
+
+def test_removes_the_prefix_of_ddp(tmp_path: Path) -> None:
+    wrapped = {f'module.{name}': value for name, value in weights().items()}
+    check(read_weights(save(wrapped, tmp_path / 'w.pth')))
+
+
+def training_checkpoint() -> dict:
+    """What MMEngine's Runner and the official trainers write beside the weights."""
+    hub = MessageHub.get_instance('test_checkpoint')
+    for step in range(3):
+        hub.update_scalar('train/loss', 1.0 / (step + 1))
+    hub.update_info('score', np.float64(0.5))
+    return {
+        'meta': {'epoch': 3, 'iter': 9, 'cfg': 'model = dict()', 'seed': np.int64(4)},
+        'state_dict': weights(),
+        'message_hub': hub.state_dict(),
+        'optimizer': {'state': {0: {'exp_avg': torch.zeros(2)}}, 'param_groups': [{'lr': 0.1}]},
+        'args': argparse.Namespace(output_dir=Path('out'), lr=0.1),
+    }
+
+
+@pytest.mark.skipif(OLD_TORCH, reason='torch < 2.6 cannot skip names while it unpickles')
+def test_reads_training_checkpoints_without_trusting_them(tmp_path: Path) -> None:
+    torch.save(training_checkpoint(), tmp_path / 'epoch_3.pth')
+    check(read_weights(tmp_path / 'epoch_3.pth'))
+    # The names are skipped here only: elsewhere torch refuses them as before.
+    with pytest.raises(Exception, match='Unsupported'):
+        torch.load(tmp_path / 'epoch_3.pth', weights_only=True)
+
+
+@pytest.mark.skipif(not OLD_TORCH, reason='newer torch reads these')
+def test_old_torch_refuses_training_checkpoints(tmp_path: Path) -> None:
+    torch.save(training_checkpoint(), tmp_path / 'epoch_3.pth')
+    with pytest.raises(RuntimeError, match='trust_checkpoint=True'):
+        read_weights(tmp_path / 'epoch_3.pth')
+    check(read_weights(tmp_path / 'epoch_3.pth', trust_checkpoint=True))
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
+def test_code_in_the_file_does_not_run(tmp_path: Path, zipped: bool) -> None:
+    victim = tmp_path / 'was_here'
+    content = {'model': weights(), 'extra': Attack(victim)}
+    path = tmp_path / 'evil.pth'
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RuntimeError, match='run code from the file.*system') as error:
+        read_weights(path)
+    assert not victim.exists()
+    assert str(path) in str(error.value) and 'trust_checkpoint=True' in str(error.value)
+    check(read_weights(path, trust_checkpoint=True))
+    assert victim.exists()  # the file would have done harm
+
+
+@pytest.mark.skipif(OLD_TORCH, reason='torch < 2.6 cannot skip names while it unpickles')
+def test_skipped_names_are_never_called(tmp_path: Path) -> None:
+    """`builtins.getattr` is skipped, which would otherwise lead to every function there is."""
+
+    class Lookup:
+        def __reduce__(self) -> tuple:
+            return getattr, ('text', 'upper')
+
+    content = {'model': weights(), 'x': Lookup()}
+    torch.save(content, tmp_path / 'getattr.pth')
+    check(read_weights(tmp_path / 'getattr.pth'))
+
+
+def test_a_cut_file_is_called_broken(tmp_path: Path) -> None:
+    path = save(weights(), tmp_path / 'w.pth')
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RuntimeError, match=r'w.pth is not a readable weight file'):
+        read_weights(path)
+    with pytest.raises(RuntimeError, match=r'w.pth is not a readable weight file'):
+        read_weights(path, trust_checkpoint=True)
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>404 Not Found</html>', b'\x80\x02}'])
+@pytest.mark.parametrize('name', ['w.pth', 'w.safetensors'])
+def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match=name):
+        read_weights(path)
+
+
+@pytest.mark.parametrize('content', [{'state_dict': {}}, {'epoch': 3}, [1, 2], {'model': 'x'}])
+def test_a_file_without_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match='w.pth holds no weights: expected tensors by name'):
+        read_weights(tmp_path / 'w.pth')
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='no teacher checkpoint at .*gone.pth'):
+        read_weights(tmp_path / 'gone.pth')
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path, list]]:
+    """A web server on tmp_path/www that counts requests, and an empty cache of torch.hub."""
+    root, requests = tmp_path / 'www', []
+    root.mkdir()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            requests.append(args[1])
+
+    handler = functools.partial(Handler, directory=str(root))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f'http://127.0.0.1:{httpd.server_port}', root, requests
+        httpd.shutdown()
+        thread.join()
+
+
+def test_urls_are_fetched_once_and_checked(server: tuple[str, Path, list]) -> None:
+    url, root, requests = server
+    plain = save(weights(), root / 'plain.pth')
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]
+    plain.rename(root / f'w-{digest}.pth')
+    for _ in range(2):
+        check(read_weights(f'{url}/w-{digest}.pth'))
+    assert len(requests) == 1
+
+
+def test_a_download_that_is_not_what_its_name_says_is_refused(
+    server: tuple[str, Path, list],
+) -> None:
+    url, root, _ = server
+    save(weights(), root / 'w-00000000.pth')
+    with pytest.raises(RuntimeError, match='download of .*w-00000000.pth is damaged'):
+        read_weights(f'{url}/w-00000000.pth')
+
+
+def test_a_url_that_does_not_answer_is_named(server: tuple[str, Path, list]) -> None:
+    with pytest.raises(FileNotFoundError, match='Could not download .*gone.pth.*give its path'):
+        read_weights(f'{server[0]}/gone.pth')

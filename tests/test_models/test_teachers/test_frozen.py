@@ -1,0 +1,113 @@
+"""Teachers beside a model: moved with it, absent from everything else."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hgkd_mm.models.outputs import TeacherOutput
+from hgkd_mm.models.teachers import BaseTeacher, FrozenTeachers
+
+
+class ScalingTeacher(BaseTeacher):
+    """Tokens are the mean of each patch, times a weight; has batch norm and dropout."""
+
+    def __init__(self, factor: float = 2.0) -> None:
+        super().__init__(
+            patch_size=2,
+            embed_dim=3,
+            embedding_dim=3,
+            teacher_view='full',
+            mean=[0, 0, 0],
+            std=[1, 1, 1],
+        )
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.layers = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.9))
+
+    def infer(self, images: Tensor, grid: tuple, visible: Tensor | None) -> TeacherOutput:
+        maps = self.layers(nn.functional.avg_pool2d(images, 2)) * self.factor
+        return self.output(maps.flatten(2).transpose(1, 2), maps.mean((2, 3)), grid)
+
+
+class Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.teachers = FrozenTeachers({'a': ScalingTeacher(), 'b': ScalingTeacher(3.0)})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> nn.Module:
+        super()._apply(fn, *args, **kwargs)
+        self.teachers.apply_(fn)
+        return self
+
+
+def test_absent_from_everything_a_model_registers() -> None:
+    student, plain = Student(), nn.Linear(2, 2)
+    assert list(student.state_dict()) == ['linear.weight', 'linear.bias']
+    assert len(list(student.parameters())) == len(list(plain.parameters()))
+    assert not list(student.buffers())
+    assert [name for name, _ in student.named_modules()] == ['', 'linear']
+
+
+def test_moves_with_the_model() -> None:
+    student = Student().double()
+    for teacher in student.teachers.values():
+        assert teacher.factor.dtype == torch.float64 and teacher.scale.dtype == torch.float64
+        assert teacher.layers[0].running_mean.dtype == torch.float64
+    assert student.to(torch.bfloat16).teachers['b'].factor.dtype == torch.bfloat16
+    assert student.to('meta').teachers['a'].factor.device.type == 'meta'
+
+
+def test_training_the_model_leaves_teachers_in_eval_mode() -> None:
+    student = Student().train()
+    assert student.training
+    x = torch.randn(4, 3, 4, 4)
+    for teacher in student.teachers.values():
+        assert not any(module.training for module in teacher.modules())
+        assert not any(p.requires_grad for p in teacher.parameters())
+        teacher(x)
+        assert not teacher.layers[0].running_mean.any()
+    student.teachers['a'].train()
+    torch.testing.assert_close(student.teachers['a'](x).tokens, student.teachers['a'](x).tokens)
+
+
+def test_a_copy_is_independent() -> None:
+    student = Student()
+    twin = copy.deepcopy(student)
+    twin.teachers['a'].factor.data.fill_(9.0)
+    assert float(student.teachers['a'].factor) == 2.0
+    assert twin.double().teachers['b'].factor.dtype == torch.float64
+    assert student.teachers['b'].factor.dtype == torch.float32
+
+
+def test_survives_pickling() -> None:
+    file = io.BytesIO()
+    torch.save(Student().teachers, file)
+    file.seek(0)
+    back = torch.load(file, weights_only=False)
+    assert list(back) == ['a', 'b'] and float(back['b'].factor) == 3.0
+
+
+def test_is_a_mapping_that_names_what_is_there() -> None:
+    teachers = Student().teachers
+    assert len(teachers) == 2 and 'a' in teachers and 'c' not in teachers
+    assert repr(teachers) == 'FrozenTeachers(a=ScalingTeacher, b=ScalingTeacher)'
+    with pytest.raises(KeyError, match="no teacher called 'c'; there are a, b"):
+        teachers['c']
+
+
+def test_hand_worked_normalisation() -> None:
+    teacher = ScalingTeacher()
+    teacher.mean, teacher.std = (10.0, 10.0, 10.0), (2.0, 4.0, 5.0)
+    teacher.layers = nn.Identity()
+    teacher.match_input([20, 20, 20], [10, 10, 10])
+    # A pixel of 40 comes in as 2; the teacher sees (40 - 10) / (2, 4, 5), and doubles it.
+    out = teacher(torch.full((1, 3, 2, 2), 2.0))
+    torch.testing.assert_close(out.tokens.flatten(), torch.tensor([30.0, 15.0, 12.0]))
+    assert out.valid.shape == (1, 1, 1) and out.embedding.shape == (1, 3)

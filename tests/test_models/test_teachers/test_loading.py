@@ -1,0 +1,65 @@
+"""All weights or none."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch import nn
+
+from hgkd_mm.models.teachers.loading import load_strictly
+
+SETTINGS = {'what': 'encoder', 'source': 'x.pth', 'hint': 'Check the config key arch.'}
+
+
+def test_fills_a_network_built_without_memory() -> None:
+    with torch.device('meta'):
+        linear = nn.Linear(2, 3)
+    weight = torch.arange(6.0).view(3, 2)
+    load_strictly(linear, {'weight': weight.half(), 'bias': torch.ones(3)}, **SETTINGS)
+    assert linear.weight.device.type == 'cpu' and linear.weight.dtype == torch.float32
+    torch.testing.assert_close(linear(torch.ones(1, 2)), torch.tensor([[2.0, 6.0, 10.0]]))
+
+
+def test_counts_of_batch_norm_stay_integers() -> None:
+    norm = nn.BatchNorm2d(2)
+    weights = {**norm.state_dict(), 'num_batches_tracked': torch.tensor(7)}
+    load_strictly(norm, weights, **SETTINGS)
+    assert norm.num_batches_tracked.dtype == torch.long and int(norm.num_batches_tracked) == 7
+
+
+def test_names_and_counts_what_does_not_fit_and_loads_nothing() -> None:
+    linear = nn.Linear(2, 3)
+    before = linear.weight.detach().clone()
+    weights = {'weight': torch.zeros(3, 4), 'head.a': torch.zeros(1), 'head.b': torch.zeros(1)}
+    with pytest.raises(RuntimeError) as error:
+        load_strictly(linear, weights, shapes={'table': (5, 2)}, **SETTINGS)
+    assert str(error.value) == (
+        'x.pth does not fit the encoder of the teacher: of 3 weights, 2 are missing (bias, '
+        'table) and 1 have the wrong shape (weight is (3, 4), needed (3, 2)). 2 names of the '
+        'file are unknown (head.a, head.b). A teacher with random weights would teach noise, so '
+        'that this run does not start. Check the config key arch.'
+    )
+    torch.testing.assert_close(linear.weight.detach(), before, rtol=0, atol=0)
+
+
+def test_long_lists_are_cut() -> None:
+    network = nn.Sequential(*(nn.Linear(1, 1) for _ in range(6)))
+    with pytest.raises(RuntimeError, match=r'12 are missing \(0.weight.*3.bias and 4 more\)'):
+        load_strictly(network, {'x': torch.zeros(1)}, **SETTINGS)
+
+
+def test_reports_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    linear = nn.Linear(2, 3)
+    weights = {**linear.state_dict(), 'extra': torch.zeros(1)}
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO):
+            load_strictly(linear, weights, unused=['head.w'], **SETTINGS)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert '2 of 2 weights loaded from x.pth, 0 missing, 2 of the file not used' in caplog.text
+    assert '(extra, head.w)' in caplog.text

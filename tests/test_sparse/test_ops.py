@@ -1,0 +1,248 @@
+"""Each op on a SparseFeatureMap against the dense op on zero-filled maps."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hgkd_mm.sparse import CellMask, UnsupportedOpError, sparsify
+from hgkd_mm.sparse.conv import ConvPlan, conv_rows
+from hgkd_mm.sparse.window import Window
+
+ENGINES = ('tiles', 'masked_dense')
+MASK = torch.tensor(
+    [
+        [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]],
+        [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]],
+        [[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]],
+    ],
+    dtype=torch.bool,
+)
+
+
+def dense_input(tile: int, channels: int = 4) -> tuple[CellMask, Tensor]:
+    """A mask and a (3, C, 3 tile, 4 tile) tensor that is zero where hidden."""
+    mask = CellMask(MASK)
+    torch.manual_seed(tile)
+    x = torch.randn(3, channels, 3 * tile, 4 * tile, dtype=torch.double)
+    return mask, x * mask.at((3 * tile, 4 * tile))[:, None]
+
+
+def compare(engine: str, tile: int, op, channels: int = 4, params=()) -> None:
+    """Value and gradients of ``op`` on both kinds of map, hidden positions set to zero."""
+    mask, x = dense_input(tile, channels)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got = op(sparsify(a, mask, engine)).to_dense()
+    want = op(b * 1)  # not the leaf itself, which an in-place op may not change
+    want = want * mask.at(tuple(want.shape[-2:]))[:, None]
+    torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+    weights = torch.randn(want.shape, dtype=torch.double)
+    grads_got = torch.autograd.grad((got * weights).sum(), [a, *params])
+    grads_want = torch.autograd.grad((want * weights).sum(), [b, *params])
+    visible = mask.at(tuple(x.shape[-2:]))[:, None]
+    torch.testing.assert_close(grads_got[0], grads_want[0] * visible, rtol=1e-11, atol=1e-11)
+    for one, other in zip(grads_got[1:], grads_want[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+GEOMETRIES = [
+    # tile, kernel, stride, padding, dilation, groups
+    *((t, 3, s, 1, 1, 1) for t, s in itertools.product((1, 2, 4, 8), (1, 2)) if t >= s),
+    *((t, 7, s, 3, 1, 1) for t, s in itertools.product((2, 8), (1, 2))),
+    (16, 7, 2, 3, 1, 1),
+    (4, 1, 1, 0, 1, 1),
+    (4, 1, 2, 0, 1, 1),
+    (4, 2, 2, 0, 1, 1),
+    (8, 4, 4, 0, 1, 1),
+    (4, 5, 1, 4, 2, 1),
+    (2, 3, 1, 2, 2, 1),
+    (8, 3, 1, 1, 1, 2),
+    (2, 3, 2, 1, 1, 4),
+    (1, 7, 1, 3, 1, 4),
+    (4, (1, 3), (1, 2), (0, 1), 1, 1),
+]
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
+def test_convolution(geometry: tuple, engine: str) -> None:
+    tile, kernel, stride, padding, dilation, groups = geometry
+    conv = nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups, dtype=torch.double)
+    compare(engine, tile, conv, params=tuple(conv.parameters()))
+
+
+@pytest.mark.parametrize('method', ['halo', 'columns', 'taps'])
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('tile', [2, 4, 8])
+def test_every_way_to_convolve_gives_the_same(tile: int, stride: int, method: str) -> None:
+    mask, x = dense_input(tile)
+    window = Window.of(3, stride, 1)
+    back = method if method != 'halo' or stride == 1 else 'columns'
+    plan = ConvPlan(mask, (tile, tile), window, method, back, method)
+    weight = torch.randn(5, 4, 3, 3, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.double, requires_grad=True)
+    source = x.clone().requires_grad_()
+    rows = sparsify(source, mask).rows
+    got = conv_rows(rows, weight, bias, plan)
+    dense = source.clone()
+    want = F.conv2d(dense, weight, bias, stride, 1)
+    want = want.permute(0, 2, 3, 1).reshape(-1, 5)[mask.positions(plan.out_tile)]
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    g = torch.randn_like(want)
+    for one, other in zip(
+        torch.autograd.grad(got, (source, weight, bias), g, retain_graph=True),
+        torch.autograd.grad(want, (source, weight, bias), g),
+        strict=True,
+    ):
+        visible = mask.at(tuple(x.shape[-2:]))[:, None] if one.shape == x.shape else 1
+        torch.testing.assert_close(one, other * visible, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('tile', [2, 4])
+def test_pooling(engine: str, tile: int) -> None:
+    for op in (
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, 2),
+        nn.MaxPool2d(3, 1, 1),
+        nn.AvgPool2d(2, 2),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+    ):
+        compare(engine, tile, op)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_activations_and_arithmetic(engine: str) -> None:
+    per_channel = torch.randn(1, 4, 1, 1, dtype=torch.double)
+    per_image = torch.randn(3, 4, 1, 1, dtype=torch.double)
+    everywhere = torch.randn(3, 4, 12, 16, dtype=torch.double)
+    for op in (
+        nn.ReLU(inplace=True),
+        nn.ReLU6(),
+        nn.GELU(),
+        nn.SiLU(),
+        nn.Hardswish(),
+        torch.sigmoid,
+        lambda x: x.sigmoid(),
+        lambda x: x + 1.5,
+        lambda x: 2 - x,
+        lambda x: -x,
+        lambda x: x.div(0.7) * per_image,
+        lambda x: per_channel * x + x,
+        lambda x: per_channel - x,
+        lambda x: x - everywhere,
+        lambda x: torch.cat([x, x * x], dim=1),
+        lambda x: torch.cat(tuple(reversed(torch.chunk(x, 2, dim=1))), 1),
+        lambda x: torch.split(x, [1, 3], 1)[1],
+        lambda x: x.clone().mul_(3).add_(x),
+    ):
+        compare(engine, 4, op)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_in_place_changes_the_map_itself(engine: str) -> None:
+    mask, x = dense_input(2)
+    y = sparsify(x, mask, engine)
+    same = F.relu(y, inplace=True)
+    assert same is y
+    torch.testing.assert_close(y.to_dense(), x.relu())
+    y += y
+    torch.testing.assert_close(y.to_dense(), 2 * x.relu())
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_space_statistics_count_visible_positions(engine: str) -> None:
+    mask, x = dense_input(4)
+    y = sparsify(x, mask, engine)
+    positions = MASK.sum((1, 2)).double() * 16
+    want = x.sum((2, 3)) / positions[:, None]
+    torch.testing.assert_close(y.mean_visible(), want)
+    torch.testing.assert_close(y.mean((2, 3)), want)
+    torch.testing.assert_close(F.adaptive_avg_pool2d(y, 1)[:, :, 0, 0], want)
+    bn = nn.BatchNorm2d(4, dtype=torch.double)
+    rows = bn(y).rows
+    torch.testing.assert_close(rows.mean(0), torch.zeros(4, dtype=torch.double))
+    torch.testing.assert_close(bn.running_mean, 0.1 * y.rows.mean(0).detach())
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_dense_with_a_learned_fill(engine: str) -> None:
+    mask, x = dense_input(2)
+    token = torch.randn(1, 4, 1, 1, dtype=torch.double, requires_grad=True)
+    dense = sparsify(x, mask, engine).to_dense(token)
+    visible = mask.at((6, 8))[:, None]
+    torch.testing.assert_close(dense, torch.where(visible, x, token))
+    dense.sum().backward()
+    hidden = (~visible).sum().item()
+    torch.testing.assert_close(token.grad, torch.full_like(token, hidden))
+    assert torch.equal(
+        sparsify(x, mask, engine).to_dense(7.0)[~visible.expand_as(x)].unique(),
+        torch.tensor([7.0]).double(),
+    )
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_it_tells_of_itself_what_a_tensor_would(engine: str) -> None:
+    mask, x = dense_input(2)
+    y = sparsify(x, mask, engine)
+    assert y.shape == x.shape and y.size() == x.size() and y.size(1) == 4
+    assert y.dim() == y.ndim == 4 and y.numel() == x.numel()
+    assert y.dtype == torch.double and y.device == x.device and not y.requires_grad
+    assert y.float().dtype == torch.float
+    assert y.contiguous() is y
+    assert 'SparseFeatureMap(3x4x6x8' in repr(y)
+
+
+class Net(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 1), layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Flip(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.flip(x, (3,))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+    ('layer', 'error', 'words'),
+    [
+        (Flip(), UnsupportedOpError, r"flip in layer 'body.1' \(Flip\)"),
+        (nn.Conv2d(4, 4, 3), ValueError, r"conv2d in layer 'body.1' \(Conv2d\).*Pad by half"),
+        (nn.Conv2d(4, 4, 4, 4), ValueError, r"layer 'body.1'.*Stride.*mask.cell"),
+        (nn.Conv2d(8, 4, 1), ValueError, r"layer 'body.1'.*wants 8 channels, the map has 4"),
+        (nn.AdaptiveAvgPool2d(2), UnsupportedOpError, 'only global pooling'),
+        (
+            nn.MaxPool2d(2, return_indices=True),
+            UnsupportedOpError,
+            'max_pool2d_with_indices in layer',
+        ),
+    ],
+)
+def test_what_it_cannot_do_names_the_op_and_the_layer(engine, layer, error, words) -> None:
+    mask, x = dense_input(2)
+    with pytest.raises(error, match=words):
+        Net(layer)(sparsify(x.float(), mask, engine))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_maps_of_different_masks_do_not_mix(engine: str) -> None:
+    mask, x = dense_input(2)
+    with pytest.raises(UnsupportedOpError, match='one sparsify call'):
+        sparsify(x, mask, engine) + sparsify(x, CellMask(MASK), engine)
+    with pytest.raises(UnsupportedOpError, match='do not broadcast'):
+        sparsify(x, mask, engine) + torch.zeros(3, 4, 5, 5)
+
+
+def test_uneven_padding_is_refused() -> None:
+    mask, x = dense_input(4)
+    with pytest.raises(ValueError, match='uneven'):
+        F.conv2d(sparsify(x, mask), torch.zeros(4, 4, 2, 2).double(), padding='same')

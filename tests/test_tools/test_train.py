@@ -1,0 +1,164 @@
+"""tools/train.py and tools/dist_train.sh, run as a user runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TOY_MODULE = """
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+
+
+@DATASETS.register_module()
+class FourNumbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.tensor([float(index + 1)])
+
+
+@MODELS.register_module()
+class Centre(BaseModel):
+    def __init__(self, norm_cfg):
+        super().__init__()
+        assert norm_cfg['type'] == 'BN'
+        self.centre = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, *numbers, mode='tensor'):
+        return dict(loss=torch.stack(numbers).sub(self.centre).square().mean() / 2)
+"""
+# a step of SGD with lr 1 moves `centre` from 0 to the mean of the joint batch
+TOY_CONFIG = """
+custom_imports = dict(imports=['toy_module'])
+model = dict(type='Centre', norm_cfg=dict(type='{norm}'))
+train_dataloader = dict(
+    batch_size={batch}, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='FourNumbers'))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / 'toy_module.py').write_text(TOY_MODULE)
+    venv = Path(sys.prefix)
+    return {**os.environ, 'PYTHONPATH': str(tmp_path), 'HGKD_VENV': str(venv)}
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def trained_centre(work_dir: Path) -> float:
+    checkpoint = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    return checkpoint['state_dict']['centre'].item()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
+def test_two_processes_train_without_a_gpu(tmp_path: Path, environment: dict[str, str]) -> None:
+    config = tmp_path / 'a config.py'
+    config.write_text(TOY_CONFIG.format(batch=2, norm='SyncBN'))
+    work_dir = tmp_path / 'work dir'
+    command = [
+        'bash',
+        'tools/dist_train.sh',
+        str(config),
+        '2',
+        '--work-dir',
+        str(work_dir),
+        '--amp',
+    ]
+    result = run([*command, '--cfg-options', 'randomness.seed=0'], environment)
+    assert result.returncode == 0, result.stderr
+    assert trained_centre(work_dir) == pytest.approx(2.5)
+
+
+def test_one_process_trains_in_bfloat16(tmp_path: Path, environment: dict[str, str]) -> None:
+    config = tmp_path / 'config.py'
+    config.write_text(TOY_CONFIG.format(batch=4, norm='BN'))
+    work_dir = tmp_path / 'out'
+    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work_dir), '--amp']
+    result = run(command, environment)
+    assert result.returncode == 0, result.stderr
+    assert trained_centre(work_dir) == pytest.approx(2.5, rel=1e-2)
+    assert 'BF16OptimWrapper' in (work_dir / 'config.py').read_text()
+
+
+def load_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location('train_tool', ROOT / 'tools/train.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_absent_config_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'configs/typo.py'])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    with pytest.raises(SystemExit) as stopped:
+        load_tool().main()
+    assert str(stopped.value).startswith(
+        "tools/train.py: There is no config file 'configs/typo.py'"
+    )
+
+
+def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('LOCAL_RANK')
+    words = 'a.py --resume --local-rank 3 --cfg-options model.x=1 model.y=[2,3]'
+    args = load_tool().parse_args(words.split())
+    assert (args.resume, args.amp, args.launcher) == ('auto', False, 'none')
+    assert args.cfg_options == {'model.x': 1, 'model.y': [2, 3]}
+    assert os.environ['LOCAL_RANK'] == '3'
+    assert load_tool().parse_args(['a.py', '--resume', 'b.pth']).resume == 'b.pth'
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'sentence'),
+    [
+        ('dist_train.sh', [], 'needs a config and a number of processes'),
+        ('dist_train.sh', ['configs/typo.py', '2'], "no config file 'configs/typo.py'"),
+        ('dist_train.sh', ['pyproject.toml', '--amp'], "1 or more, not '--amp'"),
+        ('slurm_train.sh', ['gpu', 'job'], 'needs a partition, a job name and a config'),
+        ('slurm_train.sh', ['gpu', 'job', 'configs/typo.py'], "no config file 'configs/typo.py'"),
+    ],
+)
+def test_launchers_refuse_in_a_sentence(
+    script: str, arguments: list[str], sentence: str, environment: dict[str, str]
+) -> None:
+    result = run(['bash', f'tools/{script}', *arguments], environment)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+
+
+def test_slurm_command(tmp_path: Path, environment: dict[str, str]) -> None:
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    config = tmp_path / 'a config.py'
+    config.touch()
+    environment = {**environment, 'PATH': f'{tmp_path}:{environment["PATH"]}', 'GPUS': '2'}
+    environment['SRUN_ARGS'] = '--time 1:00:00'
+    command = ['bash', 'tools/slurm_train.sh', 'gpu', 'my job', str(config), '--amp']
+    result = run(command, environment)
+    assert result.returncode == 0, result.stderr
+    words = result.stdout.splitlines()
+    assert words[:4] == ['--partition', 'gpu', '--job-name', 'my job']
+    assert words[words.index('--gres') + 1] == 'gpu:2'
+    assert words[-4:] == [str(config), '--launcher', 'slurm', '--amp']
+    assert words[words.index('--time') + 1] == '1:00:00'

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hgkd_mm.utils.env_check import check_versions, explain, read_pins
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_read_pins_follows_includes_and_drops_markers(tmp_path: Path) -> None:
+    (tmp_path / 'common.txt').write_text(
+        "# shared\nrich==1.0  # why\nspconv==2; python_version<'4'\n"
+    )
+    main = tmp_path / 'main.txt'
+    main.write_text('-r common.txt\ntorch==2.11.0\n')
+    assert read_pins(main) == {'rich': '1.0', 'torch': '2.11.0'}
+
+
+def test_missing_requirements_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='nowhere.txt does not exist'):
+        read_pins(tmp_path / 'nowhere.txt')
+
+
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements/openmmlab.txt'])
+def test_both_stacks_pin_every_package_once(name: str) -> None:
+    pins = read_pins(ROOT / name)
+    fork = 'onedl-' if name == 'requirements.txt' else ''
+    assert {'torch', 'torchvision', 'numpy', f'{fork}mmcv', f'{fork}mmengine'} <= set(pins)
+    assert 'opencv-python' not in pins
+    assert 'transformers' not in pins
+
+
+def test_local_build_label_is_the_same_release() -> None:
+    assert check_versions({'torch': '2.11.0'}, {'torch': '2.11.0+cu130'}) == []
+
+
+@pytest.mark.parametrize(
+    ('installed', 'sentence'),
+    [
+        ({}, 'torch is not installed, 2.11.0 was tested'),
+        ({'torch': '2.4.0'}, 'torch 2.4.0 is installed, 2.11.0 was tested'),
+    ],
+)
+def test_other_versions_are_named(installed: dict[str, str], sentence: str) -> None:
+    (problem,) = check_versions({'torch': '2.11.0'}, installed)
+    assert problem.startswith(sentence)
+    assert 'bash tools/setup_env.sh' in problem
+
+
+def test_package_installed_over_its_fork_is_found() -> None:
+    installed = {'onedl-mmsegmentation': '1.4.2', 'mmsegmentation': '1.2.2'}
+    (problem,) = check_versions({}, installed)
+    assert problem.startswith('mmsegmentation 1.2.2 was installed over onedl-mmsegmentation 1.4.2')
+
+
+def test_two_opencvs_are_found() -> None:
+    (problem,) = check_versions({}, {'opencv-python': '5', 'opencv-python-headless': '4'})
+    assert 'both installed' in problem
+
+
+@pytest.mark.parametrize(
+    ('error', 'cure'),
+    [
+        (RuntimeError('operator torchvision::nms does not exist'), 'different builds'),
+        (ImportError('libGL.so.1: cannot open shared object file'), 'no libGL'),
+        (ImportError('_ext.so: undefined symbol: _ZN3c10'), '--rebuild-mmcv'),
+        (AssertionError('MMCV==2.2.0 is used but incompatible'), 'do not fit were mixed'),
+        (ModuleNotFoundError("No module named 'mmseg'"), 'a package is missing'),
+        (ImportError("cannot import name 'X' from 'transformers'"), 'uninstall -y transformers'),
+        (ValueError('anything else'), 'install the tested versions'),
+    ],
+)
+def test_known_errors_get_their_cure(error: Exception, cure: str) -> None:
+    sentence = explain('import mmcv.ops', error)
+    assert sentence.startswith(f'import mmcv.ops failed ({type(error).__name__}: ')
+    assert cure in sentence
+    assert '\n' not in sentence

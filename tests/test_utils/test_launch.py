@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from hgkd_mm.utils.launch import load_config, merge_args, start_distributed
+
+
+def make_args(**changes: Any) -> argparse.Namespace:
+    defaults = dict(
+        config='configs/pretrain/some_config.py',
+        work_dir=None,
+        resume=None,
+        amp=False,
+        auto_scale_lr=False,
+        launcher='none',
+    )
+    return argparse.Namespace(**{**defaults, **changes})
+
+
+def make_config(**changes: Any) -> Config:
+    defaults = dict(
+        model=dict(type='Toy'),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+        train_dataloader=dict(batch_size=2, num_workers=0),
+    )
+    return Config({**defaults, **changes})
+
+
+def test_absent_config_is_a_sentence() -> None:
+    with pytest.raises(FileNotFoundError, match="no config file 'configs/typo.py'"):
+        load_config('configs/typo.py')
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / 'a.py'
+    path.write_text("model = dict(neck=dict(width=4))\nwork_dir = 'x'\n")
+    config = load_config(str(path), {'model.neck.width': 8})
+    assert config.model.neck.width == 8
+    assert config.work_dir == 'x'
+
+
+@pytest.mark.parametrize(
+    ('in_config', 'flag', 'expected'),
+    [(None, None, 'work_dirs/some_config'), ('mine', None, 'mine'), ('mine', 'flag', 'flag')],
+)
+def test_work_dir(in_config: str | None, flag: str | None, expected: str) -> None:
+    config = make_config(**({'work_dir': in_config} if in_config else {}))
+    assert merge_args(config, make_args(work_dir=flag)).work_dir == expected
+
+
+def test_resume(tmp_path: Path) -> None:
+    auto = merge_args(make_config(load_from='a.pth'), make_args(resume='auto'))
+    assert (auto.resume, auto.load_from) == (True, None)
+
+    checkpoint = tmp_path / 'epoch_1.pth'
+    checkpoint.touch()
+    named = merge_args(make_config(), make_args(resume=str(checkpoint)))
+    assert (named.resume, named.load_from) == (True, str(checkpoint))
+
+    assert 'resume' not in merge_args(make_config(), make_args())
+    with pytest.raises(FileNotFoundError, match="no checkpoint 'epoch_9.pth'"):
+        merge_args(make_config(), make_args(resume='epoch_9.pth'))
+
+
+def test_amp_names_the_bfloat16_wrapper() -> None:
+    wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer=dict())
+    config = merge_args(make_config(optim_wrapper=wrapper), make_args(amp=True))
+    assert config.optim_wrapper == dict(type='BF16OptimWrapper', optimizer=dict())
+
+
+def test_amp_refuses_other_wrappers() -> None:
+    config = make_config(optim_wrapper=dict(type='ApexOptimWrapper'))
+    with pytest.raises(ValueError, match='ApexOptimWrapper'):
+        merge_args(config, make_args(amp=True))
+
+
+def test_auto_scale_lr() -> None:
+    config = make_config(auto_scale_lr=dict(base_batch_size=2048))
+    assert merge_args(config, make_args(auto_scale_lr=True)).auto_scale_lr.enable is True
+    with pytest.raises(ValueError, match='base_batch_size'):
+        merge_args(make_config(), make_args(auto_scale_lr=True))
+
+
+def test_dataloader_defaults_keep_what_is_set() -> None:
+    config = make_config(
+        default_scope='mmpretrain',
+        train_dataloader=dict(num_workers=2),
+        val_dataloader=dict(num_workers=0, collate_fn=dict(type='pseudo_collate')),
+        test_dataloader=None,
+    )
+    merged = merge_args(config, make_args())
+    assert merged.train_dataloader == dict(
+        num_workers=2,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=True,
+        collate_fn=dict(type='default_collate'),
+    )
+    assert merged.val_dataloader.persistent_workers is False
+    assert merged.val_dataloader.collate_fn.type == 'pseudo_collate'
+    assert 'collate_fn' not in merge_args(make_config(), make_args()).train_dataloader
+
+
+def test_without_a_launcher_nothing_changes() -> None:
+    config = make_config(launcher='none', model=dict(norm_cfg=dict(type='SyncBN')))
+    start_distributed(config)
+    assert config.model.norm_cfg.type == 'SyncBN'
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
+class TestWithoutGpu:
+    def test_slurm_is_refused(self) -> None:
+        with pytest.raises(RuntimeError, match="launcher 'slurm' needs a GPU"):
+            start_distributed(make_config(launcher='slurm'))
+
+    def test_torchrun_gets_gloo(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        import socket
+
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        world = dict(RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        for name, value in world.items():
+            monkeypatch.setenv(name, str(value))
+        config = make_config(
+            launcher='pytorch',
+            sync_bn='torch',
+            find_unused_parameters=True,
+            model=dict(heads=[dict(norm_cfg=dict(type='SyncBN', eps=1e-3))], act=dict(type='ReLU')),
+        )
+        start_distributed(config)
+        try:
+            assert torch.distributed.get_backend() == 'gloo'
+        finally:
+            torch.distributed.destroy_process_group()
+        assert config.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3)
+        assert config.model.act.type == 'ReLU'
+        assert config.sync_bn is None
+        assert config.env_cfg.dist_cfg.backend == 'gloo'
+        assert config.model_wrapper_cfg == dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=True,
+            device_ids=None,
+        )

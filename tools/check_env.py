@@ -1,0 +1,55 @@
+"""Checks the installed stack: versions, one mmcv op, one model of each OpenMMLab package.
+
+    python tools/check_env.py [--requirements requirements/openmmlab.txt] [--quick]
+
+Prints a sentence for each problem, with its cure, and exits with status 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# hgkd_mm may be what is not installed
+sys.path.insert(0, str(ROOT))
+
+from hgkd_mm.utils import env_check  # noqa: E402
+
+
+def main() -> int:
+    """Runs the checks; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--requirements', type=Path, help='tested pins; default: the stack found')
+    parser.add_argument('--quick', action='store_true', help='compare versions only (under 1 s)')
+    args = parser.parse_args()
+
+    installed = env_check.installed_versions()
+    stack = 'requirements.txt'
+    if 'mmcv' in installed and 'onedl-mmcv' not in installed:
+        stack = 'requirements/openmmlab.txt'
+    requirements = args.requirements or ROOT / stack
+    pins = env_check.read_pins(requirements)
+
+    problems = env_check.check_versions(pins, installed)
+    remarks = []
+    if not args.quick:
+        running = env_check.check_running()
+        problems += running
+        remarks = env_check.notes() if not running else []
+    lines = [f'PROBLEM: {problem}' for problem in problems]
+    lines += [f'Note: {remark}' for remark in remarks]
+    if not problems and not args.quick:
+        main_packages = [n for n in pins if n == 'torch' or n.startswith(('mm', 'onedl-mm'))]
+        lines.append('Works: ' + ', '.join(f'{n} {installed[n]}' for n in main_packages) + '.')
+    cure = env_check.SETUP
+    if requirements.name == 'openmmlab.txt':
+        cure += ' --stack openmmlab'
+    for line in lines:
+        print(line.replace(env_check.SETUP, cure))
+    return int(bool(problems))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Sets the environment up if need be, checks the style, runs the tests:
+#   bash tools/run_tests.sh [--stack default|openmmlab] [arguments of pytest]
+set -euo pipefail
+if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then export HGKD_VENV="$PWD/$HGKD_VENV"; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+stack=default
+if [[ "${1:-}" == --stack ]]; then
+  stack="${2:-}"
+  shift "$(( $# > 1 ? 2 : 1 ))"
+fi
+bash tools/setup_env.sh --stack "$stack"
+if [[ "$stack" == openmmlab ]]; then venv="${HGKD_VENV:-$PWD/.venv-openmmlab}"; else venv="${HGKD_VENV:-$PWD/.venv}"; fi
+
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+"$venv/bin/python" -m pytest "$@"

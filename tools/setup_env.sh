@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Makes the Python environment: a virtual environment with the tested packages, mmcv compiled
+# against its torch, hgkd_mm itself, and a check that it all runs. Safe to run again.
+set -euo pipefail
+if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then HGKD_VENV="$PWD/$HGKD_VENV"; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root="$PWD"
+
+usage() {
+  cat <<'TEXT'
+usage: bash tools/setup_env.sh [--stack default|openmmlab] [--rebuild-mmcv]
+
+  --stack default     requirements.txt into .venv (the default)
+  --stack openmmlab   requirements/openmmlab.txt into .venv-openmmlab
+  --rebuild-mmcv      compile mmcv anew, for another CUDA or torch
+
+  HGKD_VENV           put the environment there instead
+  HGKD_PYTHON         make it with this Python instead of the first fitting one found
+  MAX_JOBS            compile with so many processes
+TEXT
+}
+say() { printf '%s\n' "$*"; }
+fail() { printf '\nSet-up stopped: %s\n' "$*" >&2; exit 1; }
+
+stack=default
+rebuild=no
+while (( $# > 0 )); do
+  case "$1" in
+    --stack) (( $# > 1 )) || fail "--stack needs a name: default or openmmlab."; stack="$2"; shift 2 ;;
+    --rebuild-mmcv) rebuild=yes; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; fail "there is no option '$1'." ;;
+  esac
+done
+others='mmcv mmengine mmpretrain mmdet mmsegmentation'
+case "$stack" in
+  default) requirements=requirements.txt; venv="$root/.venv"; versions='3.11 3.12 3.10' ;;
+  openmmlab)
+    requirements=requirements/openmmlab.txt; venv="$root/.venv-openmmlab"; versions='3.11 3.10'
+    others='onedl-mmcv onedl-mmengine onedl-mmpretrain onedl-mmdetection onedl-mmsegmentation' ;;
+  *) fail "--stack is 'default' or 'openmmlab', not '$stack'." ;;
+esac
+venv="${HGKD_VENV:-$venv}"
+python="$venv/bin/python"
+mmcv="$(grep -E '^(onedl-)?mmcv==' "$requirements")"
+mm_packages="$(grep -E '^(onedl-)?mm' "$requirements" | grep -v "$mmcv")"
+wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm')"
+
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+fits() { [[ -n "$1" && " $versions " == *" $1 "* ]]; }
+version_of() { "$python" -c "import importlib.metadata as m; print(m.version('$1'))" 2>/dev/null || true; }
+pip() { "$python" -m pip --disable-pip-version-check --retries 2 "$@"; }
+
+find_python() {
+  local candidate
+  if [[ -n "${HGKD_PYTHON:-}" ]]; then
+    version="$(python_version "$HGKD_PYTHON")"
+    [[ -n "$version" ]] || fail "HGKD_PYTHON=$HGKD_PYTHON does not run; give the path of a Python ${versions// /, }."
+    fits "$version" || fail "HGKD_PYTHON=$HGKD_PYTHON is Python $version; this stack runs on ${versions// /, }."
+    base="$HGKD_PYTHON"
+    return
+  fi
+  # each is run, not only looked up: the name may be a pyenv shim that points nowhere
+  for candidate in $(printf 'python%s ' $versions) python3 python; do
+    version="$(python_version "$candidate")"
+    if fits "$version"; then base="$candidate"; return; fi
+  done
+  fail "no Python of version ${versions// /, } was found. Install one (Debian or Ubuntu: 'apt install python3.11 python3.11-venv python3.11-dev'; elsewhere 'conda create -n py311 python=3.11'), or name it: HGKD_PYTHON=/path/to/python."
+}
+
+# run_step WHAT HOW_LONG COMMAND...: output goes to a log; a sign of life every minute
+run_step() {
+  local what="$1" log="$venv/setup.log" started=$SECONDS next=60 status=0 pid
+  say "- $what ($2)"
+  shift 2
+  # a process group of its own: an interrupt has to end the compilers too
+  set -m
+  "$@" >"$log" 2>&1 </dev/null &
+  pid=$!
+  set +m
+  trap 'kill -- "-$pid" 2>/dev/null; exit 130' INT TERM HUP
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.5
+    if (( SECONDS - started >= next )); then say "    $(( next / 60 )) min ..."; next=$(( next + 60 )); fi
+  done
+  wait "$pid" || status=$?
+  trap - INT TERM HUP
+  if (( status != 0 )); then
+    grep -vE 'is ignored: it is neither|^ *$' "$log" | tail -n 15 >&2 || true
+    fail "'$what' failed: $("$python" -m hgkd_mm.utils.install_help diagnose "$log") The whole log is $log."
+  fi
+  say "    done in $(( SECONDS - started )) s"
+}
+
+compile_mmcv() {
+  local missing cores memory_gb
+  missing="$("$python" -m hgkd_mm.utils.install_help can-compile)" || fail "$missing"
+  cores="$(getconf _NPROCESSORS_ONLN)"
+  memory_gb="$(awk '/MemAvailable/ { print int($2 / 1e6) }' /proc/meminfo 2>/dev/null || true)"
+  # a compiler process takes up to 1 GB; mmcv's own default starts at least four
+  if (( ${memory_gb:-$cores} < cores )); then cores=$(( memory_gb > 0 ? memory_gb : 1 )); fi
+  export MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$cores}"
+  if [[ "${FORCE_CUDA:-0}" != 1 ]] && ! "$python" -m hgkd_mm.utils.install_help cuda-compiler; then
+    say "  There is a GPU but no nvcc for torch's CUDA: mmcv's ops are compiled for the CPU only. Pre-training does not use them; Mask R-CNN on a GPU does."
+    export CUDA_VISIBLE_DEVICES=-1
+  fi
+  run_step "mmcv, compiled by $MAX_JOBS processes" "8 to 12 minutes on 2 cores; seconds if pip's cache has it" \
+    pip install --no-build-isolation --no-deps "$@" "$mmcv"
+}
+
+# -- is there anything to do? ---------------------------------------------------------------------
+if [[ -x "$python" ]]; then
+  version="$(python_version "$python")"
+  fits "$version" || fail "$venv holds a Python that is ${version:-broken}; this stack runs on ${versions// /, }. Remove it ('rm -rf $venv') and run this again, or name another place with HGKD_VENV."
+elif [[ -e "$venv" ]]; then
+  fail "$venv exists and is not a virtual environment; remove it, or name another place with HGKD_VENV."
+else
+  find_python
+fi
+stamp="$(cat "$requirements" requirements/common.txt | cksum | tr ' ' -)-py$version-$root"
+if [[ $rebuild == no && "$(cat "$venv/hgkd_setup" 2>/dev/null)" == "$stamp" ]] &&
+    "$python" tools/check_env.py --quick --requirements "$requirements"; then
+  say "Environment: $venv is up to date ('$python tools/check_env.py' checks it in full)."
+  exit 0
+fi
+
+# -- the virtual environment ----------------------------------------------------------------------
+say "Setting up $venv (Python $version, $requirements)."
+if [[ ! -x "$python" ]]; then
+  say "The first time: 3 to 5 minutes of downloads (about 3 GB), 8 to 12 minutes of compiling on 2 cores, 6 GB on disk."
+  "$base" -c 'import ensurepip, venv' 2>/dev/null || fail "$base cannot make virtual environments; install its venv module (Debian or Ubuntu: 'apt install python$version-venv')."
+  mkdir -p "$(dirname "$venv")" || fail "$(dirname "$venv") cannot be made; name another place with HGKD_VENV."
+  free_mb="$(df -Pm "$(dirname "$venv")" | awk 'NR == 2 { print $4 }')"
+  (( free_mb > 8000 )) || fail "$free_mb MB are free on the disk of $venv and about 8000 are needed; free some, or put the environment elsewhere with HGKD_VENV."
+  say "- virtual environment (5 s)"
+  "$base" -m venv "$venv" || fail "'$base -m venv $venv' failed; the message is above."
+fi
+rm -f "$venv/hgkd_setup"
+
+# -- packages that own files of this stack --------------------------------------------------------
+strangers=()
+for name in $others opencv-python; do
+  if [[ -n "$(version_of "$name")" ]]; then strangers+=("$name"); fi
+done
+if (( ${#strangers[@]} > 0 )); then
+  # what shares files with a stranger loses them with it: it goes too, and comes back below
+  owners="opencv-python-headless $(cut -d= -f1 <<<"$mm_packages")"
+  if [[ "${strangers[*]}" == *mmcv* ]]; then owners+=" ${mmcv%%==*}"; fi
+  run_step "removing ${strangers[*]}: not of this stack" "10 s" pip uninstall -y "${strangers[@]}" $owners
+fi
+
+# -- the packages -------------------------------------------------------------------------------------
+run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" \
+  pip install 'pip>=23' -r requirements/common.txt $wheels
+if [[ $rebuild == yes ]]; then
+  compile_mmcv --force-reinstall --no-cache-dir
+elif [[ "$(version_of "${mmcv%%==*}")" != "${mmcv##*==}" ]]; then
+  compile_mmcv
+fi
+run_step "mmengine, mmpretrain, mmdet, mmseg" "20 s" pip install --no-build-isolation --no-deps $mm_packages
+if ! "$python" -c 'import mmcv.ops' >/dev/null 2>&1 && "$python" -c 'import cv2, mmengine, torchvision' >/dev/null 2>&1; then
+  say "  The mmcv at hand does not load: it was compiled for another torch."
+  compile_mmcv --force-reinstall --no-cache-dir
+fi
+run_step "hgkd_mm itself, editable" "5 s" pip install --no-build-isolation --no-deps -e .
+
+# -- the check ----------------------------------------------------------------------------------------
+say "- check: one mmcv op, one model of each of mmpretrain, mmdet and mmseg (15 s)"
+"$python" -W ignore tools/check_env.py --requirements "$requirements" || fail "the check found the problems above."
+printf '%s' "$stamp" >"$venv/hgkd_setup"
+say "Environment ready: $python"

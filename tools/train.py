@@ -1,0 +1,73 @@
+"""Trains a model from a config, on one device or under a launcher.
+
+    python tools/train.py configs/pretrain/hgkd_r50_mae.py --amp --work-dir work_dirs/r50
+
+For several processes use tools/dist_train.sh or tools/slurm_train.sh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import hgkd_mm.engine.optim_wrapper  # noqa: F401  (what --amp names)
+from hgkd_mm.utils.launch import load_config, merge_args, start_distributed
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; the flags are those of the OpenMMLab tools."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='logs and checkpoints; default work_dirs/<config name>')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the last one in the work dir if none is named',
+    )
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by actual batch size / auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config values: model.neck.out_stride=8 optim_wrapper.optimizer.lr=1e-3',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # older launchers give it as a flag
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Builds the runner and trains."""
+    args = parse_args()
+    try:
+        config = merge_args(load_config(args.config, args.cfg_options), args)
+        start_distributed(config)
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        sys.exit(f'tools/train.py: {error}')
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
