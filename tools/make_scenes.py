@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hgkd_mm.datasets.scenes import SceneFolder, SceneRenderer, contact_sheet  # noqa: E402
+from hgkd_mm.scenes import SceneFolder, SceneRenderer, contact_sheet  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,7 +1,8 @@
 """MAE on Scenes: the small teacher of the quickstart, by mmpretrain's own MAE.
 
 Run:      python tools/train_teacher.py  (makes the data, trains, exports the weights)
-Model:    ViT of width 192, depth 8, 3 heads, patch 8 at 96 px: 144 tokens, 36 of them visible.
+Model:    ViT of width 192, depth 8, 3 heads, patch 16 at 96 px: 36 tokens, 12 of them visible.
+          The token grid is that of the flagship in small: one mask cell of the student = 2 x 2 tokens.
 """
 
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/scenes_pretrain.py']
@@ -21,13 +22,13 @@ model = dict(
         type='MAEViT',
         arch=dict(embed_dims=192, num_layers=8, num_heads=3, feedforward_channels=768),
         img_size=96,
-        patch_size=8,
-        mask_ratio=0.75,
+        patch_size=16,
+        mask_ratio=0.65,
     ),
     neck=dict(
         type='MAEPretrainDecoder',
-        num_patches=144,
-        patch_size=8,
+        num_patches=36,
+        patch_size=16,
         embed_dim=192,
         decoder_embed_dim=96,
         decoder_depth=2,
@@ -36,7 +37,7 @@ model = dict(
     head=dict(
         type='MAEPretrainHead',
         norm_pix=True,
-        patch_size=8,
+        patch_size=16,
         loss=dict(type='PixelReconstructionLoss', criterion='L2'),
     ),
     init_cfg=[

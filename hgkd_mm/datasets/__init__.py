@@ -1,1 +1,7 @@
-"""Data sets of H-GKD pre-training."""
+"""Data sets and transforms of pre-training; importing this registers them with mmpretrain."""
+
+from .broken_images import BrokenImages
+from .loading import LoadColorImage, UnreadableImageError
+from .unlabelled_folder import UnlabelledFolder
+
+__all__ = ['BrokenImages', 'LoadColorImage', 'UnlabelledFolder', 'UnreadableImageError']

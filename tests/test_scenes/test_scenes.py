@@ -7,16 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from hgkd_mm.datasets.scenes import CLASSES, SceneFolder, SceneRenderer, contact_sheet
-from hgkd_mm.datasets.scenes.objects import build_object
-from hgkd_mm.datasets.scenes.parts import PAINTS, box, ellipse, stroke
-from hgkd_mm.datasets.scenes.renderer import (
+from hgkd_mm.scenes import CLASSES, SceneFolder, SceneRenderer, contact_sheet
+from hgkd_mm.scenes.objects import build_object
+from hgkd_mm.scenes.parts import PAINTS, box, ellipse, stroke
+from hgkd_mm.scenes.renderer import (
     MIN_VISIBLE_CLUTTER,
     MIN_VISIBLE_MAIN,
     SUPERSAMPLING,
     Scene,
 )
-from hgkd_mm.datasets.scenes.textures import FIELDS, fractal_noise
+from hgkd_mm.scenes.textures import FIELDS, fractal_noise
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,67 @@
+"""H-GKD on Scenes in small: ResNet-18 from a small MAE teacher. What the quickstart runs.
+
+Reproduces: no row of the paper; the geometry of the flagship (hgkd_r50_mae.py) at 96 px:
+            one mask cell (32 px) = 2 x 2 teacher tokens (16 px), 4 of 9 cells visible.
+Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
+            python tools/train.py configs/pretrain/hgkd_r18_scenes.py
+Hardware:   2 CPU cores, no GPU.
+Time:       about 3 minutes.
+Metric:     see the README's quickstart table.
+"""
+
+_base_ = ['../_base_/default_runtime.py', '../_base_/datasets/scenes_pretrain.py']
+
+max_epochs = 5
+
+model = dict(
+    type='HGKD',
+    data_preprocessor=dict(
+        type='SelfSupDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+    ),
+    backbone=dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3), zero_init_residual=False),
+    neck=dict(type='UNetDecoder', in_channels=(64, 128, 256, 512), width=256, out_stride=16),
+    teachers=dict(
+        mim=dict(
+            type='MIMTeacher',
+            family='mae',
+            arch=dict(embed_dims=192, num_layers=8, num_heads=3, feedforward_channels=768),
+            img_size=96,
+            patch_size=16,
+            checkpoint='assets/mae_scenes.safetensors',
+            teacher_view='full',
+        )
+    ),
+    heads=dict(
+        feat=dict(type='FeatureImitationHead', teacher='mim', in_channels=128, embed_dim=192),
+        sim=dict(
+            type='SimilarityDistributionHead',
+            teacher='mim',
+            in_channels=512,
+            embed_dim=192,
+            queue_size=2048,
+        ),
+    ),
+    mask=dict(cell=32, ratio=0.6),
+)
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs))

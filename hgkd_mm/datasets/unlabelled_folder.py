@@ -1,0 +1,134 @@
+"""Any folder of images as a data set without labels."""
+
+import random
+from collections.abc import Sequence
+from os.path import expanduser
+from pathlib import Path, PurePath
+from typing import Any
+
+from mmengine import fileio
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
+
+from .broken_images import BrokenImages
+from .loading import UnreadableImageError
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
+
+
+@DATASETS.register_module()
+class UnlabelledFolder(CustomDataset):
+    """All images below a folder, nested at will, without labels.
+
+    Files are found by their extension in upper or lower case and sorted by their path, so the
+    order is the same everywhere. Files and folders whose names start with a dot are skipped;
+    links to folders are followed.
+
+    An image that ``LoadColorImage`` refuses (begin the pipeline with it) is skipped with a
+    warning that counts, and another image of the set, the same one each time, takes its place.
+    `BrokenImages` says when there are so many that the run stops. Other errors of the pipeline
+    are not caught.
+
+    Args:
+        data_root: The folder. '~' is the home folder.
+        pipeline: Transforms, first ``LoadColorImage``.
+        max_broken: Share of broken files, 0 to 1, past which the run stops.
+        extensions: Those of image files, with their dots.
+        **kwargs: Of mmpretrain's ``BaseDataset``: ``indices``, ``lazy_init``,
+            ``serialize_data``, ``metainfo``.
+
+    Raises:
+        ValueError: No folder is given, or ``max_broken`` is no share.
+        FileNotFoundError: There is no such folder, or it holds no image.
+        RuntimeError: When images are fetched: too many are broken, or all.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_root: str,
+        pipeline: Sequence = (),
+        max_broken: float = 0.05,
+        extensions: Sequence[str] = EXTENSIONS,
+        **kwargs: Any,
+    ) -> None:
+        if not data_root:
+            raise ValueError(
+                'UnlabelledFolder.data_root is empty. Set it to a folder of images '
+                '(train_dataloader.dataset.data_root).'
+            )
+        self.max_broken = max_broken
+        self.broken_images = self._new_record(0)
+        super().__init__(
+            data_root=expanduser(data_root),
+            pipeline=pipeline,
+            with_label=False,
+            extensions=extensions,
+            **kwargs,
+        )
+
+    def full_init(self) -> None:
+        """Lists the files; called by the constructor unless ``lazy_init`` is set."""
+        if not self._fully_initialized:
+            super().full_init()
+            self.broken_images = self._new_record(len(self))
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """As mmengine's; the subset counts its broken images afresh."""
+        super().get_subset_(indices)
+        self.broken_images = self._new_record(len(self))
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'UnlabelledFolder':
+        """As mmengine's; the subset counts its broken images afresh."""
+        subset = super().get_subset(indices)
+        subset.broken_images = self._new_record(len(subset))
+        return subset
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether a path below ``data_root`` names an image and no part of it is hidden."""
+        hidden = any(part.startswith('.') for part in PurePath(filename).parts)
+        return not hidden and super().is_valid_file(filename)
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the images; each is a dict with ``img_path``."""
+        if not fileio.isdir(self.img_prefix):
+            raise FileNotFoundError(
+                f'There is no folder {self.img_prefix} (looked from {Path.cwd()}). Set '
+                'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder of '
+                'images.'
+            )
+        try:
+            return super().load_data_list()
+        except RuntimeError as error:
+            kinds = ', '.join(sorted(self.extensions))
+            raise FileNotFoundError(
+                f'The folder {self.img_prefix} holds no image ({kinds}). Set '
+                'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder '
+                'of images, or UnlabelledFolder.extensions to theirs.'
+            ) from error
+
+    def prepare_data(self, idx: int) -> Any:
+        """The image of that index through the pipeline, or the one that stands in for it."""
+        index = idx % len(self)
+        stand_ins = random.Random(index)
+        # Enough draws to meet a readable image if there is one, save with odds below 1e-8.
+        for _ in range(20 * len(self)):
+            if not self.broken_images.is_broken(index):
+                try:
+                    data = super().prepare_data(index)
+                except UnreadableImageError as error:
+                    self.broken_images.note_broken(index, str(error))
+                else:
+                    self.broken_images.note_readable(index)
+                    return data
+            index = stand_ins.randrange(len(self))
+        raise RuntimeError(
+            f'None of the {len(self)} images below {self.img_prefix} can be read. Set '
+            'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder of whole '
+            'images.'
+        )
+
+    def _new_record(self, size: int) -> BrokenImages:
+        return BrokenImages(
+            size=size, max_broken=self.max_broken, key='UnlabelledFolder.max_broken'
+        )

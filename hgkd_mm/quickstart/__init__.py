@@ -1,0 +1,1 @@
+"""The quickstart: data, a teacher, two students, and a table of what they learned."""
