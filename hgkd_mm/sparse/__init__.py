@@ -9,6 +9,7 @@ Needs torch and nothing else::
 
 from torch import Tensor
 
+from . import grouped as _grouped  # noqa: F401  registers views of grouped channels
 from . import ops as _ops  # noqa: F401  registers what a SparseFeatureMap answers
 from .cell_mask import CellMask
 from .dispatch import UnsupportedOpError

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -58,14 +59,29 @@ class _MaskedBatchNorm(nn.Module):
         return out * m
 
 
-class _MaskedGlobalPool(nn.Module):
+class _MaskedGlobalPool(TorchFunctionMode):
+    """Global pooling, called as a function or by a module."""
+
     def __init__(self, visible: Tensor) -> None:
         super().__init__()
         self.visible = visible
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not F.adaptive_avg_pool2d:
+            return func(*args, **(kwargs or {}))
+        x = args[0]
         m = enlarge(self.visible, x.shape[-2:], x.dtype)
         return (x * m).sum((2, 3), keepdim=True) / m.sum((2, 3), keepdim=True).clamp(min=1)
+
+
+class _Root(nn.Module):
+    def __init__(self, network: nn.Module, visible: Tensor) -> None:
+        super().__init__()
+        self.network, self.visible = network, visible
+
+    def forward(self, x: Tensor) -> object:
+        with _MaskedGlobalPool(self.visible):
+            return self.network(x)
 
 
 def masked_copy(network: nn.Module, visible: Tensor) -> nn.Module:
@@ -78,13 +94,11 @@ def masked_copy(network: nn.Module, visible: Tensor) -> nn.Module:
                 setattr(parent, name, _Masked(child, visible))
             elif isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(parent, name, _MaskedBatchNorm(child, visible))
-            elif isinstance(child, nn.AdaptiveAvgPool2d):
-                setattr(parent, name, _MaskedGlobalPool(visible))
             else:
                 wrap(child)
 
     wrap(network)
-    return network
+    return _Root(network, visible)
 
 
 def run(network: nn.Module, images: Tensor, inputs: object, seed: int = 0) -> dict[str, list]:

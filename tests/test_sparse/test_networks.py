@@ -6,6 +6,7 @@ import mmpretrain.models  # noqa: F401  registers the networks
 import pytest
 import torch
 from helpers.sparse_reference import masked_copy, relative_error, run
+from mmpretrain.models.backbones.resnest import SplitAttentionConv2d
 from mmpretrain.models.selfsup.spark import SparseHelper
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ NETWORKS = {
         avg_down=False,
         **WIDE,
     ),
+    'resnest50': dict(type='ResNeSt', depth=50, **WIDE),
     'regnetx400': dict(type='RegNet', arch='regnetx_400mf', out_indices=(0, 1, 2, 3)),
     'resnet18-cifar': dict(type='ResNet_CIFAR', depth=18, **SMALL),
     'mobilenetv2': dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, 2, 4, 7)),
@@ -52,6 +54,10 @@ def build(name: str) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
     network.train()
+    for module in network.modules():
+        if isinstance(module, SplitAttentionConv2d):
+            # Over three pooled vectors its variance is tiny and magnifies rounding.
+            module.norm1.eval()
     return network
 
 

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import CellMask, sparsify
+from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput
@@ -189,12 +189,22 @@ class HGKD(BaseSelfSupervisor):
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
         maps = _as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
+        self._check_gradients(maps)
         decoded = self.neck(maps) if self.with_neck else None
         student = StudentOutput(images=images, mask=mask, maps=maps, decoded=decoded)
         return {
             f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
             for name, head in self.heads.items()
         }
+
+    def _check_gradients(self, maps: tuple[SparseFeatureMap, ...]) -> None:
+        trainable = any(p.requires_grad for p in self.backbone.parameters())
+        if torch.is_grad_enabled() and trainable and not maps[-1].requires_grad:
+            raise RuntimeError(
+                'The backbone ran without recording gradients, so it would learn nothing. '
+                'Reentrant activation checkpointing does that on masked images: set '
+                'model.backbone.with_cp=False.'
+            )
 
     def draw_mask(self, images: Tensor) -> CellMask:
         """A random mask for images (B, 3, H, W).

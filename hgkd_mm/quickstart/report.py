@@ -1,0 +1,102 @@
+"""What the quickstart leaves behind: a table, summary.json, a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from hgkd_mm.benchmark import versions
+from hgkd_mm.sparse import sparsify
+from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
+
+from .evaluation import Score
+
+
+def print_table(scores: dict[str, Score], classes: int) -> None:
+    """Prints kNN and linear-probe top-1 of every row."""
+    table = Table(title=f'Frozen features on Scenes, top-1 in % (chance {100 / classes:.1f})')
+    table.add_column('features of')
+    table.add_column('kNN', justify='right')
+    table.add_column('linear probe', justify='right')
+    for name, score in scores.items():
+        table.add_row(name, f'{score.knn:.1f}', f'{score.linear:.1f}')
+    Console().print(table)
+
+
+def write_summary(
+    path: Path, scores: dict[str, Score], config: Config, seconds: dict[str, float], **facts: object
+) -> None:
+    """Writes all figures, with what they were made with, as JSON.
+
+    Args:
+        path: file to write.
+        scores: rows of the table.
+        config: config of the H-GKD run.
+        seconds: time of each stage.
+        facts: anything else, such as the seed and the data folder.
+    """
+    record = {
+        'scores': {name: vars(score) for name, score in scores.items()},
+        'seconds': {name: round(value, 1) for name, value in seconds.items()},
+        'versions': versions('cpu'),
+        'config': config.to_dict(),
+        **facts,
+    }
+    path.write_text(json.dumps(record, indent=2, default=str))
+
+
+def draw(
+    path: Path,
+    *,
+    student: nn.Module,
+    dataset: object,
+    runs: dict[str, Path],
+    count: int = 5,
+) -> None:
+    """Images, masks, teacher and student features (PCA to RGB), and loss curves.
+
+    The student's features are its decoded map projected into the teacher's space, from the
+    visible cells only: what L_feat compares with the teacher's tokens.
+
+    Args:
+        path: PNG to write.
+        student: trained HGKD with a ``feat`` head on teacher ``mim``.
+        dataset: labelled dataset whose images are shown.
+        runs: name to work directory, for the loss curves.
+        count: number of images, of different classes.
+    """
+    step = max(1, len(dataset) // count)
+    batch = default_collate([dataset[i * step + step // 2] for i in range(count)])
+    images: Tensor = student.data_preprocessor(batch, False)['inputs']
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        mask = student.draw_mask(images)
+        teacher = student.teachers['mim'](images, mask)
+        maps = student.backbone(sparsify(images, mask, engine=student.engine))
+        features = student.heads['feat'].project(student.neck(maps))
+    curves = {}
+    for name, work_dir in runs.items():
+        for key, curve in read_scalars(work_dir).items():
+            if key.startswith('loss_'):
+                curves[f'{name}: {key.removeprefix("loss_")}'] = curve
+    draw_quickstart_figure(
+        images=denormalize(
+            images,
+            student.data_preprocessor.mean.flatten(),
+            student.data_preprocessor.std.flatten(),
+        ),
+        visible=mask.visible,
+        teacher_tokens=teacher.tokens,
+        student_features=features,
+        curves=curves,
+        path=path,
+        share_components=True,
+        title='H-GKD on Scenes: what the student sees, and what it makes of it',
+    )

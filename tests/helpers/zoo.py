@@ -1,0 +1,60 @@
+"""Stand-ins for the files of mmpretrain's zoo, in its naming, at the sizes a config asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmpretrain.models.selfsup import BEiTPretrainViT, MAEViT
+from torch import Tensor
+
+from .teachers import save
+
+# Width, depth and heads in the papers: ViT (arXiv 2010.11929, table 1), DeiT for 's'.
+PAPER_ARCHS = {
+    's': (384, 12, 6),
+    'b': (768, 12, 12),
+    'l': (1024, 24, 16),
+    'h': (1280, 32, 16),
+}
+
+
+def full_arch(arch: str | dict) -> dict:
+    """A teacher's ``arch`` spelt out, from the papers rather than from the package."""
+    if isinstance(arch, dict):
+        return dict(arch)
+    width, depth, heads = PAPER_ARCHS[arch]
+    return {
+        'embed_dims': width,
+        'num_layers': depth,
+        'num_heads': heads,
+        'feedforward_channels': 4 * width,
+    }
+
+
+def zoo_checkpoint(teacher: dict, path: Path, *, noise: bool = False) -> Path:
+    """Writes what the zoo's file for this ``MIMTeacher`` config holds of its encoder.
+
+    Args:
+        teacher: the config; ``family``, ``arch``, ``img_size`` and ``patch_size`` count.
+        path: where to write.
+        noise: random weights. Otherwise each is one number spread over its shape, which makes
+            files of kilobytes and teachers without memory of their own.
+    """
+    family = teacher.get('family', 'mae')
+    own = {'use_shared_rel_pos_bias': True, 'use_rel_pos_bias': False} if family != 'mae' else {}
+    network = MAEViT if family == 'mae' else BEiTPretrainViT
+    with torch.device('meta'):
+        vit = network(
+            arch=full_arch(teacher.get('arch', 'b')),
+            img_size=teacher.get('img_size', 224),
+            patch_size=teacher.get('patch_size', 16),
+            **own,
+        )
+    generator = torch.Generator().manual_seed(5)
+    weights: dict[str, Tensor] = {}
+    for name, parameter in vit.named_parameters():
+        size = parameter.shape if noise else (1,)
+        values = torch.randn(size, generator=generator) * 0.05
+        weights[f'backbone.{name}'] = values if noise else values.expand(parameter.shape)
+    return save(weights, path)
