@@ -1,12 +1,10 @@
-"""Trains the quickstart's small MAE teacher on Scenes, from nothing.
+"""Trains the quickstart's small MAE teacher, on Scenes or on a folder of images, from nothing.
 
-    python tools/train_teacher.py                      # writes work_dirs/teacher/mae_scenes.safetensors
-
-Makes 20000 images first (seed 0; the quickstart's 6000 are among them).
+python tools/train_teacher.py               # writes work_dirs/teacher/mae_scenes.safetensors
+python tools/train_teacher.py --data DIR --work-dir work_dirs/my_teacher
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,29 +15,22 @@ from hgkd_mm.quickstart.teacher import train_teacher  # noqa: E402
 
 
 def main() -> None:
+    """Trains and says where the weights are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data', type=Path, help='folder of images instead of Scenes')
+    parser.add_argument('--data', type=Path, help='folder of unlabelled images')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'teacher')
-    parser.add_argument('--images', type=int, default=20000, help='Scenes to make')
-    parser.add_argument('--epochs', type=int, help='instead of the config, for a quick look')
+    parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    options: dict[str, object] = {}
-    if args.data is None:
-        args.data = ROOT / 'data' / 'scenes-teacher'
-        command = [sys.executable, str(ROOT / 'tools' / 'make_scenes.py'), '--out', str(args.data)]
-        subprocess.run([*command, '--train', str(args.images)], check=True)
-        options['train_dataloader.dataset.data_root'] = str(args.data)
-    else:
-        options.update(folder_options(args.data))
-    if args.epochs:
-        options['train_cfg.max_epochs'] = args.epochs
+    if args.data is not None and not args.data.is_dir():
+        sys.exit(f'train_teacher: --data {args.data} is not a folder.')
     try:
-        print(f'Teacher: {train_teacher(args.work_dir, options)}')
-    except RuntimeError as error:
+        weights = train_teacher(
+            args.work_dir.resolve(), data=args.data and args.data.resolve(), seed=args.seed
+        )
+    except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'train_teacher: {error}')
+    print(f'Teacher: {weights}')
 
 
 if __name__ == '__main__':
-    from hgkd_mm.quickstart.data import folder_options
-
     main()

@@ -27,7 +27,7 @@ model = dict(
         mim=dict(
             type='MIMTeacher',
             family='mae',
-            arch=dict(embed_dims=192, num_layers=8, num_heads=3, feedforward_channels=768),
+            arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
             img_size=96,
             patch_size=16,
             checkpoint='assets/mae_scenes.safetensors',

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_scenes(folder: Path, *, images: int = 6000) -> None:
+    """Writes Scenes with so many training images, unless they are there already.
+
+    Raises:
+        RuntimeError: they could not be made; what went wrong was printed.
+    """
+    command = [sys.executable, str(ROOT / 'tools' / 'make_scenes.py'), '--out', str(folder)]
+    if subprocess.run([*command, '--train', str(images)], check=False).returncode:
+        raise RuntimeError(f'Scenes could not be written to {folder}; see above.')
 
 
 def folder_options(folder: Path, config: Path) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +11,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from .data import folder_options
+from .data import ROOT, folder_options, make_scenes
 from .evaluation import FrozenEvaluation, Score, build_student
 from .report import draw, print_table, write_summary
-from .teacher import CARRIED, CONFIG, train_teacher
-from .training import ROOT, train
+from .teacher import CARRIED, train_teacher
+from .training import train
 
 HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
 SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
@@ -68,21 +66,12 @@ def quickstart(
     """
     watch = Stopwatch()
     with watch('scenes'):
-        scenes = [sys.executable, str(ROOT / 'tools' / 'make_scenes.py'), '--out']
-        subprocess.run([*scenes, str(ROOT / 'data' / 'scenes')], check=True)
+        make_scenes(ROOT / 'data' / 'scenes')
     shared = {'randomness.seed': seed, **(options or {})}
     if data is not None:
         shared.update(folder_options(data, HGKD_CONFIG))
     with watch('teacher'):
-        teacher = CARRIED
-        if new_teacher:
-            source = data or ROOT / 'data' / 'scenes'
-            teacher = train_teacher(
-                work_dir / 'teacher',
-                folder_options(source / 'train', CONFIG)
-                if data is None
-                else folder_options(source, CONFIG),
-            )
+        teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     if not teacher.is_file():
         raise FileNotFoundError(
             f'The teacher {teacher} is not in this checkout: run with --train-teacher to make one.'

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from hgkd_mm.visualization import read_scalars
 
-ROOT = Path(__file__).resolve().parents[2]
+from .data import ROOT
 
 
 def train(config: Path, work_dir: Path, options: dict[str, object], title: str) -> Path:

@@ -12,9 +12,9 @@ from .textures import fractal_noise
 
 SPLITS = ('train', 'val', 'test')
 SUPERSAMPLING = 2
-MAIN_SHARE = (0.18, 0.42)
-CLUTTER_SHARE = (0.04, 0.09)
-MAX_CLUTTER = 3
+MAIN_SHARE = (0.26, 0.52)
+CLUTTER_SHARE = (0.03, 0.07)
+MAX_CLUTTER = 2
 MIN_VISIBLE_MAIN = 0.65
 MIN_VISIBLE_CLUTTER = 0.3
 

@@ -91,10 +91,11 @@ def missing_to_compile() -> str | None:
 def cuda_compiler_fits() -> bool:
     """False where torch sees a GPU but no nvcc of the major CUDA version torch was built for."""
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
     if not torch.cuda.is_available():
         return True
+    from torch.utils.cpp_extension import CUDA_HOME
+
     nvcc = Path(CUDA_HOME or '', 'bin', 'nvcc')
     if CUDA_HOME is None or not nvcc.exists():
         return False

@@ -1,0 +1,95 @@
+"""The quickstart's stages on a handful of tiny images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from hgkd_mm.quickstart.data import folder_options
+from hgkd_mm.quickstart.evaluation import Score
+from hgkd_mm.quickstart.report import print_table, write_summary
+from hgkd_mm.quickstart.run import SPARK_CONFIG
+from hgkd_mm.quickstart.teacher import export
+from hgkd_mm.quickstart.training import train
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        path = tmp_path / 'images' / f'nested{i % 2}' / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (70, 50 + i, 3), dtype=np.uint8)).save(path)
+    return tmp_path / 'images'
+
+
+def tiny(folder: Path) -> dict[str, object]:
+    return {
+        **folder_options(folder, SPARK_CONFIG),
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'train_cfg.max_epochs': 1,
+        'default_hooks.checkpoint.interval': 1,
+        'default_hooks.logger.interval': 1,
+    }
+
+
+def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    work_dir, options = tmp_path / 'run', tiny(folder)
+    checkpoint = train(SPARK_CONFIG, work_dir, options, 'tiny')
+    made = checkpoint.stat().st_mtime_ns
+    state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    assert any(key.startswith('backbone.') for key in state)
+    assert not any('teacher' in key for key in state)
+
+    capsys.readouterr()
+    assert train(SPARK_CONFIG, work_dir, options, 'tiny') == checkpoint
+    assert 'done before' in capsys.readouterr().out
+    assert checkpoint.stat().st_mtime_ns == made
+
+    # Not silently the old result: another mask ratio is another run, and this one is refused.
+    with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask\.ratio must be'):
+        train(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0}, 'tiny')
+    assert not checkpoint.exists()
+
+
+def test_an_empty_folder_stops_before_training(tmp_path: Path) -> None:
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises((RuntimeError, FileNotFoundError, ValueError), match='empty'):
+        train(SPARK_CONFIG, tmp_path / 'run', tiny(tmp_path / 'empty'), 'tiny')
+
+
+def test_exported_weights_are_half_precision_without_pickle(tmp_path: Path) -> None:
+    weight = torch.randn(3, 4)
+    torch.save({'state_dict': {'backbone.w': weight}}, tmp_path / 'c.pth')
+    path = export(tmp_path / 'c.pth', tmp_path / 'w.safetensors', {'seed': 3})
+    with safe_open(path, 'pt') as file:
+        assert torch.equal(file.get_tensor('backbone.w'), weight.half())
+        assert json.loads(file.metadata()['facts']) == {'seed': 3}
+
+
+def test_table_and_summary_hold_the_same_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from mmengine.config import Config
+
+    scores = {'random': Score(knn=12.34, linear=20.0), 'student': Score(knn=45.6, linear=56.7)}
+    print_table(scores, classes=12)
+    printed = capsys.readouterr().out
+    for figure in ('12.3', '20.0', '45.6', '56.7', '8.3'):
+        assert figure in printed
+    write_summary(
+        tmp_path / 's.json', scores, Config(dict(model=dict(a=1))), {'H-GKD': 1.234}, seed=4
+    )
+    record = json.loads((tmp_path / 's.json').read_text())
+    assert record['scores']['student'] == {'knn': 45.6, 'linear': 56.7}
+    assert record['seed'] == 4 and record['seconds'] == {'H-GKD': 1.2}
+    assert record['config'] == {'model': {'a': 1}}
+    assert record['versions']['torch'] == torch.__version__
