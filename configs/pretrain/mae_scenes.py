@@ -10,7 +10,7 @@ Metric:     see assets/README.md.
 
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/scenes_pretrain.py']
 
-max_epochs = 36
+max_epochs = 24
 width = 192
 
 model = dict(

@@ -5,7 +5,18 @@ import numpy as np
 
 from .textures import Surface, fractal_noise, random_colour
 
-KINDS = ('cloud', 'cloud', 'gradient', 'stripes', 'brick', 'checks', 'wood', 'dots', 'grass')
+KINDS = (
+    'cloud',
+    'cloud',
+    'gradient',
+    'gradient',
+    'stripes',
+    'brick',
+    'checks',
+    'wood',
+    'dots',
+    'grass',
+)
 HORIZON_SHARE = 0.4
 
 
@@ -25,12 +36,12 @@ def _strokes(size: int, rng: np.random.Generator) -> np.ndarray:
 def _region(size: int, rng: np.random.Generator) -> np.ndarray:
     kind = KINDS[rng.integers(len(KINDS))]
     first = random_colour(rng, saturation=(0.05, 0.6), value=(0.25, 0.9))
-    second = np.clip(first * rng.uniform(0.55, 1.45) + rng.normal(0, 0.08, 3), 0.05, 1.0)
-    if rng.random() < 0.3:
+    second = np.clip(first * rng.uniform(0.75, 1.25) + rng.normal(0, 0.05, 3), 0.05, 1.0)
+    if rng.random() < 0.1:
         second = random_colour(rng, saturation=(0.05, 0.6), value=(0.25, 0.9))
     colours = np.stack([first, second]).astype(np.float32)
     light = fractal_noise((size, size), rng, octaves=6)
-    grain = np.float32(rng.uniform(0.25, 0.6))
+    grain = np.float32(rng.uniform(0.1, 0.3))
     light = 1 - grain + 2 * grain * light
     if kind == 'grass':
         dark, bright = (0.5 * first)[:, None, None], np.clip(1.2 * second, 0, 1)[:, None, None]

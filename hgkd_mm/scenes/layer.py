@@ -181,7 +181,7 @@ def _paints(
         'glass': random_colour(rng, saturation=(0.1, 0.4), value=(0.45, 0.85)),
     }
     for tone in flat:  # wheels are not black everywhere, nor sails white
-        if rng.random() < 0.3:
+        if rng.random() < 0.1:
             flat[tone] = random_colour(rng)
     return {'skin': skin, 'trim': trim}, flat
 
@@ -230,6 +230,6 @@ def paint_layer(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.G
         rgb[patch] += mask[patch[1:]] * np.float32(1 / 255) * (paint - rgb[patch])
     diffuse, shine = _illuminate(layer, light)
     grain = fractal_noise(u.shape, rng, base=4)
-    rgb *= diffuse * (0.85 + 0.3 * grain)
+    rgb *= diffuse * (0.92 + 0.16 * grain)
     rgb += shine * np.float32(rng.uniform(0.0, 0.3))
     under += layer.silhouette * np.float32(1 / 255) * (rgb - under)

@@ -12,7 +12,7 @@ from .textures import fractal_noise
 
 SPLITS = ('train', 'val', 'test')
 SUPERSAMPLING = 2
-MAIN_SHARE = (0.26, 0.52)
+MAIN_SHARE = (0.28, 0.55)
 CLUTTER_SHARE = (0.03, 0.07)
 MAX_CLUTTER = 2
 MIN_VISIBLE_MAIN = 0.65
@@ -189,5 +189,5 @@ class SceneRenderer:
         if sigma > 0.3:
             image = cv2.GaussianBlur(image, (0, 0), sigma)
         noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image += np.float32(rng.uniform(0.005, 0.025)) * noise
+        image += np.float32(rng.uniform(0.0, 0.012)) * noise
         return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

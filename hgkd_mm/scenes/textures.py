@@ -169,8 +169,8 @@ def object_surface(name: str, rng: np.random.Generator, *, angle: float) -> Surf
     kinds = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE else tuple(FIELDS)
     first = random_colour(rng)
     second = random_colour(rng)
-    if rng.random() < 0.5:  # a shade of the same hue
-        second = first * rng.uniform(0.35, 0.6) if first.max() > 0.6 else first * 1.6
+    if rng.random() < 0.85:  # a shade of the same hue
+        second = first * rng.uniform(0.6, 0.8) if first.max() > 0.6 else first * 1.3
     return Surface(
         kind=kinds[rng.integers(len(kinds))],
         colours=np.stack([first, np.clip(second, 0, 1)]),

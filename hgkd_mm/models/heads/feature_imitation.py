@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput
 from .base import DistillHead, at_least_float32, check_decoder
+from .whitening import Whitening
 
 
 @MODELS.register_module()
@@ -35,10 +36,13 @@ class FeatureImitationHead(DistillHead):
             'masked' or the 'visible' ones. Inferred default 'all': Feature-Distillation and
             G2SD imitate every token, and a visible position of a CNN has no shortcut to a
             transformer's feature of it.
-        target_norm: 'layer_norm' (:math:`N` = non-affine LayerNorm over channels, eps 1e-6)
-            or None (raw tokens). Inferred default 'layer_norm': G2SD and
-            Feature-Distillation both normalise so (PAPERS.md 1.3d), since a few channels of
-            a ViT with a hundredfold magnitude would own the MSE.
+        target_norm: 'layer_norm' (:math:`N` = non-affine LayerNorm over channels, eps 1e-6),
+            'whiten' (:class:`Whitening`) or None (raw tokens). Inferred default
+            'layer_norm': G2SD and Feature-Distillation both normalise so (PAPERS.md 1.3d), since a few channels of
+            a ViT with a hundredfold magnitude would own the MSE. 'whiten' is for teachers
+            whose tokens are nearly equal to each other (cosine .9 and more, as in a MAE that
+            was trained briefly): what they share is then learned in a few steps, and what
+            tells them apart is lost in the mean. It costs an eigendecomposition a step.
         weight: factor of the term.
         init_cfg: of the projection; truncated normal of std .02 by default.
 
@@ -67,16 +71,17 @@ class FeatureImitationHead(DistillHead):
                 f'positions of FeatureImitationHead is {positions!r}, expected '
                 "'all', 'masked' or 'visible'."
             )
-        if target_norm not in (None, 'layer_norm'):
+        if target_norm not in (None, 'layer_norm', 'whiten'):
             raise ValueError(
                 f'target_norm of FeatureImitationHead is {target_norm!r}, expected '
-                "'layer_norm' or None."
+                "'layer_norm', 'whiten' or None."
             )
         self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.positions = positions
         self.target_norm = target_norm
         self.project = nn.Conv2d(in_channels, embed_dim, 1)
+        self.whitening = Whitening(embed_dim) if target_norm == 'whiten' else None
 
     def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
         """See :meth:`DistillHead.check`."""
@@ -102,13 +107,23 @@ class FeatureImitationHead(DistillHead):
         """
         grid = tuple(teacher.tokens.shape[2:])
         predicted = at_least_float32(self._on_grid(student.decoded, grid))
-        target = at_least_float32(teacher.tokens)
-        if self.target_norm == 'layer_norm':
-            target = target.permute(0, 2, 3, 1)
-            target = F.layer_norm(target, target.shape[-1:], eps=1e-6).permute(0, 3, 1, 2)
+        target = self._normalised(at_least_float32(teacher.tokens), teacher.valid)
         error = F.mse_loss(predicted, target, reduction='none').mean(1)
         counted = self._counted(student, teacher.valid, grid)
         return torch.where(counted, error, 0.0).sum() / counted.sum().clamp(min=1)
+
+    def _normalised(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        if self.target_norm is None:
+            return tokens
+        rows = tokens.permute(0, 2, 3, 1)
+        if self.target_norm == 'layer_norm':
+            rows = F.layer_norm(rows, rows.shape[-1:], eps=1e-6)
+        else:
+            flat = rows.flatten(0, 2)
+            if self.training:
+                self.whitening.update(flat, valid.flatten())
+            rows = self.whitening(flat).view(rows.shape)
+        return rows.permute(0, 3, 1, 2)
 
     def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.positions == 'all':

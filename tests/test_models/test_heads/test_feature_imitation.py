@@ -175,7 +175,7 @@ def test_check_refuses_what_does_not(
     ('kwargs', 'message'),
     [
         (dict(positions='hidden'), "'hidden', expected 'all', 'masked' or 'visible'"),
-        (dict(target_norm='batch'), "'batch', expected 'layer_norm' or None"),
+        (dict(target_norm='batch'), "'batch', expected 'layer_norm', 'whiten' or None"),
         (dict(weight=-1.0), 'weight of FeatureImitationHead is -1.0'),
     ],
 )

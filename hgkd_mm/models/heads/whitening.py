@@ -1,0 +1,61 @@
+"""Decorrelation of teacher features, with statistics that follow the data."""
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from .base import at_least_float32
+
+
+class Whitening(nn.Module):
+    r"""ZCA whitening with running statistics: zero mean, covariance close to the identity.
+
+    .. math:: \hat t = (t - \mu) (C + \epsilon\, \tfrac{\mathrm{tr}\, C}{D} I)^{-1/2}
+
+    :math:`\mu` and :math:`C` are exponential averages over the batches of all ranks. ZCA, not
+    PCA, because its result does not depend on the sign or order of eigenvectors, which change
+    from step to step.
+
+    Args:
+        dim: channels D.
+        momentum: share of the newest batch in the averages.
+        ridge: :math:`\epsilon`, so that directions without content are not blown up to noise.
+    """
+
+    def __init__(self, dim: int, *, momentum: float = 0.05, ridge: float = 0.02) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.ridge = ridge
+        self.register_buffer('mean', torch.zeros(dim))
+        self.register_buffer('second_moment', torch.eye(dim))
+        self.register_buffer('transform', torch.eye(dim))
+        self.register_buffer('started', torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, counted: Tensor) -> None:
+        """Takes a batch into the averages.
+
+        Args:
+            features: (N, D).
+            counted: (N,) bool, which rows exist.
+        """
+        rows = torch.where(counted[:, None], at_least_float32(features), 0.0)
+        count = counted.sum().to(rows.dtype)
+        sums = torch.cat([count.view(1), rows.sum(0), (rows.T @ rows).flatten()])
+        all_reduce(sums)
+        dim = len(self.mean)
+        total = sums[0].clamp(min=1)
+        mean, second = sums[1 : dim + 1] / total, sums[dim + 1 :].view(dim, dim) / total
+        share = torch.where(self.started, self.momentum, 1.0)
+        self.mean.lerp_(mean.to(self.mean.dtype), share)
+        self.second_moment.lerp_(second.to(self.second_moment.dtype), share)
+        self.started.fill_(True)
+        covariance = self.second_moment - torch.outer(self.mean, self.mean)
+        floor = self.ridge * covariance.diagonal().mean().clamp(min=1e-12)
+        values, vectors = torch.linalg.eigh(covariance)
+        scale = (values.clamp(min=0) + floor).rsqrt()
+        self.transform.copy_((vectors * scale) @ vectors.T)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) whitened."""
+        return (at_least_float32(features) - self.mean) @ self.transform

@@ -1,0 +1,53 @@
+"""Whitening against numpy, and what it is for."""
+
+import numpy as np
+import torch
+
+from hgkd_mm.models.heads.whitening import Whitening
+
+
+def features(count: int = 400) -> torch.Tensor:
+    """Correlated features with a large common part: (N, 6) float64."""
+    g = torch.Generator().manual_seed(0)
+    mixing = torch.randn(6, 6, generator=g, dtype=torch.double)
+    return torch.randn(count, 6, generator=g, dtype=torch.double) @ mixing + 50
+
+
+def test_one_batch_equals_numpy() -> None:
+    x = features()
+    whitening = Whitening(6, ridge=0.1).double()
+    whitening.update(x, torch.ones(len(x), dtype=torch.bool))
+    z = x.numpy() - x.numpy().mean(0)
+    covariance = z.T @ z / len(z)
+    values, vectors = np.linalg.eigh(covariance + 0.1 * np.trace(covariance) / 6 * np.eye(6))
+    want = z @ (vectors / np.sqrt(values)) @ vectors.T
+    np.testing.assert_allclose(whitening(x).numpy(), want, rtol=1e-9, atol=1e-9)
+
+
+def test_without_ridge_the_covariance_is_the_identity() -> None:
+    x = features()
+    whitening = Whitening(6, ridge=0.0).double()
+    whitening.update(x, torch.ones(len(x), dtype=torch.bool))
+    out = whitening(x)
+    torch.testing.assert_close(out.mean(0), torch.zeros(6).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(out.T @ out / len(out), torch.eye(6).double(), rtol=0, atol=1e-7)
+
+
+def test_rows_that_do_not_count_leave_no_trace() -> None:
+    x, junk = features(), torch.full((50, 6), torch.nan, dtype=torch.double)
+    clean, dirty = Whitening(6).double(), Whitening(6).double()
+    clean.update(x, torch.ones(len(x), dtype=torch.bool))
+    dirty.update(torch.cat([x, junk]), torch.arange(len(x) + 50) < len(x))
+    torch.testing.assert_close(clean.transform, dirty.transform)
+
+
+def test_averages_follow_with_momentum_and_travel_in_the_state_dict() -> None:
+    whitening = Whitening(6, momentum=0.25).double()
+    every = torch.ones(400, dtype=torch.bool)
+    whitening.update(features(), every)
+    first = whitening.mean.clone()
+    whitening.update(features() + 8, every)
+    torch.testing.assert_close(whitening.mean, first + 2)
+    restored = Whitening(6, momentum=0.25).double()
+    restored.load_state_dict(whitening.state_dict())
+    torch.testing.assert_close(restored(features()), whitening(features()))
