@@ -2,6 +2,8 @@
 # Sets up this machine if needed, then distils a small CNN from a small MAE on the embedded data.
 #     bash tools/quickstart.sh [--data DIR] [--train-teacher] [--seed N]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-bash tools/setup_env.sh
-exec "${HGKD_VENV:-.venv}/bin/python" tools/quickstart.py "$@"
+if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then export HGKD_VENV="$PWD/$HGKD_VENV"; fi
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+bash "$root/tools/setup_env.sh"
+# from where it was called, so that --data DIR means what it says
+exec "${HGKD_VENV:-$root/.venv}/bin/python" "$root/tools/quickstart.py" "$@"

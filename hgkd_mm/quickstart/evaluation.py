@@ -44,13 +44,12 @@ class FrozenEvaluation:
             train_dataset, key='train_dataset', max_samples=max_train_samples, seed=0
         )
         self.val = build_labelled_dataset(val_dataset, key='val_dataset')
+        self.classes = len(self.val.CLASSES)
 
     def score(self, model: nn.Module, data_preprocessor: nn.Module | None = None) -> Score:
         """kNN (k = 20, T = 0.07) and linear probe of a model's pooled features."""
         train, val = (
-            extract_features(
-                model, dataset, data_preprocessor=data_preprocessor, batch_size=100, num_workers=0
-            )
+            extract_features(model, dataset, data_preprocessor=data_preprocessor, batch_size=100)
             for dataset in (self.train, self.val)
         )
         data = (train.features, train.labels, val.features, val.labels)

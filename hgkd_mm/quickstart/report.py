@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mmcv
+import mmengine
+import mmpretrain
 import torch
+import torchvision
 from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.utils import get_git_hash
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
 from hgkd_mm.sparse import sparsify
 from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
@@ -45,11 +51,19 @@ def write_summary(
     record = {
         'scores': {name: vars(score) for name, score in scores.items()},
         'seconds': {name: round(value, 1) for name, value in seconds.items()},
-        'versions': versions('cpu'),
+        'versions': {**versions('cpu'), **_packages()},
         'config': config.to_dict(),
         **facts,
     }
     path.write_text(json.dumps(record, indent=2, default=str))
+
+
+def _packages() -> dict[str, str]:
+    """Versions of what the figures depend on beside torch."""
+    found = {'hgkd_mm': __version__, 'commit': get_git_hash(digits=12)}
+    for module in (mmengine, mmcv, mmpretrain, torchvision):
+        found[module.__name__] = module.__version__
+    return found
 
 
 def draw(
@@ -62,8 +76,8 @@ def draw(
 ) -> None:
     """Images, masks, teacher and student features (PCA to RGB), and loss curves.
 
-    The student's features are its decoded map projected into the teacher's space, from the
-    visible cells only: what L_feat compares with the teacher's tokens.
+    Features are what L_feat compares: the teacher's tokens as it normalises them, and the
+    student's decoded map, from the visible cells only, projected into the same space.
 
     Args:
         path: PNG to write.
@@ -81,6 +95,7 @@ def draw(
         teacher = student.teachers['mim'](images, mask)
         maps = student.backbone(sparsify(images, mask, engine=student.engine))
         features = student.heads['feat'].project(student.neck(maps))
+        targets = student.heads['feat'].target(teacher)
     curves = {}
     for name, work_dir in runs.items():
         for key, curve in read_scalars(work_dir).items():
@@ -93,7 +108,7 @@ def draw(
             student.data_preprocessor.std.flatten(),
         ),
         visible=mask.visible,
-        teacher_tokens=teacher.tokens,
+        teacher_tokens=targets,
         student_features=features,
         curves=curves,
         path=path,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +22,8 @@ from .data import ROOT
 def train(config: Path, work_dir: Path, options: dict[str, object], title: str) -> Path:
     """Trains a config to its end, or finds that this was done already.
 
-    A run counts as done if its last checkpoint is there and was made with the same config
-    and options; anything else in ``work_dir`` is trained anew from the start.
+    A run counts as done if its last checkpoint is there and was made with the same config,
+    options and teacher file; anything else in ``work_dir`` is removed and trained anew.
 
     Args:
         config: config file.
@@ -39,12 +41,14 @@ def train(config: Path, work_dir: Path, options: dict[str, object], title: str) 
     settings.merge_from_dict(options)
     checkpoint = work_dir / f'epoch_{settings.train_cfg.max_epochs}.pth'
     request = work_dir / 'request.txt'
-    if checkpoint.is_file() and request.is_file() and request.read_text() == settings.pretty_text:
+    wanted = _request(settings)
+    if checkpoint.is_file() and request.is_file() and request.read_text() == wanted:
         print(f'{title}: done before, {checkpoint}')
         return checkpoint
     total = _iterations(settings)
-    checkpoint.unlink(missing_ok=True)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    if work_dir.exists():
+        shutil.rmtree(work_dir)
+    work_dir.mkdir(parents=True)
     overrides = work_dir / 'config.py'
     settings.dump(overrides)
 
@@ -62,8 +66,16 @@ def train(config: Path, work_dir: Path, options: dict[str, object], title: str) 
     if process.returncode != 0 or not checkpoint.is_file():
         tail = '\n'.join(log.read_text().splitlines()[-15:])
         raise RuntimeError(f'{title} stopped (exit {process.returncode}). Its log, {log}:\n{tail}')
-    request.write_text(settings.pretty_text)
+    request.write_text(wanted)
     return checkpoint
+
+
+def _request(settings: Config) -> str:
+    """All that a run depends on: its config, and what the teachers' files hold."""
+    teachers = (settings.model.get('teachers') or {}).items()
+    files = {name: Path(teacher.checkpoint).read_bytes() for name, teacher in teachers}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return f'{settings.pretty_text}\nteachers: {hashes}\n'
 
 
 def _iterations(settings: Config) -> int:
@@ -74,6 +86,11 @@ def _iterations(settings: Config) -> int:
         raise RuntimeError(f'There is no image to train on in {loader.dataset.data_root}.')
     per_epoch = images / loader.batch_size
     per_epoch = math.floor(per_epoch) if loader.get('drop_last') else math.ceil(per_epoch)
+    if per_epoch == 0:
+        raise RuntimeError(
+            f'{images} images in {loader.dataset.data_root} do not fill one batch of '
+            f'{loader.batch_size}: add images or lower train_dataloader.batch_size.'
+        )
     return settings.train_cfg.max_epochs * per_epoch
 
 
@@ -86,13 +103,12 @@ def _show_progress(process: subprocess.Popen, work_dir: Path, total: int, title:
         TextColumn('left'),
         TimeRemainingColumn(),
     )
-    earlier = set(work_dir.glob('*/vis_data/scalars.json'))
     with Progress(*columns) as progress:
         task = progress.add_task(title, total=total, loss='-')
         while process.poll() is None:
             time.sleep(1)
-            files = set(work_dir.glob('*/vis_data/scalars.json')) - earlier
-            loss = read_scalars(max(files)).get('loss') if files else None
+            started = any(work_dir.glob('*/vis_data/scalars.json'))
+            loss = read_scalars(work_dir).get('loss') if started else None
             if loss is not None:
                 progress.update(task, completed=int(loss.steps[-1]), loss=f'{loss.values[-1]:.3f}')
         if process.returncode == 0:

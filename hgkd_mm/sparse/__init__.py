@@ -17,9 +17,9 @@ from .feature_map import SparseFeatureMap
 from .masked_dense import MaskedDenseMap
 from .tiles import TileMap
 
-__all__ = ['CellMask', 'SparseFeatureMap', 'UnsupportedOpError', 'sparsify']
+__all__ = ['ENGINES', 'CellMask', 'SparseFeatureMap', 'UnsupportedOpError', 'sparsify']
 
-_ENGINES: dict[str, type[TileMap] | type[MaskedDenseMap]] = {
+ENGINES: dict[str, type[TileMap] | type[MaskedDenseMap]] = {
     'tiles': TileMap,
     'masked_dense': MaskedDenseMap,
 }
@@ -40,10 +40,10 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
         ValueError: unknown engine; images that are not (B, C, H, W), of another batch size
             than the mask, or not divisible into its cells.
     """
-    if engine not in _ENGINES:
-        raise ValueError(f"Unknown engine '{engine}': choose one of {sorted(_ENGINES)}.")
+    if engine not in ENGINES:
+        raise ValueError(f"Unknown engine '{engine}': choose one of {list(ENGINES)}.")
     if images.dim() != 4:
         raise ValueError(f'sparsify wants images of shape (B, C, H, W), got {tuple(images.shape)}.')
     if images.shape[0] != mask.batch:
         raise ValueError(f'{images.shape[0]} images came with a mask for {mask.batch} images.')
-    return _ENGINES[engine].of(images, mask.to(images.device))
+    return ENGINES[engine].of(images, mask.to(images.device))

@@ -132,6 +132,7 @@ def relative_error(got: dict[str, list], want: dict[str, list]) -> dict[str, flo
     errors = {}
     for kind, tensors in want.items():
         assert len(tensors) == len(got[kind]), kind
+        assert all(t.isfinite().all() for t in [*tensors, *got[kind]]), f'{kind} has NaN or inf'
         floor = max(t.abs().max().item() for t in tensors) * 1e-6 + 1e-30
         errors[kind] = max(
             ((a - b).abs().max() / b.abs().max().clamp(min=floor)).item()

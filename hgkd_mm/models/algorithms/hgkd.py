@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
+from hgkd_mm.sparse import ENGINES, CellMask, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput
@@ -85,7 +85,8 @@ class HGKD(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.cell, self.mask_ratio = _read_mask(mask or {})
-        self.engine = engine
+        self.engine = _read_engine(engine)
+        _refuse_checkpointing(self.backbone)
         # mmengine's ModuleDict, unlike PyTorch's, hands init_weights on to its members.
         self.heads = ModuleDict(built)
         self.teachers = self._build_teachers(teachers or {})
@@ -189,22 +190,12 @@ class HGKD(BaseSelfSupervisor):
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
         maps = _as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
-        self._check_gradients(maps)
         decoded = self.neck(maps) if self.with_neck else None
         student = StudentOutput(images=images, mask=mask, maps=maps, decoded=decoded)
         return {
             f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
             for name, head in self.heads.items()
         }
-
-    def _check_gradients(self, maps: tuple[SparseFeatureMap, ...]) -> None:
-        trainable = any(p.requires_grad for p in self.backbone.parameters())
-        if torch.is_grad_enabled() and trainable and not maps[-1].requires_grad:
-            raise RuntimeError(
-                'The backbone ran without recording gradients, so it would learn nothing. '
-                'Reentrant activation checkpointing does that on masked images: set '
-                'model.backbone.with_cp=False.'
-            )
 
     def draw_mask(self, images: Tensor) -> CellMask:
         """A random mask for images (B, 3, H, W).
@@ -273,6 +264,23 @@ def _single_view(inputs: Images) -> Tensor:
             'MultiView from train_dataloader.dataset.pipeline.'
         )
     return inputs[0]
+
+
+def _read_engine(engine: str) -> str:
+    if engine not in ENGINES:
+        raise ValueError(f'model.engine must be one of {list(ENGINES)}, got {engine!r}.')
+    return engine
+
+
+def _refuse_checkpointing(backbone: nn.Module) -> None:
+    # mmpretrain's blocks checkpoint reentrantly, which records gradients for tensors only: on a
+    # SparseFeatureMap the chain would be cut without a word.
+    for name, module in backbone.named_modules():
+        if getattr(module, 'with_cp', False):
+            raise ValueError(
+                f"Layer '{name or 'backbone'}' recomputes its activations (with_cp=True), which "
+                'loses gradients on masked images: set model.backbone.with_cp=False.'
+            )
 
 
 def _read_mask(config: dict) -> tuple[int, float]:

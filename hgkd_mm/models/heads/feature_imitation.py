@@ -38,11 +38,12 @@ class FeatureImitationHead(DistillHead):
             transformer's feature of it.
         target_norm: 'layer_norm' (:math:`N` = non-affine LayerNorm over channels, eps 1e-6),
             'whiten' (:class:`Whitening`) or None (raw tokens). Inferred default
-            'layer_norm': G2SD and Feature-Distillation both normalise so (PAPERS.md 1.3d), since a few channels of
-            a ViT with a hundredfold magnitude would own the MSE. 'whiten' is for teachers
-            whose tokens are nearly equal to each other (cosine .9 and more, as in a MAE that
-            was trained briefly): what they share is then learned in a few steps, and what
-            tells them apart is lost in the mean. It costs an eigendecomposition a step.
+            'layer_norm': G2SD and Feature-Distillation both normalise so (PAPERS.md 1.3d),
+            since a few channels of a ViT with a hundredfold magnitude would own the MSE.
+            'whiten' is for teachers whose tokens are nearly equal to each other (cosine .9 and
+            more, as in a MAE that was trained briefly): what they share is learned in a few
+            steps, and what tells them apart is lost in the mean. It costs an
+            eigendecomposition a step.
         weight: factor of the term.
         init_cfg: of the projection; truncated normal of std .02 by default.
 
@@ -107,22 +108,24 @@ class FeatureImitationHead(DistillHead):
         """
         grid = tuple(teacher.tokens.shape[2:])
         predicted = at_least_float32(self._on_grid(student.decoded, grid))
-        target = self._normalised(at_least_float32(teacher.tokens), teacher.valid)
+        if self.whitening is not None and self.training:
+            rows = teacher.tokens.permute(0, 2, 3, 1).flatten(0, 2)
+            self.whitening.update(rows, teacher.valid.flatten())
+        target = self.target(teacher)
         error = F.mse_loss(predicted, target, reduction='none').mean(1)
         counted = self._counted(student, teacher.valid, grid)
         return torch.where(counted, error, 0.0).sum() / counted.sum().clamp(min=1)
 
-    def _normalised(self, tokens: Tensor, valid: Tensor) -> Tensor:
+    def target(self, teacher: TeacherOutput) -> Tensor:
+        """What is imitated: the teacher's tokens, normalised. (B, D, gh, gw), at least float32."""
+        tokens = at_least_float32(teacher.tokens)
         if self.target_norm is None:
             return tokens
         rows = tokens.permute(0, 2, 3, 1)
         if self.target_norm == 'layer_norm':
             rows = F.layer_norm(rows, rows.shape[-1:], eps=1e-6)
         else:
-            flat = rows.flatten(0, 2)
-            if self.training:
-                self.whitening.update(flat, valid.flatten())
-            rows = self.whitening(flat).view(rows.shape)
+            rows = self.whitening(rows.flatten(0, 2)).view(rows.shape)
         return rows.permute(0, 3, 1, 2)
 
     def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:

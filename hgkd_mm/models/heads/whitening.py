@@ -4,8 +4,6 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from .base import at_least_float32
-
 
 class Whitening(nn.Module):
     r"""ZCA whitening with running statistics: zero mean, covariance close to the identity.
@@ -39,17 +37,23 @@ class Whitening(nn.Module):
             features: (N, D).
             counted: (N,) bool, which rows exist.
         """
-        rows = torch.where(counted[:, None], at_least_float32(features), 0.0)
-        count = counted.sum().to(rows.dtype)
-        sums = torch.cat([count.view(1), rows.sum(0), (rows.T @ rows).flatten()])
-        all_reduce(sums)
+        # Not under autocast: the covariance is a small difference of large moments.
+        with torch.autocast(features.device.type, enabled=False):
+            rows = torch.where(counted[:, None], features.to(self.mean.dtype), 0.0)
+            count = counted.sum().to(rows.dtype)
+            sums = torch.cat([count.view(1), rows.sum(0), (rows.T @ rows).flatten()])
+            all_reduce(sums)
+            self._follow(sums)
+
+    def _follow(self, sums: Tensor) -> None:
         dim = len(self.mean)
         total = sums[0].clamp(min=1)
         mean, second = sums[1 : dim + 1] / total, sums[dim + 1 :].view(dim, dim) / total
-        share = torch.where(self.started, self.momentum, 1.0)
-        self.mean.lerp_(mean.to(self.mean.dtype), share)
-        self.second_moment.lerp_(second.to(self.second_moment.dtype), share)
-        self.started.fill_(True)
+        share = torch.where(self.started, self.momentum, 1.0).to(mean.dtype)
+        share = torch.where(sums[0] > 0, share, torch.zeros_like(share))
+        self.mean.lerp_(mean, share)
+        self.second_moment.lerp_(second, share)
+        self.started.logical_or_(sums[0] > 0)
         covariance = self.second_moment - torch.outer(self.mean, self.mean)
         floor = self.ridge * covariance.diagonal().mean().clamp(min=1e-12)
         values, vectors = torch.linalg.eigh(covariance)
@@ -58,4 +62,5 @@ class Whitening(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) whitened."""
-        return (at_least_float32(features) - self.mean) @ self.transform
+        with torch.autocast(features.device.type, enabled=False):
+            return (features.to(self.mean.dtype) - self.mean) @ self.transform

@@ -51,3 +51,25 @@ def test_averages_follow_with_momentum_and_travel_in_the_state_dict() -> None:
     restored = Whitening(6, momentum=0.25).double()
     restored.load_state_dict(whitening.state_dict())
     torch.testing.assert_close(restored(features()), whitening(features()))
+
+
+def test_autocast_does_not_touch_it() -> None:
+    x = features().float()
+    every = torch.ones(len(x), dtype=torch.bool)
+    plain, cast = Whitening(6), Whitening(6)
+    plain.update(x, every)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        cast.update(x, every)
+        out = cast(x)
+    assert torch.equal(plain.transform, cast.transform)
+    assert torch.equal(out, plain(x))
+
+
+def test_a_batch_without_rows_changes_nothing() -> None:
+    x = features()
+    whitening = Whitening(6).double()
+    whitening.update(x, torch.ones(len(x), dtype=torch.bool))
+    before = {key: value.clone() for key, value in whitening.state_dict().items()}
+    whitening.update(x, torch.zeros(len(x), dtype=torch.bool))
+    for key, value in whitening.state_dict().items():
+        torch.testing.assert_close(value, before[key])

@@ -1,0 +1,35 @@
+"""Settings with which HGKD would not learn are refused when it is built."""
+
+import pytest
+from mmpretrain.registry import MODELS
+
+import hgkd_mm.models  # noqa: F401  registers
+
+
+def config(**backbone: object) -> dict:
+    return dict(
+        type='HGKD',
+        backbone=dict(out_indices=(0, 1, 2, 3), **backbone),
+        neck=dict(type='UNetDecoder', in_channels=(64, 128, 256, 512), width=64),
+        heads=dict(pixel=dict(type='PixelReconstructionHead', in_channels=32, out_stride=16)),
+    )
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='ResNet', depth=18, with_cp=True),
+        dict(type='MobileNetV2', with_cp=True) | dict(out_indices=(1, 2, 4, 7)),
+    ],
+    ids=['resnet', 'mobilenet'],
+)
+def test_reentrant_checkpointing_would_cut_the_gradients(backbone: dict) -> None:
+    settings = config()
+    settings['backbone'] = backbone
+    with pytest.raises(ValueError, match=r'model\.backbone\.with_cp=False'):
+        MODELS.build(settings)
+
+
+def test_an_unknown_engine_is_refused_before_training() -> None:
+    with pytest.raises(ValueError, match=r"model\.engine must be one of .*'tiles'.*got 'tile'"):
+        MODELS.build(config(type='ResNet', depth=18) | dict(engine='tile'))

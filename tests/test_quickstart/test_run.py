@@ -1,0 +1,74 @@
+"""The quickstart from end to end, on 24 scenes and for one epoch."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+import hgkd_mm.models  # noqa: F401  registers
+from hgkd_mm.quickstart import run
+from hgkd_mm.quickstart.teacher import CARRIED
+from hgkd_mm.scenes import SceneFolder
+
+QUICK = {
+    'train_dataloader.batch_size': 8,
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'train_cfg.max_epochs': 1,
+    'default_hooks.checkpoint.interval': 1,
+    'default_hooks.logger.interval': 1,
+}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / 'scenes'
+    for _ in SceneFolder(out=folder, train=24, val=24).write(workers=1):
+        pass
+    monkeypatch.setattr(run, 'SCENES', folder)
+    monkeypatch.setattr(run, 'make_scenes', lambda _: None)
+    return folder
+
+
+def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    work_dir = tmp_path / 'work'
+    scores = run.quickstart(work_dir=work_dir, bank=24, seed=3, options=dict(QUICK))
+    assert list(scores) == [
+        'random-init student',
+        'pixel baseline (SparK)',
+        'H-GKD student',
+        'teacher (MAE)',
+    ]
+    assert 'H-GKD student' in capsys.readouterr().out
+    summary = json.loads((work_dir / 'summary.json').read_text())
+    assert summary['seed'] == 3
+    assert summary['scores']['H-GKD student']['knn'] == scores['H-GKD student'].knn
+    assert {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'commit'} <= set(summary['versions'])
+    assert summary['labelled_images'] == {'train': 24, 'val': 24}
+    with Image.open(work_dir / 'quickstart.png') as picture:
+        assert picture.width > 500
+    assert (work_dir / 'hgkd' / 'epoch_1.pth').is_file()
+
+
+def test_a_missing_teacher_is_noticed_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, 'CARRIED', tmp_path / 'absent.safetensors')
+    monkeypatch.setattr(run, 'make_scenes', lambda _: pytest.fail('work was begun'))
+    with pytest.raises(FileNotFoundError, match='--train-teacher'):
+        run.quickstart(work_dir=tmp_path)
+
+
+def test_the_carried_teacher_fits_the_config_and_is_small() -> None:
+    init_default_scope('mmpretrain')
+    config = Config.fromfile(run.HGKD_CONFIG).model.teachers.mim
+    config.checkpoint = str(CARRIED)
+    teacher = MODELS.build(config)
+    assert teacher.embed_dim == 192 and teacher.grid((96, 96)) == (6, 6)
+    assert CARRIED.stat().st_size < 10e6
