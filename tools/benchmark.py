@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
-from hgkd_mm.benchmark import encoder_steps, measure, saved_bytes, versions
+from hgkd_mm.benchmark import EncoderSteps, encoder_steps, measure, saved_bytes, versions
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def mmpretrain_steps(args: argparse.Namespace, shared: dict) -> tuple[dict, dict]:
+def mmpretrain_steps(args: argparse.Namespace, shared: dict) -> EncoderSteps:
     """mmpretrain's own SparseResNet, which masks after every dense op."""
     network = MODELS.build(
         dict(
@@ -50,15 +50,16 @@ def mmpretrain_steps(args: argparse.Namespace, shared: dict) -> tuple[dict, dict
         def call():
             grid = args.size // args.cell
             keep = round(grid * grid * (1 - args.mask_ratio))
-            order = torch.rand(args.batch, grid * grid, device=args.device).argsort(1)
+            order = torch.rand(args.batch, grid * grid, device=args.device).argsort(1).argsort(1)
             SparseHelper._cur_active = (order < keep).view(args.batch, 1, grid, grid)
             return run()
 
         return call
 
-    steps, forwards = encoder_steps(network, engines=('dense',), **shared)
-    name = 'mmpretrain SparseResNet'
-    return {name: with_mask(steps['dense'])}, {name: with_mask(forwards['dense'])}
+    found = encoder_steps(network, engines=('dense',), **shared)
+    found.train['dense'] = with_mask(found.train['dense'])
+    found.forward['dense'] = with_mask(found.forward['dense'])
+    return found
 
 
 def main() -> None:
@@ -75,12 +76,12 @@ def main() -> None:
         dtype=torch.bfloat16 if args.dtype == 'bf16' else torch.float32,
         device=args.device,
     )
-    steps, forwards = encoder_steps(network, **shared)
-    for own, theirs in zip((steps, forwards), mmpretrain_steps(args, shared), strict=True):
-        own.update(theirs)
+    ours, theirs = encoder_steps(network, **shared), mmpretrain_steps(args, shared)
+    name = 'mmpretrain SparseResNet'
+    steps = {**ours.train, name: theirs.train['dense']}
+    memory = {key: saved_bytes(run, ours.known) for key, run in ours.forward.items()}
+    memory[name] = saved_bytes(theirs.forward['dense'], theirs.known)
     results = measure(steps, reference='dense', rounds=args.rounds, device=args.device)
-    parameters = list(network.parameters())
-    memory = {name: saved_bytes(run, parameters) for name, run in forwards.items()}
 
     title = f'ResNet-{args.depth}, batch {args.batch}, {args.size} px, ratio {args.mask_ratio}'
     table = Table(title=f'{title}, {args.dtype}')

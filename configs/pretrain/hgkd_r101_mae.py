@@ -10,5 +10,5 @@ Metric:     not run.
 
 _base_ = './hgkd_r50_mae.py'
 
-# Drop path is SparK's for this depth (PAPERS.md 3.4).
+# Drop path is SparK's for this depth (docs/sources.md 3.4).
 model = dict(backbone=dict(depth=101, drop_path_rate=0.08))

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
+
+
+@dataclass
+class EncoderSteps:
+    """What is timed and weighed.
+
+    Attributes:
+        train: training step by engine.
+        forward: forward pass by engine.
+        known: parameters and images, which are there anyway and do not count as saved.
+    """
+
+    train: dict[str, Callable[[], None]]
+    forward: dict[str, Callable[[], object]]
+    known: list[Tensor]
 
 
 def encoder_steps(
@@ -20,7 +36,7 @@ def encoder_steps(
     engines: tuple[str, ...] = ('dense', 'tiles', 'masked_dense'),
     dtype: torch.dtype = torch.float32,
     device: str = 'cpu',
-) -> tuple[dict[str, Callable[[], None]], dict[str, Callable[[], object]]]:
+) -> EncoderSteps:
     """Forward and backward of the encoder alone, a new mask at every step.
 
     The gradient is that of the sum of all output maps. Drawing the mask and building its
@@ -37,7 +53,7 @@ def encoder_steps(
         device: 'cpu' or 'cuda'.
 
     Returns:
-        Training steps by engine; forward passes by engine (for ``saved_bytes``).
+        The steps, and what ``saved_bytes`` needs.
     """
     network = network.to(device, memory_format=torch.channels_last)
     network.train()
@@ -58,7 +74,8 @@ def encoder_steps(
         network.zero_grad(set_to_none=True)
         forward(engine).backward()
 
-    return (
-        {engine: (lambda e=engine: step(e)) for engine in engines},
-        {engine: (lambda e=engine: forward(e)) for engine in engines},
+    return EncoderSteps(
+        train={engine: (lambda e=engine: step(e)) for engine in engines},
+        forward={engine: (lambda e=engine: forward(e)) for engine in engines},
+        known=[*network.parameters(), images],
     )

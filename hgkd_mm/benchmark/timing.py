@@ -92,7 +92,8 @@ def measure(
 def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
     """Bytes that ``forward`` keeps for the backward pass.
 
-    Each storage counts once; parameters and inputs given in ``exclude`` do not count.
+    Each storage counts once; parameters and inputs given in ``exclude`` do not count, nor do
+    tensors that are not saved by autograd, such as the index tables of a mask.
     """
     known = {t.untyped_storage().data_ptr() for t in exclude}
     sizes: dict[int, int] = {}

@@ -9,7 +9,7 @@ class MemoryQueue(nn.Module):
     """First-in-first-out store of teacher embeddings, the same on every rank.
 
     Stated: similarities are computed via a memory queue (H-GKD TL;DR). Inferred from
-    SEED (PAPERS.md 1.3b): it holds teacher embeddings only, gathered over ranks, and takes
+    SEED (docs/sources.md 1.3b): it holds teacher embeddings only, gathered over ranks, and takes
     in a batch after that batch's loss. Unlike SEED's it starts empty instead of full of
     random vectors, and the batch need not divide its size.
 

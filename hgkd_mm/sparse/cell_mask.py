@@ -42,7 +42,7 @@ class CellMask:
             )
         counts = visible.flatten(1).sum(1)
         equal = int(counts[0]) if bool((counts == counts[0]).all()) else None
-        self._setup(visible, visible.flatten().nonzero().flatten(), equal)
+        self._setup(visible.clone(), visible.flatten().nonzero().flatten(), equal)
 
     def _setup(self, visible: Tensor, cells: Tensor, per_image: int | None) -> None:
         self._visible = visible

@@ -1,10 +1,10 @@
 """Convolution of the rows of visible tiles, exact, without touching hidden positions.
 
-Three ways to compute the same numbers, each the fastest somewhere (docs: shared SPEED.md,
-section 3). ``halo``: gather each tile with its border and run torch's convolution on the
-batch of tiles. ``columns``: gather the taps of every output into one matrix and multiply.
-``taps``: multiply once per tap, only where the tap falls on a visible position. None saves
-gathered copies for the backward pass: they are gathered again from the input.
+Three ways to compute the same numbers, each the fastest somewhere. ``halo``: gather each tile
+with its border and run torch's convolution on the batch of tiles. ``columns``: gather the taps
+of every output into one matrix and multiply. ``taps``: multiply once per tap, only where the
+tap falls on a visible position. None saves gathered copies for the backward pass: they are
+gathered again from the input.
 """
 
 from __future__ import annotations
@@ -204,21 +204,29 @@ def _pairs(plan: ConvPlan) -> list[tuple[Tensor, Tensor]]:
 def _taps_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     th, tw = plan.out_tile
     by_tap = weight.flatten(2)
-    out = rows.new_zeros(plan.mask.num_visible * th * tw, weight.shape[0])
+    out = _accumulator(rows, plan.mask.num_visible * th * tw, weight.shape[0])
     for tap, (outputs, inputs) in enumerate(_pairs(plan)):
         if len(outputs):
-            out.index_add_(0, outputs, rows.index_select(0, inputs) @ by_tap[:, :, tap].t())
-    return out
+            part = rows.index_select(0, inputs) @ by_tap[:, :, tap].t()
+            out.index_add_(0, outputs, part.to(out.dtype))
+    return out.to(rows.dtype)
 
 
 def _taps_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     th, tw = plan.tile
     by_tap = weight.flatten(2)
-    out = grad.new_zeros(plan.mask.num_visible * th * tw, weight.shape[1])
+    out = _accumulator(grad, plan.mask.num_visible * th * tw, weight.shape[1])
     for tap, (outputs, inputs) in enumerate(_pairs(plan)):
         if len(outputs):
-            out.index_add_(0, inputs, grad.index_select(0, outputs) @ by_tap[:, :, tap])
-    return out
+            part = grad.index_select(0, outputs) @ by_tap[:, :, tap]
+            out.index_add_(0, inputs, part.to(out.dtype))
+    return out.to(grad.dtype)
+
+
+def _accumulator(like: Tensor, rows: int, channels: int) -> Tensor:
+    """Zeros to add the taps up in: as a dense convolution does, in float32 for half types."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return like.new_zeros(rows, channels, dtype=dtype)
 
 
 def _taps_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:

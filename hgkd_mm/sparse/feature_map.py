@@ -25,7 +25,8 @@ class SparseFeatureMap(ABC):
     zeros, kept at visible positions; a statistic over space (batch norm, global pooling)
     counts visible positions only. With everything visible it is the dense network.
 
-    An in-place op replaces the data of the object it is called on, as it does on a tensor.
+    An in-place op replaces the data of the object it is called on. Maps never share memory:
+    the parts that ``split`` gives are copies.
     Subclasses are the engines; make one with :func:`hgkd_mm.sparse.sparsify`.
 
     Args:
@@ -145,12 +146,23 @@ class SparseFeatureMap(ABC):
             (B, C, H, W), channels-last in memory.
         """
 
+    def fill_row(self, fill: Tensor) -> Tensor:
+        """(1, C): a fill of ``to_dense`` that was given as a tensor.
+
+        Raises:
+            ValueError: it has neither one value nor one per channel.
+        """
+        if fill.numel() not in (1, self.channels):
+            raise ValueError(
+                f'to_dense wants one fill value or one for each of {self.channels} channels, got '
+                f'a tensor of shape {tuple(fill.shape)}.'
+            )
+        return fill.reshape(1, -1).to(self.dtype).expand(1, self.channels)
+
     def mean_visible(self) -> Tensor:
         """(B, C): mean over the visible positions of each image; 0 where there are none."""
         mask, rows = self.mask, self.rows
         if mask.per_image is not None:
-            if mask.per_image == 0:
-                return rows.new_zeros(mask.batch, self.channels)
             return rows.view(mask.batch, -1, self.channels).mean(1)
         area = self.tile[0] * self.tile[1]
         per_cell = rows.view(-1, area, self.channels).sum(1)
@@ -201,6 +213,13 @@ class SparseFeatureMap(ABC):
 
     def __neg__(self) -> Any:
         return torch.neg(self)
+
+    def _no_operator(self, *_: Any) -> Any:
+        raise refuse('operator', 'a SparseFeatureMap has + - * / only; compare or index rows.')
+
+    __getitem__ = __pow__ = __rtruediv__ = __matmul__ = __bool__ = __len__ = _no_operator
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
+    __hash__ = object.__hash__
 
     __radd__ = __add__
     __rmul__ = __mul__

@@ -91,6 +91,6 @@ class MaskedDenseMap(SparseFeatureMap):
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         visible = self.mask.at(tuple(self.shape[-2:])).unsqueeze(1)
         if isinstance(fill, Tensor):
-            fill = fill.view(1, -1, 1, 1).to(self.dtype)
+            fill = self.fill_row(fill).view(1, -1, 1, 1)
         out = torch.where(visible, self.data, fill)
         return out.contiguous(memory_format=torch.channels_last)

@@ -158,7 +158,6 @@ _ACTIVATIONS: tuple[Callable, ...] = (
     Tensor.double,
     Tensor.half,
     Tensor.bfloat16,
-    Tensor.to,
 )
 
 
@@ -171,7 +170,7 @@ def _activation(
 
 def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureMap:
     """An in-place op: computed out of place, since data may be a view of another op's output."""
-    target.data = result.data
+    target.data = result.data.to(target.dtype)
     return target
 
 
@@ -182,6 +181,14 @@ for _function, _inplace in ((torch.relu, torch.relu_), (torch.sigmoid, torch.sig
 implements(Tensor.relu_)(partial(_activation, torch.relu, inplace=True))
 implements(F.relu_)(partial(_activation, torch.relu, inplace=True))
 implements(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
+
+
+@implements(Tensor.to)
+def _to(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
+    device = input.data[:0].to(*args, **kwargs).device
+    if device != input.device:
+        raise refuse('to', f'move the images to {device} before sparsify; the mask follows.')
+    return input.pointwise(lambda values: values.to(*args, **kwargs))
 
 
 @implements(Tensor.contiguous)

@@ -87,7 +87,7 @@ class TileMap(SparseFeatureMap):
         """Grouped and depthwise: on haloed tiles while they are large, else on the full map.
 
         The border that a k x k window adds to a small tile costs more than the hidden part
-        of the full map does (measured: SPEED.md section 7).
+        of the full map does (measured on CPU with ConvNeXt-T).
         """
         if min(self.tile) >= 8:
             tiles = gather_halo(self.data, self.mask, self.tile, window)
@@ -139,7 +139,7 @@ class TileMap(SparseFeatureMap):
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         batch, channels, height, width = self.shape
         if isinstance(fill, Tensor):
-            base = fill.reshape(1, channels).to(self.dtype).expand(batch * height * width, channels)
+            base = self.fill_row(fill).expand(batch * height * width, channels)
         else:
             base = self.data.new_full((batch * height * width, channels), fill)
         flat = base.index_copy(0, self.mask.positions(self.tile), self.data)
@@ -149,7 +149,7 @@ class TileMap(SparseFeatureMap):
 def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, str]:
     """(forward, grad_input, grad_weight) methods of an ungrouped convolution.
 
-    Measured on CPU (SPEED.md section 3): torch's convolution on a batch of tiles wins while
+    Measured on CPU, per stage of ResNet-50: torch's convolution on a batch of tiles wins while
     tiles are large; below, matrix products on gathered rows, and on the smallest tiles
     products per tap, since most neighbours are hidden there. On a GPU the per-tap form needs
     counts read back from the device and additions in no fixed order, so it is not used.

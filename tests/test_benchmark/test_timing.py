@@ -57,11 +57,10 @@ def test_encoder_steps_leave_gradients_and_save_less_when_sparse() -> None:
             return (self.body(x),)
 
     model = Maps()
-    steps, forwards = encoder_steps(model, batch=2, size=64, cell=16, mask_ratio=0.75)
-    assert set(steps) == {'dense', 'tiles', 'masked_dense'}
-    for run in steps.values():
+    found = encoder_steps(model, batch=2, size=64, cell=16, mask_ratio=0.75)
+    assert set(found.train) == {'dense', 'tiles', 'masked_dense'}
+    for run in found.train.values():
         run()
         assert network[0].weight.grad.abs().sum() > 0
-    parameters = list(model.parameters())
-    saved = {name: saved_bytes(run, parameters) for name, run in forwards.items()}
+    saved = {name: saved_bytes(run, found.known) for name, run in found.forward.items()}
     assert saved['tiles'] < 0.5 * saved['dense']

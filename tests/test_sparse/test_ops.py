@@ -242,6 +242,71 @@ def test_maps_of_different_masks_do_not_mix(engine: str) -> None:
         sparsify(x, mask, engine) + torch.zeros(3, 4, 5, 5)
 
 
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('tile', [(8, 4), (2, 1), (4, 16)], ids=str)
+def test_cells_that_are_not_square(tile: tuple[int, int], engine: str) -> None:
+    mask = CellMask(MASK)
+    size = (3 * tile[0], 4 * tile[1])
+    torch.manual_seed(0)
+    visible = mask.at(size)[:, None]
+    x = torch.randn(3, 4, *size, dtype=torch.double)
+    stride = tuple(2 if t > 1 else 1 for t in tile)
+    per_image = torch.randn(3, 4, 1, 1, dtype=torch.double)
+    for op in (
+        nn.Conv2d(4, 4, 3, 1, 1, dtype=torch.double),
+        nn.Conv2d(4, 4, 5, stride, 2, dtype=torch.double),
+        nn.Conv2d(4, 4, 3, 1, 1, groups=4, dtype=torch.double),
+        nn.MaxPool2d(3, stride, 1),
+        lambda m: m * per_image,
+    ):
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        got, want = op(sparsify(a, mask, engine)).to_dense(), op(torch.where(visible, b, 0))
+        want = want * mask.at(tuple(want.shape[-2:]))[:, None]
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+        got.square().sum().backward()
+        want.square().sum().backward()
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda x: x == x,
+        lambda x: x > 0,
+        lambda x: x[0],
+        lambda x: x**2,
+        lambda x: 1 / x,
+        lambda x: bool(x),
+        lambda x: len(x),
+        lambda x: x.to('meta'),
+        lambda x: x.T,
+        lambda x: x.flatten(1),
+    ],
+)
+def test_no_operator_falls_through_to_python(engine: str, use) -> None:
+    mask, x = dense_input(2)
+    with pytest.raises(UnsupportedOpError, match='in layer'):
+        use(sparsify(x, mask, engine))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_fill_of_the_wrong_width_is_refused(engine: str) -> None:
+    mask, x = dense_input(2)
+    y = sparsify(x, mask, engine)
+    assert torch.equal(y.to_dense(torch.tensor(3.0)), y.to_dense(3.0))
+    with pytest.raises(ValueError, match='one for each of 4 channels'):
+        y.to_dense(torch.zeros(3))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_in_place_keeps_the_type(engine: str) -> None:
+    mask, x = dense_input(2)
+    y = sparsify(x, mask, engine).bfloat16()
+    y += torch.ones(1, 4, 1, 1)
+    assert y.dtype == torch.bfloat16
+
+
 def test_uneven_padding_is_refused() -> None:
     mask, x = dense_input(4)
     with pytest.raises(ValueError, match='uneven'):

@@ -47,7 +47,7 @@ class HGKD(BaseSelfSupervisor):
             none it is not built.
         teachers: name to teacher. Only those that a head names are built.
         mask: ``cell``, side of a cell in pixels, and ``ratio``, hidden fraction of the cells.
-            Inferred defaults 32 and .6, SparK's (PAPERS.md 1.3a).
+            Inferred defaults 32 and .6, SparK's (docs/sources.md 1.3a).
         engine: how the student computes on visible cells, see :func:`sparsify`.
         data_preprocessor: its mean and std are what teachers convert from.
         pretrained: checkpoint of the whole model to start from.

@@ -23,7 +23,7 @@ class FeatureImitationHead(DistillHead):
     :math:`\Omega` of positions of the batch that count. If it is empty the loss is zero.
 
     Stated: "the MSE loss between features of the teacher and the student" (H-GKD Fig. 4).
-    Inferred: everything else (PAPERS.md 1.4 eq. 4), hence the knobs. The mean over
+    Inferred: everything else (docs/sources.md 1.4 eq. 4), hence the knobs. The mean over
     channels is what "MSE" means in the common libraries; it also keeps the term of the
     order of 1, beside L_sim which lies in [0, 2]. A decoded map finer than the token grid is
     averaged over each token, a coarser one interpolated.
@@ -38,7 +38,7 @@ class FeatureImitationHead(DistillHead):
             transformer's feature of it.
         target_norm: 'layer_norm' (:math:`N` = non-affine LayerNorm over channels, eps 1e-6),
             'whiten' (:class:`Whitening`) or None (raw tokens). Inferred default
-            'layer_norm': G2SD and Feature-Distillation both normalise so (PAPERS.md 1.3d),
+            'layer_norm': G2SD and Feature-Distillation both normalise so (docs/sources.md 1.3d),
             since a few channels of a ViT with a hundredfold magnitude would own the MSE.
             'whiten' is for teachers whose tokens are nearly equal to each other (cosine .9 and
             more, as in a MAE that was trained briefly): what they share is learned in a few

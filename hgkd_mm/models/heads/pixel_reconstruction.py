@@ -21,7 +21,7 @@ class PixelReconstructionHead(DistillHead):
     :math:`\sigma_c^2` over the :math:`3 p^2` values of cell :math:`c`. If nothing is hidden
     the loss is zero.
 
-    The equation is SparK's, seen in code (PAPERS.md 3.3); H-GKD has no such term (stated):
+    The equation is SparK's, seen in code (docs/sources.md 3.3); H-GKD has no such term (stated):
     this is the baseline to compare it with. With ``out_stride`` s > 1 a 1x1 convolution
     predicts the s x s pixels of a position (inferred: it saves the last up-blocks, most of
     whose cost is at full resolution); s = 1 is SparK's own.

@@ -28,7 +28,7 @@ class SimilarityDistributionHead(DistillHead):
 
     Stated: "Pearson coefficient loss between the similarity distribution of the teacher and
     the student" (H-GKD Fig. 4), via a memory queue (TL;DR). Inferred: the rest, from SEED
-    (queue, projector, softmax) and DIST (Pearson per image), PAPERS.md 1.3b-c, 1.4 eq. 5-7.
+    (queue, projector, softmax) and DIST (Pearson per image), docs/sources.md 1.3b-c, 1.4 eq. 5-7.
 
     Before anything is stored there is nothing to be similar to: with fewer than two
     candidates the loss is an exact zero that keeps the graph (the first step of a run).
@@ -158,7 +158,7 @@ class SimilarityDistributionHead(DistillHead):
 def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
     """Pearson correlation of each row, (N, K) and (N, K) to (N,).
 
-    The cosine of the centred rows, as in DIST (PAPERS.md 1.3c). A constant row gives 0.
+    The cosine of the centred rows, as in DIST (docs/sources.md 1.3c). A constant row gives 0.
     """
     a = a - a.mean(dim=1, keepdim=True)
     b = b - b.mean(dim=1, keepdim=True)

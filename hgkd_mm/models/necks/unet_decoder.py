@@ -19,7 +19,7 @@ class UNetDecoder(BaseModule):
     r"""UNet-style decoder of a sparse CNN, stopping at any resolution.
 
     Stated: the student has a "UNet-like decoder" (H-GKD TL;DR). Its form is SparK's,
-    seen in code (PAPERS.md 3.2). With level :math:`i` of stride :math:`S / 2^i` counted
+    seen in code (docs/sources.md 3.2). With level :math:`i` of stride :math:`S / 2^i` counted
     from the coarsest, its map :math:`x_i`, mask token :math:`t_i` and visible set
     :math:`V_i`:
 
@@ -33,8 +33,8 @@ class UNetDecoder(BaseModule):
     The sum is taken wherever the backbone has a map of that stride.
 
     Inferred: stopping at ``out_stride`` = 16, where the map has the token grid of a ViT/16
-    and one up-block is left of five (PAPERS.md 1.5; SPEED.md 10 measures a quarter of the
-    cost). SparK itself goes to stride 1. Levels finer than ``out_stride`` are not built.
+    and one up-block is left of five, at about a quarter of the cost (docs/sources.md 1.5).
+    SparK itself goes to stride 1. Levels finer than ``out_stride`` are not built.
 
     Args:
         in_channels: channels of the backbone's maps, fine to coarse, each of half the
@@ -132,7 +132,7 @@ class UNetDecoder(BaseModule):
 
 
 class Densify(nn.Module):
-    """Norm, fill of the hidden positions with a learned token, projection (PAPERS.md 3.2).
+    """Norm, fill of the hidden positions with a learned token, projection (docs/sources.md 3.2).
 
     Args:
         in_channels: channels of the backbone's map.

@@ -28,7 +28,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         teacher_view: 'full' image, 'visible' cells only, or 'mim', the teacher's own inference
             from the visible cells. What H-GKD's teacher sees is not known (inferred default
             'full', as in Feature-Distillation and MaskDistill; 'visible' is DMAE's; 'mim' is
-            G2SD's: PAPERS.md 1.3 d).
+            G2SD's: docs/sources.md 1.3 d).
         mean: what the teacher's images are normalised with, R, G, B in 0..255.
         std: the same, standard deviations.
 

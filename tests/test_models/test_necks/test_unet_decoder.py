@@ -107,7 +107,7 @@ def test_has_no_parameter_without_gradient(
 
 
 def test_has_the_published_number_of_parameters() -> None:
-    # PAPERS.md 3.2: R50 at width 512: densify 4.16 M, decoder 10.30 M with the last 1x1.
+    # docs/sources.md 3.2: R50 at width 512: densify 4.16 M, decoder 10.30 M with the last 1x1.
     neck = UNetDecoder(in_channels=(256, 512, 1024, 2048), width=512, out_stride=1)
     count = {
         name: sum(p.numel() for p in getattr(neck, name).parameters())
