@@ -29,4 +29,5 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 log_level = 'INFO'
 load_from = None
 resume = False
-randomness = dict(seed=0)
+# Every rank draws masks of its own; with one seed for all they would draw the same ones.
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
@@ -75,6 +76,8 @@ def quickstart(
     shared = student_options(data, seed) | (options or {})
     import_modules_from_strings(Config.fromfile(HGKD_CONFIG).custom_imports['imports'])
     init_default_scope('mmpretrain')
+    # What MMEngine says of every single weight it initialises is for log files.
+    MMLogger.get_instance('quickstart', log_level='WARNING')
     with watch('teacher'):
         teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}

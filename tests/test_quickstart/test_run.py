@@ -1,4 +1,4 @@
-"""The quickstart from end to end, on 24 scenes and for one epoch."""
+"""The quickstart from end to end, on 72 scenes and for one epoch."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from hgkd_mm.quickstart.teacher import CARRIED
 from hgkd_mm.scenes import SceneFolder
 
 QUICK = {
-    'train_dataloader.batch_size': 8,
+    'train_dataloader.batch_size': 24,
     'train_dataloader.num_workers': 0,
     'train_dataloader.persistent_workers': False,
     'train_cfg.max_epochs': 1,
@@ -27,7 +27,7 @@ QUICK = {
 @pytest.fixture
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / 'scenes'
-    for _ in SceneFolder(out=folder, train=24, val=24).write(workers=1):
+    for _ in SceneFolder(out=folder, train=72, val=24).write(workers=1):
         pass
     monkeypatch.setattr(run, 'SCENES', folder)
     monkeypatch.setattr(run, 'make_scenes', lambda _: None)
@@ -38,7 +38,7 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     work_dir = tmp_path / 'work'
-    scores = run.quickstart(work_dir=work_dir, bank=24, seed=3, options=dict(QUICK))
+    scores = run.quickstart(work_dir=work_dir, bank=72, seed=3, options=dict(QUICK))
     assert list(scores) == [
         'random-init student',
         'pixel baseline (SparK)',
@@ -50,7 +50,7 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     assert summary['seed'] == 3
     assert summary['scores']['H-GKD student']['knn'] == scores['H-GKD student'].knn
     assert {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'commit'} <= set(summary['versions'])
-    assert summary['labelled_images'] == {'train': 24, 'val': 24}
+    assert summary['labelled_images'] == {'train': 72, 'val': 24}
     with Image.open(work_dir / 'quickstart.png') as picture:
         assert picture.width > 500
     assert (work_dir / 'hgkd' / 'epoch_1.pth').is_file()

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors import safe_open
 
 from hgkd_mm.quickstart.data import folder_options
 from hgkd_mm.quickstart.evaluation import Score
 from hgkd_mm.quickstart.report import print_table, write_summary
-from hgkd_mm.quickstart.run import SPARK_CONFIG
-from hgkd_mm.quickstart.teacher import export
+from hgkd_mm.quickstart.run import HGKD_CONFIG, SPARK_CONFIG
+from hgkd_mm.quickstart.teacher import CONFIG, export
 from hgkd_mm.quickstart.training import train
 
 
@@ -60,6 +63,27 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
     assert not checkpoint.exists()
 
 
+def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:
+    options = tiny(folder) | folder_options(folder, CONFIG)
+    checkpoint = train(CONFIG, tmp_path / 'run', options, 'tiny teacher')
+    weights = export(checkpoint, tmp_path / 'teacher.safetensors', {})
+    init_default_scope('mmpretrain')
+    settings = Config.fromfile(HGKD_CONFIG).model.teachers.mim
+    for view, width in (('full', 192), ('visible', 192)):
+        teacher = MODELS.build(settings | dict(checkpoint=str(weights), teacher_view=view))
+        assert teacher.embed_dim == width
+    state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    want = state['backbone.patch_embed.projection.weight'].half().float()
+    found = [v for k, v in teacher.state_dict().items() if k.endswith('projection.weight')]
+    assert any(torch.equal(value, want) for value in found if value.shape == want.shape)
+
+
+def test_too_few_images_for_one_batch_are_named(folder: Path, tmp_path: Path) -> None:
+    options = tiny(folder) | folder_options(folder, CONFIG) | {'train_dataloader.batch_size': 64}
+    with pytest.raises(RuntimeError, match='8 images .* do not fill one batch of 64'):
+        train(CONFIG, tmp_path / 'run', options, 'tiny teacher')
+
+
 def test_an_empty_folder_stops_before_training(tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     with pytest.raises((RuntimeError, FileNotFoundError, ValueError), match='(no|any) image'):
@@ -78,8 +102,6 @@ def test_exported_weights_are_half_precision_without_pickle(tmp_path: Path) -> N
 def test_table_and_summary_hold_the_same_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from mmengine.config import Config
-
     scores = {'random': Score(knn=12.34, linear=20.0), 'student': Score(knn=45.6, linear=56.7)}
     print_table(scores, classes=12)
     printed = capsys.readouterr().out
