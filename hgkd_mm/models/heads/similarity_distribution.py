@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..outputs import StudentOutput, TeacherOutput
 from ..queue import MemoryQueue
 from .base import DistillHead, at_least_float32
+from .whitening import zca_transform
 
 
 @MODELS.register_module()
@@ -51,6 +52,11 @@ class SimilarityDistributionHead(DistillHead):
             all similarities are nearly equal at any usual temperature and what tells
             images apart is a small remainder. The queue stores uncentred unit vectors, and
             the mean is taken anew each step, so no entry goes stale.
+        whiten: decorrelate the centred embeddings as well, by the covariance of the queue
+            (:func:`zca_transform`). Inferred default False. For teachers whose embeddings vary
+            in a few directions only (an effective rank of 6 of 192 for the quickstart's MAE):
+            imitating those similarities would collapse the student onto the same directions.
+            It costs an eigendecomposition a step.
         own_entry: let the image's own teacher embedding be candidate 0, as in SEED. Inferred
             default False: the equations compare with the queue, and with a candidate of
             similarity 1 the correlation is decided by that entry alone.
@@ -74,6 +80,7 @@ class SimilarityDistributionHead(DistillHead):
         tau_s: float = 0.2,
         tau_t: float = 0.2,
         center: bool = True,
+        whiten: bool = False,
         own_entry: bool = False,
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
@@ -88,6 +95,11 @@ class SimilarityDistributionHead(DistillHead):
                 f'Temperatures must be positive, got tau_s={tau_s} and tau_t={tau_t}: set tau_s '
                 'and tau_t of SimilarityDistributionHead.'
             )
+        if whiten and not center:
+            raise ValueError(
+                'whiten=True of SimilarityDistributionHead needs center=True: a covariance is '
+                'taken around the mean.'
+            )
         if queue_size < 2:
             raise ValueError(
                 f'A similarity distribution needs a queue of at least 2 entries, got {queue_size}: '
@@ -98,6 +110,7 @@ class SimilarityDistributionHead(DistillHead):
         self.tau_s = tau_s
         self.tau_t = tau_t
         self.center = center
+        self.whiten = whiten
         self.own_entry = own_entry
         hidden = hidden_channels or in_channels
         self.projector = nn.Sequential(
@@ -142,7 +155,11 @@ class SimilarityDistributionHead(DistillHead):
             return z_s.sum() * 0.0
         if self.center and len(entries):
             mean = entries.mean(0)
-            entries, own = F.normalize(entries - mean, dim=1), F.normalize(own - mean, dim=1)
+            entries, own = entries - mean, own - mean
+            if self.whiten:
+                transform = zca_transform(entries.T @ entries / len(entries), ridge=0.02)
+                entries, own = entries @ transform, own @ transform
+            entries, own = F.normalize(entries, dim=1), F.normalize(own, dim=1)
         p_s = self._distribution(z_s, own, entries, self.tau_s)
         p_t = self._distribution(own, own, entries, self.tau_t)
         return 1.0 - pearson(p_s, p_t).mean()

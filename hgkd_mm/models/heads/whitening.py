@@ -5,6 +5,13 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 
+def zca_transform(covariance: Tensor, ridge: float) -> Tensor:
+    """(D, D): inverse square root of a covariance, with a ridge of so many mean variances."""
+    floor = ridge * covariance.diagonal().mean().clamp(min=1e-12)
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * (values.clamp(min=0) + floor).rsqrt()) @ vectors.T
+
+
 class Whitening(nn.Module):
     r"""ZCA whitening with running statistics: zero mean, covariance close to the identity.
 
@@ -55,10 +62,7 @@ class Whitening(nn.Module):
         self.second_moment.lerp_(second, share)
         self.started.logical_or_(sums[0] > 0)
         covariance = self.second_moment - torch.outer(self.mean, self.mean)
-        floor = self.ridge * covariance.diagonal().mean().clamp(min=1e-12)
-        values, vectors = torch.linalg.eigh(covariance)
-        scale = (values.clamp(min=0) + floor).rsqrt()
-        self.transform.copy_((vectors * scale) @ vectors.T)
+        self.transform.copy_(zca_transform(covariance, self.ridge))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) whitened."""

@@ -57,10 +57,12 @@ def student_vectors(head: SimilarityDistributionHead, student: StudentOutput) ->
 
 
 @pytest.mark.parametrize('own_entry', [False, True])
-@pytest.mark.parametrize('center', [False, True])
-def test_equals_numpy(center: bool, own_entry: bool) -> None:
-    head = build(center=center, own_entry=own_entry, tau_s=0.3, tau_t=0.1, hidden_channels=5)
-    head.queue.enqueue(torch.from_numpy(unit(batch(1, 4)[1].embedding.numpy())))
+@pytest.mark.parametrize(('center', 'whiten'), [(False, False), (True, False), (True, True)])
+def test_equals_numpy(center: bool, whiten: bool, own_entry: bool) -> None:
+    head = build(
+        center=center, whiten=whiten, own_entry=own_entry, tau_s=0.3, tau_t=0.1, hidden_channels=5
+    )
+    head.queue.enqueue(torch.from_numpy(unit(batch(1, 9)[1].embedding.numpy())))
     student, teacher = batch(2)
 
     z_s = student_vectors(head, student)
@@ -68,7 +70,13 @@ def test_equals_numpy(center: bool, own_entry: bool) -> None:
     entries = head.queue.stored().numpy()
     if center:
         mean = entries.mean(0)
-        z_t, entries = unit(z_t - mean), unit(entries - mean)
+        z_t, entries = z_t - mean, entries - mean
+    if whiten:
+        covariance = entries.T @ entries / len(entries)
+        values, vectors = np.linalg.eigh(covariance + 0.02 * np.trace(covariance) / E * np.eye(E))
+        inverse_root = (vectors / np.sqrt(values)) @ vectors.T
+        z_t, entries = z_t @ inverse_root, entries @ inverse_root
+    z_t, entries = unit(z_t), unit(entries)
     correlations = []
     for s, t in zip(z_s, z_t, strict=True):
         candidates = np.vstack([t[None], entries]) if own_entry else entries
@@ -78,6 +86,11 @@ def test_equals_numpy(center: bool, own_entry: bool) -> None:
     loss = head(student, teacher)
     assert loss.shape == ()
     np.testing.assert_allclose(loss.item(), 1 - np.mean(correlations), rtol=1e-9)
+
+
+def test_whitening_needs_centring() -> None:
+    with pytest.raises(ValueError, match='needs center=True'):
+        build(center=False, whiten=True)
 
 
 def test_queue_takes_the_batch_after_its_loss() -> None:
