@@ -19,7 +19,7 @@ def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     Returns:
         (B, H, W, 3) uint8 RGB.
     """
-    scale, shift = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (std, mean))
+    scale, shift = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (std, mean))
     pixels = images.detach().cpu().float() * scale + shift
     return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 

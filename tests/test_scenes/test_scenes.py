@@ -101,7 +101,7 @@ def test_one_main_object_large_and_visible_enough(scenes: list[Scene]) -> None:
         assert all(other.visibility >= MIN_VISIBLE_CLUTTER for other in others)
         assert all(other.area < main.area for other in others)
         assert 0.08 <= main.area / 96**2 <= 0.5
-    assert clutter >= 24
+    assert clutter >= len(scenes) // 2  # up to two a scene are tried
     assert any(i.visibility < 1 for s in scenes for i in s.instances if i.main)
 
 
