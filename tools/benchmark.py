@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hgkd_mm.benchmark import EncoderSteps, encoder_steps, measure, saved_bytes, versions
+from hgkd_mm.sparse import CellMask
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,10 +49,13 @@ def mmpretrain_steps(args: argparse.Namespace, shared: dict) -> EncoderSteps:
 
     def with_mask(run):
         def call():
-            grid = args.size // args.cell
-            keep = round(grid * grid * (1 - args.mask_ratio))
-            order = torch.rand(args.batch, grid * grid, device=args.device).argsort(1).argsort(1)
-            SparseHelper._cur_active = (order < keep).view(args.batch, 1, grid, grid)
+            mask = CellMask.random(
+                batch=args.batch,
+                grid=(args.size // args.cell,) * 2,
+                mask_ratio=args.mask_ratio,
+                device=args.device,
+            )
+            SparseHelper._cur_active = mask.visible[:, None]
             return run()
 
         return call

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .data import folder_options, make_scenes
-from .training import ROOT, train
+from .data import ROOT, folder_options, make_scenes
+from .training import train
 
 CONFIG = ROOT / 'configs' / 'pretrain' / 'mae_scenes.py'
 CARRIED = ROOT / 'assets' / 'mae_scenes.safetensors'

@@ -82,8 +82,6 @@ def _iterations(settings: Config) -> int:
     """Iterations of the whole run."""
     loader = settings.train_dataloader
     images = len(DATASETS.build(loader.dataset))
-    if images == 0:
-        raise RuntimeError(f'There is no image to train on in {loader.dataset.data_root}.')
     per_epoch = images / loader.batch_size
     per_epoch = math.floor(per_epoch) if loader.get('drop_last') else math.ceil(per_epoch)
     if per_epoch == 0:

@@ -61,9 +61,9 @@ def conv_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan)
     return out if bias is None else out + bias
 
 
-def pad_zero_row(rows: Tensor, count: int = 1) -> Tensor:
-    """(R + count, C): zero rows at the end, which indices of hidden positions point to."""
-    return F.pad(rows, (0, 0, 0, count))
+def pad_zero_row(rows: Tensor) -> Tensor:
+    """(R + 1, C): a zero row at the end, which indices of hidden positions point to."""
+    return F.pad(rows, (0, 0, 0, 1))
 
 
 def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Tensor:
@@ -174,8 +174,7 @@ def _columns_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
         if not taps:
             part.zero_()
             continue
-        flat = index.flatten().clamp(max=grad.shape[0])
-        gathered = padded.index_select(0, flat).view(-1, len(taps) * grad.shape[1])
+        gathered = padded.index_select(0, index).view(-1, len(taps) * grad.shape[1])
         matrix = by_tap[:, :, taps].permute(2, 0, 1).reshape(-1, weight.shape[1])
         part.copy_((gathered @ matrix).view(part.shape))
     return out.view(-1, weight.shape[1])

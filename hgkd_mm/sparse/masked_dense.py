@@ -25,9 +25,9 @@ class MaskedDenseMap(SparseFeatureMap):
 
     @classmethod
     def _keep(cls, data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
-        visible = mask.table(('dense', tile), lambda: mask.at(tuple(data.shape[-2:])).unsqueeze(1))
         # where, not a product: 0 * NaN is NaN, and nothing under the mask may count.
-        return cls(torch.where(visible, data, 0), mask, tile, data.shape[1])
+        kept = torch.where(_visible(mask, tile), data, 0)
+        return cls(kept, mask, tile, data.shape[1])
 
     @property
     def rows(self) -> Tensor:
@@ -89,8 +89,13 @@ class MaskedDenseMap(SparseFeatureMap):
         return [MaskedDenseMap(p, self.mask, self.tile, p.shape[1]) for p in parts]
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
-        visible = self.mask.at(tuple(self.shape[-2:])).unsqueeze(1)
         if isinstance(fill, Tensor):
             fill = self.fill_row(fill).view(1, -1, 1, 1)
-        out = torch.where(visible, self.data, fill)
+        out = torch.where(_visible(self.mask, self.tile), self.data, fill)
         return out.contiguous(memory_format=torch.channels_last)
+
+
+def _visible(mask: CellMask, tile: Pair) -> Tensor:
+    """(B, 1, H, W) bool: the mask on a map whose cells are ``tile`` large."""
+    (th, tw), (gh, gw) = tile, mask.grid
+    return mask.table(('visible', tile), lambda: mask.at((gh * th, gw * tw)).unsqueeze(1))

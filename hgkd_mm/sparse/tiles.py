@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .autocast import autocast_dtype
 from .cell_mask import CellMask, Pair
-from .conv import ConvPlan, conv_rows, gather_halo, pad_zero_row, rows_to_tiles, tiles_to_rows
+from .conv import ConvPlan, conv_rows, gather_halo, rows_to_tiles, tiles_to_rows
 from .feature_map import SparseFeatureMap
 from .window import Window, halo_rows
 
@@ -101,9 +101,8 @@ class TileMap(SparseFeatureMap):
 
     def max_pool2d(self, window: Window) -> TileMap:
         index = halo_rows(self.mask, self.tile, window)
-        filled = torch.cat(
-            [pad_zero_row(self.data), self.data.new_full((1, self.channels), -torch.inf)]
-        )
+        zero = self.data.new_zeros(1, self.channels)
+        filled = torch.cat([self.data, zero, torch.full_like(zero, -torch.inf)])
         halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
         return self._at(tiles_to_rows(out), window.out_tile(self.mask, self.tile))

@@ -183,8 +183,8 @@ def reader_rows(
         phase: (vertical, horizontal) remainder, each below the stride.
 
     Returns:
-        (N * th/sh * tw/sw, taps) long rows of the output map, R' or R' + 1 where there is no
-        such output; and the index of each of those taps in the kernel, row by row.
+        (N * th/sh * tw/sw * taps,) long rows of the output map, input by input, R' where there
+        is no such output; and the index of each of those taps in the kernel, row by row.
     """
 
     def build() -> tuple[Tensor, list[int]]:
@@ -200,8 +200,9 @@ def reader_rows(
         shape = (-1, ys.shape[0], len(taps_y), xs.shape[0], len(taps_x))
         taps = [ty * window.kernel[1] + tx for ty in taps_y for tx in taps_x]
         if not taps:
-            return torch.empty(0, 0, dtype=torch.long, device=mask.device), taps
+            return torch.empty(0, dtype=torch.long, device=mask.device), taps
         rows = neighbour_rows(mask, out, ys.flatten(), xs.flatten())
-        return rows.view(shape).transpose(2, 3).reshape(-1, len(taps)), taps
+        rows = rows.view(shape).transpose(2, 3).flatten()
+        return rows.clamp(max=mask.num_visible * out[0] * out[1]), taps
 
     return mask.table(('reader_rows', tile, window, phase), build)

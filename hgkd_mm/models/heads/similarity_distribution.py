@@ -157,7 +157,7 @@ class SimilarityDistributionHead(DistillHead):
             mean = entries.mean(0)
             entries, own = entries - mean, own - mean
             if self.whiten:
-                transform = zca_transform(entries.T @ entries / len(entries), ridge=0.02)
+                transform = zca_transform(entries.T @ entries / len(entries))
                 entries, own = entries @ transform, own @ transform
             entries, own = F.normalize(entries, dim=1), F.normalize(own, dim=1)
         p_s = self._distribution(z_s, own, entries, self.tau_s)

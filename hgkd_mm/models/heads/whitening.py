@@ -4,8 +4,10 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+RIDGE = 0.02
 
-def zca_transform(covariance: Tensor, ridge: float) -> Tensor:
+
+def zca_transform(covariance: Tensor, ridge: float = RIDGE) -> Tensor:
     """(D, D): inverse square root of a covariance, with a ridge of so many mean variances."""
     floor = ridge * covariance.diagonal().mean().clamp(min=1e-12)
     values, vectors = torch.linalg.eigh(covariance)
@@ -27,7 +29,7 @@ class Whitening(nn.Module):
         ridge: :math:`\epsilon`, so that directions without content are not blown up to noise.
     """
 
-    def __init__(self, dim: int, *, momentum: float = 0.05, ridge: float = 0.02) -> None:
+    def __init__(self, dim: int, *, momentum: float = 0.05, ridge: float = RIDGE) -> None:
         super().__init__()
         self.momentum = momentum
         self.ridge = ridge
