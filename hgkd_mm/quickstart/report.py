@@ -36,6 +36,12 @@ def print_table(scores: dict[str, Score], classes: int) -> None:
     Console().print(table)
 
 
+def last_losses(work_dir: Path) -> dict[str, float]:
+    """The last logged value of each loss of a run."""
+    scalars = read_scalars(work_dir)
+    return {name: curve.values[-1] for name, curve in scalars.items() if 'loss' in name}
+
+
 def write_summary(
     path: Path, scores: dict[str, Score], config: Config, seconds: dict[str, float], **facts: object
 ) -> None:

@@ -14,9 +14,9 @@ from mmengine.utils import import_modules_from_strings
 
 from .data import ROOT, folder_options, make_scenes
 from .evaluation import FrozenEvaluation, Score, build_student
-from .report import draw, print_table, write_summary
+from .report import draw, last_losses, print_table, write_summary
 from .teacher import CARRIED, train_teacher
-from .training import train
+from .training import Job, train
 
 HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
 SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
@@ -81,10 +81,23 @@ def quickstart(
     with watch('teacher'):
         teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}
-    with watch('pixel baseline'):
-        spark = train(SPARK_CONFIG, work_dir / 'spark', shared, 'pixel baseline (SparK)')
-    with watch('H-GKD'):
-        hgkd = train(HGKD_CONFIG, work_dir / 'hgkd', distil, 'H-GKD student')
+    with watch('both students'):
+        jobs = (
+            Job(
+                config=SPARK_CONFIG,
+                work_dir=work_dir / 'spark',
+                options=shared,
+                title='pixel baseline (SparK)',
+            ),
+            Job(
+                config=HGKD_CONFIG,
+                work_dir=work_dir / 'hgkd',
+                options=distil,
+                title='H-GKD student',
+            ),
+        )
+        reused = [job.title for job in jobs if job.done]
+        spark, hgkd = train(*jobs)
     with watch('evaluation'):
         config, baseline = Config.fromfile(HGKD_CONFIG), Config.fromfile(SPARK_CONFIG)
         config.merge_from_dict(distil)
@@ -116,7 +129,8 @@ def quickstart(
         labelled_images={'train': len(evaluation.train), 'val': len(evaluation.val)},
         teacher=str(teacher),
         student=str(hgkd),
-        note='a stage that took under a second or two was reused from a former run',
+        final_losses={job.title: last_losses(job.work_dir) for job in jobs},
+        reused_from_a_former_run=reused,
     )
     return scores
 

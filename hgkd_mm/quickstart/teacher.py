@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from .data import ROOT, folder_options, make_scenes
-from .training import train
+from .training import Job, train
 
 CONFIG = ROOT / 'configs' / 'pretrain' / 'mae_scenes.py'
 CARRIED = ROOT / 'assets' / 'mae_scenes.safetensors'
@@ -37,7 +37,8 @@ def train_teacher(work_dir: Path, *, data: Path | None = None, seed: int = 0) ->
         options['train_dataloader.dataset.data_root'] = str(data)
     else:
         options.update(folder_options(data, CONFIG))
-    checkpoint = train(CONFIG, work_dir, options, 'teacher (MAE)')
+    job = Job(config=CONFIG, work_dir=work_dir, options=options, title='teacher (MAE)')
+    (checkpoint,) = train(job)
     return export(checkpoint, work_dir / CARRIED.name, {'seed': seed, 'data': data.name})
 
 

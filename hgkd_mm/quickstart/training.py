@@ -1,13 +1,16 @@
-"""Runs tools/train.py as a process of its own and shows how far it is."""
+"""Runs tools/train.py in processes of their own and shows how far they are."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
@@ -19,10 +22,11 @@ from hgkd_mm.visualization import read_scalars
 from .data import ROOT
 
 
-def train(config: Path, work_dir: Path, options: dict[str, object], title: str) -> Path:
-    """Trains a config to its end, or finds that this was done already.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training, as a process of its own.
 
-    A run counts as done if its last checkpoint is there and was made with the same config,
+    A job counts as done if its last checkpoint is there and was made with the same config,
     options and teacher file; anything else in ``work_dir`` is removed and trained anew.
 
     Args:
@@ -30,44 +34,101 @@ def train(config: Path, work_dir: Path, options: dict[str, object], title: str) 
         work_dir: logs and checkpoints.
         options: overrides by dotted key, as ``--cfg-options`` takes them.
         title: shown beside the progress bar.
+    """
+
+    config: Path
+    work_dir: Path
+    options: dict[str, object]
+    title: str
+
+    @cached_property
+    def settings(self) -> Config:
+        """The config with its overrides."""
+        settings = Config.fromfile(self.config)
+        settings.merge_from_dict(self.options)
+        return settings
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.work_dir / f'epoch_{self.settings.train_cfg.max_epochs}.pth'
+
+    @property
+    def request(self) -> Path:
+        """What the finished job was asked to do."""
+        return self.work_dir / 'request.txt'
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.work_dir / 'output.log'
+
+    @property
+    def done(self) -> bool:
+        """Whether this very job was finished before."""
+        here = self.checkpoint.is_file() and self.request.is_file()
+        return here and self.request.read_text() == _request(self.settings)
+
+    def start(self, threads: int) -> subprocess.Popen:
+        """Starts the process with so many threads."""
+        if self.work_dir.exists():
+            shutil.rmtree(self.work_dir)
+        self.work_dir.mkdir(parents=True)
+        config = self.work_dir / 'config.py'
+        self.settings.dump(config)
+        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
+        command += ['--work-dir', str(self.work_dir)]
+        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+        with self.log.open('w') as out:
+            return subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+            )
+
+    def finish(self, process: subprocess.Popen) -> None:
+        """Marks the job as done, or says what went wrong.
+
+        Raises:
+            RuntimeError: the process stopped early; the message ends with its last lines.
+        """
+        if process.returncode != 0 or not self.checkpoint.is_file():
+            tail = '\n'.join(self.log.read_text().splitlines()[-15:])
+            raise RuntimeError(
+                f'{self.title} stopped (exit {process.returncode}). Its log, {self.log}:\n{tail}'
+            )
+        self.request.write_text(_request(self.settings))
+
+
+def train(*jobs: Job) -> list[Path]:
+    """Trains the jobs side by side, sharing the cores; finished ones are not repeated.
+
+    Small networks on small images leave the second core nearly idle, so two trainings at once
+    take little longer than one.
 
     Returns:
-        The last checkpoint.
+        The last checkpoint of each.
 
     Raises:
-        RuntimeError: training stopped; the message ends with the last lines of its log.
+        RuntimeError: one of them stopped; the others are stopped as well.
     """
-    settings = Config.fromfile(config)
-    settings.merge_from_dict(options)
-    checkpoint = work_dir / f'epoch_{settings.train_cfg.max_epochs}.pth'
-    request = work_dir / 'request.txt'
-    wanted = _request(settings)
-    if checkpoint.is_file() and request.is_file() and request.read_text() == wanted:
-        print(f'{title}: done before, {checkpoint}')
-        return checkpoint
-    total = _iterations(settings)
-    if work_dir.exists():
-        shutil.rmtree(work_dir)
-    work_dir.mkdir(parents=True)
-    overrides = work_dir / 'config.py'
-    settings.dump(overrides)
-
-    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(overrides)]
-    command += ['--work-dir', str(work_dir)]
-    log = work_dir / 'output.log'
-    with log.open('w') as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
-        try:
-            _show_progress(process, work_dir, total, title)
-        finally:
+    todo = []
+    for job in jobs:
+        if job.done:
+            print(f'{job.title}: done before, {job.checkpoint}')
+        else:
+            todo.append((job, _iterations(job.settings)))
+    threads = max(1, len(os.sched_getaffinity(0)) // max(1, len(todo)))
+    running: list[tuple[Job, int, subprocess.Popen]] = []
+    try:
+        for job, total in todo:
+            running.append((job, total, job.start(threads)))
+        if running:
+            _watch(running)
+    finally:
+        for _, _, process in running:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    if process.returncode != 0 or not checkpoint.is_file():
-        tail = '\n'.join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(f'{title} stopped (exit {process.returncode}). Its log, {log}:\n{tail}')
-    request.write_text(wanted)
-    return checkpoint
+    return [job.checkpoint for job in jobs]
 
 
 def _request(settings: Config) -> str:
@@ -92,7 +153,8 @@ def _iterations(settings: Config) -> int:
     return settings.train_cfg.max_epochs * per_epoch
 
 
-def _show_progress(process: subprocess.Popen, work_dir: Path, total: int, title: str) -> None:
+def _watch(running: list[tuple[Job, int, subprocess.Popen]]) -> None:
+    """Shows how far each job is until all have ended, or one of them badly."""
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -102,12 +164,22 @@ def _show_progress(process: subprocess.Popen, work_dir: Path, total: int, title:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task(title, total=total, loss='-')
-        while process.poll() is None:
+        left = [
+            (job, process, progress.add_task(job.title, total=total, loss='-'))
+            for job, total, process in running
+        ]
+        while left:
             time.sleep(1)
-            started = any(work_dir.glob('*/vis_data/scalars.json'))
-            loss = read_scalars(work_dir).get('loss') if started else None
-            if loss is not None:
-                progress.update(task, completed=int(loss.steps[-1]), loss=f'{loss.values[-1]:.3f}')
-        if process.returncode == 0:
-            progress.update(task, completed=total)
+            for item in list(left):
+                job, process, task = item
+                ended = process.poll() is not None
+                started = any(job.work_dir.glob('*/vis_data/scalars.json'))
+                loss = read_scalars(job.work_dir).get('loss') if started else None
+                if loss is not None:
+                    progress.update(
+                        task, completed=int(loss.steps[-1]), loss=f'{loss.values[-1]:.3f}'
+                    )
+                if ended:
+                    job.finish(process)
+                    progress.update(task, completed=progress.tasks[task].total)
+                    left.remove(item)

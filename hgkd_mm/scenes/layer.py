@@ -9,6 +9,7 @@ from .objects import CLASSES, build_object
 from .parts import Part, turn
 from .textures import Surface, fractal_noise, object_surface, random_colour
 
+ANY_COLOUR_SHARE = 0.6
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 
@@ -81,7 +82,7 @@ def _unit_area(outlines: list[np.ndarray]) -> float:
 
 
 def place_object(
-    label: int, canvas: int, rng: np.random.Generator, *, share: float, tilt: float = 25.0
+    label: int, canvas: int, rng: np.random.Generator, *, share: float, tilt: float = 40.0
 ) -> Layer:
     """Draws an object of a class at a random place.
 
@@ -180,8 +181,8 @@ def _paints(
         'dark': random_colour(rng, saturation=(0.1, 0.6), value=(0.08, 0.22)),
         'glass': random_colour(rng, saturation=(0.1, 0.4), value=(0.45, 0.85)),
     }
-    for tone in flat:  # wheels are not black everywhere, nor sails white
-        if rng.random() < 0.1:
+    for tone in flat:  # or any colour at all: black wheels and white eyes would give classes away
+        if rng.random() < ANY_COLOUR_SHARE:
             flat[tone] = random_colour(rng)
     return {'skin': skin, 'trim': trim}, flat
 

@@ -16,7 +16,7 @@ from .objects import CLASSES
 from .renderer import Scene, SceneRenderer
 
 # Raised whenever the same request would give other bytes.
-VERSION = 1
+VERSION = 2
 JPEG_QUALITY = 92
 CHUNK = 60
 _PARTS = '.unfinished'

@@ -9,8 +9,8 @@ Needs torch and nothing else::
 
 from torch import Tensor
 
-from . import grouped as _grouped  # noqa: F401  registers views of grouped channels
-from . import ops as _ops  # noqa: F401  registers what a SparseFeatureMap answers
+# These register what a SparseFeatureMap answers.
+from . import channel_ops, channels_last, grouped, ops, statistics, window_ops  # noqa: F401
 from .cell_mask import CellMask
 from .dispatch import UnsupportedOpError
 from .feature_map import SparseFeatureMap

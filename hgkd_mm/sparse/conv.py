@@ -118,8 +118,11 @@ def _halo_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
 
 def _mirrored(window: Window) -> Window:
     """The window that carries gradients back through one of stride 1."""
-    padding = tuple(s - 1 - p for s, p in zip(window.span, window.padding, strict=True))
-    return Window(window.kernel, (1, 1), padding, window.dilation)
+    before, after = (
+        tuple(s - 1 - p for s, p in zip(window.span, side, strict=True))
+        for side in (window.padding, window.behind)
+    )
+    return Window(window.kernel, (1, 1), before, window.dilation, trailing=after)
 
 
 def _halo_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
-from .dispatch import HANDLERS, refuse
+from .dispatch import TensorLike
 from .window import Window
 
 Self = TypeVar('Self', bound='SparseFeatureMap')
 
 
-class SparseFeatureMap(ABC):
+class SparseFeatureMap(TensorLike, ABC):
     """A feature map that exists only in the visible cells of a :class:`CellMask`.
 
     It answers torch functions (``__torch_function__``), so an unmodified CNN runs on it.
@@ -26,7 +27,7 @@ class SparseFeatureMap(ABC):
     counts visible positions only. With everything visible it is the dense network.
 
     An in-place op replaces the data of the object it is called on. Maps never share memory:
-    the parts that ``split`` gives are copies.
+    the parts that splitting the channels gives are copies.
     Subclasses are the engines; make one with :func:`hgkd_mm.sparse.sparsify`.
 
     Args:
@@ -53,11 +54,6 @@ class SparseFeatureMap(ABC):
         return torch.Size((self.mask.batch, self.channels, gh * th, gw * tw))
 
     @property
-    def ndim(self) -> int:
-        """Always 4."""
-        return 4
-
-    @property
     def dtype(self) -> torch.dtype:
         """Type of the values."""
         return self.data.dtype
@@ -76,18 +72,6 @@ class SparseFeatureMap(ABC):
     def requires_grad(self) -> bool:
         """Whether gradients flow through the values."""
         return self.data.requires_grad
-
-    def size(self, dim: int | None = None) -> torch.Size | int:
-        """Shape of the dense map, or its extent along ``dim``."""
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        """Always 4."""
-        return 4
-
-    def numel(self) -> int:
-        """Number of values of the dense map."""
-        return self.shape.numel()
 
     def __repr__(self) -> str:
         size = 'x'.join(map(str, self.shape))
@@ -119,20 +103,28 @@ class SparseFeatureMap(ABC):
         """Convolution."""
 
     @abstractmethod
-    def max_pool2d(self: Self, window: Window) -> Self:
-        """Maximum over windows; hidden positions count as 0, outside ones do not count."""
+    def max_pool2d(self: Self, window: Window, outside: float = -math.inf) -> Self:
+        """Maximum over windows; hidden positions count as 0, padding as ``outside``."""
 
     @abstractmethod
     def avg_pool2d(self: Self, window: Window, count_include_pad: bool) -> Self:
         """Mean over windows; hidden positions count as 0."""
 
     @abstractmethod
+    def repeat(self: Self, scale: Pair) -> Self:
+        """Each position ``scale`` times downwards and to the right (nearest upsampling)."""
+
+    @abstractmethod
     def join(self: Self, parts: list[Tensor]) -> Self:
         """Data of several maps of this mask and tile, concatenated along the channels."""
 
     @abstractmethod
-    def split(self: Self, sizes: list[int]) -> list[Self]:
+    def parts(self: Self, sizes: list[int]) -> list[Self]:
         """Consecutive groups of channels."""
+
+    @abstractmethod
+    def select(self: Self, channels: Tensor) -> Self:
+        """The channels of these numbers, (C',) long, in this order."""
 
     @abstractmethod
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
@@ -161,80 +153,29 @@ class SparseFeatureMap(ABC):
 
     def mean_visible(self) -> Tensor:
         """(B, C): mean over the visible positions of each image; 0 where there are none."""
-        mask, rows = self.mask, self.rows
+        return self.image_mean(self.rows)
+
+    def image_sum(self, rows: Tensor) -> Tensor:
+        """(B, C'): sums of (R, C') rows of this map over each image."""
+        mask = self.mask
         if mask.per_image is not None:
-            return rows.view(mask.batch, -1, self.channels).mean(1)
+            return rows.view(mask.batch, -1, rows.shape[1]).sum(1)
+        per_cell = rows.view(-1, self.tile[0] * self.tile[1], rows.shape[1]).sum(1)
+        total = rows.new_zeros(mask.batch, rows.shape[1])
+        return total.index_add(0, mask.cells()[0], per_cell)
+
+    def image_mean(self, rows: Tensor) -> Tensor:
+        """(B, C'): means of (R, C') rows of this map over each image; 0 where it has none."""
+        mask, area = self.mask, self.tile[0] * self.tile[1]
+        if mask.per_image is not None:
+            return rows.view(mask.batch, -1, rows.shape[1]).mean(1)
+        counts = (mask.counts() * area).clamp(min=1).unsqueeze(1)
+        return self.image_sum(rows) / counts.to(rows.dtype)
+
+    def of_image(self, values: Tensor) -> Tensor:
+        """(R, C'): for each row the entry of its image in (B, C')."""
         area = self.tile[0] * self.tile[1]
-        per_cell = rows.view(-1, area, self.channels).sum(1)
-        total = rows.new_zeros(mask.batch, self.channels).index_add(0, mask.cells()[0], per_cell)
-        return total / (mask.counts() * area).clamp(min=1).unsqueeze(1).to(total.dtype)
-
-    # Torch functions -----------------------------------------------------------------------
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        handler = HANDLERS.get(func)
-        if handler is None:
-            name = getattr(func, '__qualname__', None) or getattr(func, '__name__', str(func))
-            raise refuse(
-                name,
-                'a SparseFeatureMap does not know this op. Run the network dense, or add a '
-                'handler in hgkd_mm/sparse/ops.py.',
-            )
-        return handler(*args, **(kwargs or {}))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name in ('data', 'mask', 'tile', 'channels'):
-            raise AttributeError(name)
-        method = getattr(Tensor, name, None)
-        if method is None:
-            raise AttributeError(f'{type(self).__name__} has no attribute {name!r}.')
-        if not callable(method):
-            raise refuse(f'Tensor.{name}', 'a SparseFeatureMap does not have this attribute.')
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self.__torch_function__(method, (type(self),), (self, *args), kwargs)
-
-        return call
-
-    def __add__(self, other: Any) -> Any:
-        return torch.add(self, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return torch.sub(self, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return torch.mul(self, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return torch.div(self, other)
-
-    def __neg__(self) -> Any:
-        return torch.neg(self)
-
-    def _no_operator(self, *_: Any) -> Any:
-        raise refuse('operator', 'a SparseFeatureMap has + - * / only; compare or index rows.')
-
-    __getitem__ = __pow__ = __rtruediv__ = __matmul__ = __bool__ = __len__ = _no_operator
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
-    __hash__ = object.__hash__
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-    def __rsub__(self, other: Any) -> Any:
-        return torch.neg(self) + other
-
-    def __iadd__(self, other: Any) -> Any:
-        return self.add_(other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self.sub_(other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self.mul_(other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self.div_(other)
+        index = self.mask.table(
+            ('image_of_row', area), lambda: self.mask.cells()[0].repeat_interleave(area)
+        )
+        return values.index_select(0, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -51,42 +52,42 @@ class MaskedDenseMap(SparseFeatureMap):
         self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
     ) -> MaskedDenseMap:
         tile = window.out_tile(self.mask, self.tile)
-        data = F.conv2d(
-            self.data, weight, bias, window.stride, window.padding, window.dilation, groups
-        )
+        data, padding = window.on_dense(self.data)
+        data = F.conv2d(data, weight, bias, window.stride, padding, window.dilation, groups)
         return self._keep(data, self.mask, tile)
 
-    def max_pool2d(self, window: Window) -> MaskedDenseMap:
+    def max_pool2d(self, window: Window, outside: float = -math.inf) -> MaskedDenseMap:
         tile = window.out_tile(self.mask, self.tile)
+        data, padding = window.on_dense(self.data, outside, -math.inf)
         data = F.max_pool2d(
-            self.data,
-            window.kernel,
-            window.stride,
-            window.padding,
-            window.dilation,
-            window.ceil_mode,
+            data, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
         )
         return self._keep(data, self.mask, tile)
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> MaskedDenseMap:
         tile = window.out_tile(self.mask, self.tile)
+        data, padding = window.on_dense(self.data)
         data = F.avg_pool2d(
-            self.data,
-            window.kernel,
-            window.stride,
-            window.padding,
-            window.ceil_mode,
-            count_include_pad,
+            data, window.kernel, window.stride, padding, window.ceil_mode, count_include_pad
         )
         return self._keep(data, self.mask, tile)
+
+    def repeat(self, scale: Pair) -> MaskedDenseMap:
+        data = F.interpolate(self.data, scale_factor=tuple(map(float, scale)), mode='nearest')
+        tile = self.tile[0] * scale[0], self.tile[1] * scale[1]
+        return MaskedDenseMap(data, self.mask, tile, self.channels)
 
     def join(self, parts: list[Tensor]) -> MaskedDenseMap:
         data = torch.cat(parts, dim=1)
         return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
 
-    def split(self, sizes: list[int]) -> list[MaskedDenseMap]:
+    def parts(self, sizes: list[int]) -> list[MaskedDenseMap]:
         parts = torch.split(self.data, sizes, dim=1)
         return [MaskedDenseMap(p, self.mask, self.tile, p.shape[1]) for p in parts]
+
+    def select(self, channels: Tensor) -> MaskedDenseMap:
+        data = self.data.index_select(1, channels)
+        return MaskedDenseMap(data, self.mask, self.tile, len(channels))
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         if isinstance(fill, Tensor):

@@ -1,8 +1,8 @@
-"""What each torch function means on a SparseFeatureMap."""
+"""What each torch function of single values means on a SparseFeatureMap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,127 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import implements, refuse
+from .dispatch import refuse
 from .feature_map import SparseFeatureMap
-from .window import Window, pair
 
 Operand = SparseFeatureMap | Tensor | float | int
+_on_map = SparseFeatureMap.answers
 
-
-def _geometry(op: str, make: Callable[[], Any]) -> Any:
-    """Runs ``make``, naming op and layer if the geometry does not fit the mask's cells."""
-    try:
-        return make()
-    except ValueError as error:
-        raise ValueError(str(refuse(op, str(error)))) from error
-
-
-# Convolution and pooling -------------------------------------------------------------------
-
-
-@implements(torch.conv2d, F.conv2d)
-def _conv2d(
-    input: SparseFeatureMap,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | str | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> SparseFeatureMap:
-    def run() -> SparseFeatureMap:
-        if weight.shape[1] * groups != input.channels:
-            raise ValueError(
-                f'the weight {tuple(weight.shape)} with {groups} groups wants '
-                f'{weight.shape[1] * groups} channels, the map has {input.channels}.'
-            )
-        window = Window.of(tuple(weight.shape[-2:]), stride, padding, dilation)
-        return input.conv2d(weight, bias, window, groups)
-
-    return _geometry('conv2d', run)
-
-
-@implements(torch.max_pool2d, F.max_pool2d)
-def _max_pool2d(
-    input: SparseFeatureMap,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> SparseFeatureMap:
-    window = Window.of(kernel_size, stride or kernel_size, padding, dilation, ceil_mode)
-    return _geometry('max_pool2d', lambda: input.max_pool2d(window))
-
-
-@implements(F.avg_pool2d)
-def _avg_pool2d(
-    input: SparseFeatureMap,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> SparseFeatureMap:
-    window = Window.of(kernel_size, stride or kernel_size, padding, 1, ceil_mode)
-    if divisor_override is not None:
-        raise refuse('avg_pool2d', 'divisor_override is not supported on a SparseFeatureMap.')
-    floored = Window.of(kernel_size, stride or kernel_size, padding)
-    size = tuple(input.shape[-2:])
-    if ceil_mode and window.out_size(size) != floored.out_size(size):
-        raise refuse(
-            'avg_pool2d',
-            f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
-            'use an image size that is a multiple of the stride.',
-        )
-    return _geometry('avg_pool2d', lambda: input.avg_pool2d(window, count_include_pad))
-
-
-@implements(F.adaptive_avg_pool2d)
-def _adaptive_avg_pool2d(input: SparseFeatureMap, output_size: int | Sequence[int]) -> Tensor:
-    if pair(output_size) != (1, 1):
-        raise refuse(
-            'adaptive_avg_pool2d',
-            f'only global pooling (output size 1) has a sparse meaning, got {output_size}.',
-        )
-    return input.mean_visible()[:, :, None, None]
-
-
-@implements(torch.mean, Tensor.mean)
-def _mean(input: SparseFeatureMap, dim: Any = None, keepdim: bool = False) -> Tensor:
-    axes = sorted(d % 4 for d in ((dim,) if isinstance(dim, int) else dim or ()))
-    if axes != [2, 3]:
-        raise refuse('mean', f'only the mean over space, dim=(2, 3), is known; got dim={dim}.')
-    mean = input.mean_visible()
-    return mean[:, :, None, None] if keepdim else mean
-
-
-# Norms -------------------------------------------------------------------------------------
-
-
-@implements(F.batch_norm)
-def _batch_norm(
-    input: SparseFeatureMap,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> SparseFeatureMap:
-    rows = input.rows
-    # As a channels-last (1, C, R, 1) image: torch's (R, C) path is slower on CPU.
-    image = rows.t().unsqueeze(0).unsqueeze(-1)
-    out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)
-    return input.with_rows(out.squeeze(-1).squeeze(0).t())
-
-
-# One value at a time -----------------------------------------------------------------------
-
-_ACTIVATIONS: tuple[Callable, ...] = (
+ACTIVATIONS: tuple[Callable, ...] = (
     F.relu,
     F.relu6,
     F.hardtanh,
@@ -144,14 +30,25 @@ _ACTIVATIONS: tuple[Callable, ...] = (
     F.hardswish,
     F.softplus,
     F.dropout,
+    F.selu,
+    F.logsigmoid,
+    F.softsign,
     torch.relu,
     torch.sigmoid,
     torch.tanh,
     torch.neg,
+    torch.abs,
+    torch.square,
+    torch.exp,
+    torch.clamp,
     Tensor.relu,
     Tensor.sigmoid,
     Tensor.tanh,
     Tensor.neg,
+    Tensor.abs,
+    Tensor.square,
+    Tensor.exp,
+    Tensor.clamp,
     Tensor.clone,
     Tensor.detach,
     Tensor.float,
@@ -159,6 +56,25 @@ _ACTIVATIONS: tuple[Callable, ...] = (
     Tensor.half,
     Tensor.bfloat16,
 )
+
+
+# Their slope is infinite at zero, which is what hidden positions hold in the dense engine.
+_SINGULAR: tuple[Callable, ...] = (
+    torch.sqrt,
+    torch.rsqrt,
+    torch.pow,
+    torch.log,
+    torch.reciprocal,
+    Tensor.sqrt,
+    Tensor.rsqrt,
+    Tensor.pow,
+    Tensor.log,
+    Tensor.reciprocal,
+)
+
+
+def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> SparseFeatureMap:
+    return input.with_rows(function(input.rows, *args))
 
 
 def _activation(
@@ -174,16 +90,18 @@ def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureM
     return target
 
 
-for _function in _ACTIVATIONS:
-    implements(_function)(partial(_activation, _function))
+for _function in ACTIVATIONS:
+    _on_map(_function)(partial(_activation, _function))
+for _function in _SINGULAR:
+    _on_map(_function)(partial(_singular, _function))
 for _function, _inplace in ((torch.relu, torch.relu_), (torch.sigmoid, torch.sigmoid_)):
-    implements(_inplace)(partial(_activation, _function, inplace=True))
-implements(Tensor.relu_)(partial(_activation, torch.relu, inplace=True))
-implements(F.relu_)(partial(_activation, torch.relu, inplace=True))
-implements(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
+    _on_map(_inplace)(partial(_activation, _function, inplace=True))
+_on_map(Tensor.relu_)(partial(_activation, torch.relu, inplace=True))
+_on_map(F.relu_)(partial(_activation, torch.relu, inplace=True))
+_on_map(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
 
 
-@implements(Tensor.to)
+@_on_map(Tensor.to)
 def _to(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
     device = input.data[:0].to(*args, **kwargs).device
     if device != input.device:
@@ -191,7 +109,13 @@ def _to(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
     return input.pointwise(lambda values: values.to(*args, **kwargs))
 
 
-@implements(Tensor.contiguous)
+@_on_map(F.prelu, torch.prelu)
+def _prelu(input: SparseFeatureMap, weight: Tensor) -> SparseFeatureMap:
+    slope = input.operand(weight.reshape(1, -1, 1, 1))
+    return input.pointwise(lambda values, s: torch.where(values > 0, values, values * s), slope)
+
+
+@_on_map(Tensor.contiguous)
 def _contiguous(input: SparseFeatureMap, memory_format: Any = None) -> SparseFeatureMap:
     return input
 
@@ -234,41 +158,37 @@ def _apply(
 
 for _name in ('add', 'sub', 'mul', 'div'):
     _function = getattr(torch, _name)
-    implements(_function, getattr(Tensor, _name))(partial(_binary, _function))
-    implements(getattr(Tensor, f'{_name}_'))(partial(_binary, _function, inplace=True))
-implements(Tensor.__add__, Tensor.__radd__)(partial(_binary, torch.add))
-implements(Tensor.__mul__, Tensor.__rmul__)(partial(_binary, torch.mul))
-implements(Tensor.__sub__)(partial(_binary, torch.sub))
-implements(Tensor.__truediv__)(partial(_binary, torch.div))
+    _on_map(_function, getattr(Tensor, _name))(partial(_binary, _function))
+    _on_map(getattr(Tensor, f'{_name}_'))(partial(_binary, _function, inplace=True))
+_on_map(Tensor.__add__, Tensor.__radd__)(partial(_binary, torch.add))
+_on_map(Tensor.__mul__, Tensor.__rmul__)(partial(_binary, torch.mul))
+_on_map(Tensor.__sub__)(partial(_binary, torch.sub))
+_on_map(Tensor.__truediv__)(partial(_binary, torch.div))
 
 
-# Channels ----------------------------------------------------------------------------------
+@_on_map(torch.addcmul, Tensor.addcmul)
+def _addcmul(input: Operand, tensor1: Operand, tensor2: Operand, *, value: float = 1) -> Operand:
+    return input + tensor1 * tensor2 * value if value != 1 else input + tensor1 * tensor2
 
 
-@implements(torch.cat, torch.concat)
-def _cat(tensors: Sequence[SparseFeatureMap], dim: int = 0) -> SparseFeatureMap:
-    first = next(t for t in tensors if isinstance(t, SparseFeatureMap))
-    if dim % 4 != 1:
-        raise refuse('cat', f'maps can only be joined along the channels, dim=1; got dim={dim}.')
-    for part in tensors:
-        if type(part) is not type(first) or part.mask is not first.mask or part.tile != first.tile:
-            raise refuse('cat', 'all parts must be maps of one size from one sparsify call.')
-    return first.join([part.data for part in tensors])
+@_on_map(Tensor.expand_as)
+def _expand_as(input: Tensor, other: SparseFeatureMap) -> Tensor:
+    """A weight per image and channel needs no copy for each position: it broadcasts as it is."""
+    if not isinstance(input, Tensor) or tuple(input.shape[-2:]) != (1, 1):
+        raise refuse('expand_as', 'only (B, C, 1, 1) can be expanded to a SparseFeatureMap.')
+    return input
 
 
-@implements(torch.split, Tensor.split)
-def _split(
-    input: SparseFeatureMap, split_size_or_sections: int | Sequence[int], dim: int = 0
-) -> tuple[SparseFeatureMap, ...]:
-    if dim % 4 != 1:
-        raise refuse('split', f'maps can only be split along the channels, dim=1; got dim={dim}.')
-    sizes = split_size_or_sections
-    if isinstance(sizes, int):
-        whole, rest = divmod(input.channels, sizes)
-        sizes = [sizes] * whole + ([rest] if rest else [])
-    return tuple(input.split(list(sizes)))
+def _new(method: Callable, input: SparseFeatureMap, *args: Any, **kwargs: Any) -> Tensor:
+    """A plain tensor of the map's type and device (drop path draws its mask so)."""
+    return method(input.data, *args, **kwargs)
 
 
-@implements(torch.chunk, Tensor.chunk)
-def _chunk(input: SparseFeatureMap, chunks: int, dim: int = 0) -> tuple[SparseFeatureMap, ...]:
-    return _split(input, -(-input.channels // chunks), dim)
+for _method in (
+    Tensor.new_empty,
+    Tensor.new_full,
+    Tensor.new_ones,
+    Tensor.new_tensor,
+    Tensor.new_zeros,
+):
+    _on_map(_method)(partial(_new, _method))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -47,16 +48,10 @@ class TileMap(SparseFeatureMap):
         batch, channels, height, width = tensor.shape
         if (height, width) == (1, 1):
             flat = tensor.reshape(batch, channels)
-            return flat if batch == 1 else flat.index_select(0, self._image_of_row())
+            return flat if batch == 1 else self.of_image(flat)
         full = tensor.expand(self.mask.batch, channels, *self.shape[-2:])
         flat = full.permute(0, 2, 3, 1).reshape(-1, channels)
         return flat.index_select(0, self.mask.positions(self.tile))
-
-    def _image_of_row(self) -> Tensor:
-        area = self.tile[0] * self.tile[1]
-        return self.mask.table(
-            ('image_of_row', area), lambda: self.mask.cells()[0].repeat_interleave(area)
-        )
 
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> TileMap:
         return self.with_rows(function(self.data, *others))
@@ -93,23 +88,22 @@ class TileMap(SparseFeatureMap):
             tiles = gather_halo(self.data, self.mask, self.tile, window)
             out = F.conv2d(tiles, weight, bias, window.stride, 0, window.dilation, groups)
             return tiles_to_rows(out)
-        out = F.conv2d(
-            self.to_dense(), weight, bias, window.stride, window.padding, window.dilation, groups
-        )
+        dense, padding = window.on_dense(self.to_dense())
+        out = F.conv2d(dense, weight, bias, window.stride, padding, window.dilation, groups)
         tile = window.out_tile(self.mask, self.tile)
         return tiles_to_rows(out).index_select(0, self.mask.positions(tile))
 
-    def max_pool2d(self, window: Window) -> TileMap:
+    def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
         index = halo_rows(self.mask, self.tile, window)
         zero = self.data.new_zeros(1, self.channels)
-        filled = torch.cat([self.data, zero, torch.full_like(zero, -torch.inf)])
+        filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
         halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
         return self._at(tiles_to_rows(out), window.out_tile(self.mask, self.tile))
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
-        if window.kernel == window.stride and window.padding == (0, 0):
+        if window.kernel == window.stride and window.padding == window.behind == (0, 0):
             out = F.avg_pool2d(rows_to_tiles(self.data, self.tile), window.kernel)
             return self._at(tiles_to_rows(out), tile)
         halo = gather_halo(self.data, self.mask, self.tile, window)
@@ -128,12 +122,20 @@ class TileMap(SparseFeatureMap):
 
         return self.mask.table(('share_inside', self.tile, window, dtype), build)
 
+    def repeat(self, scale: Pair) -> TileMap:
+        tiles = self.data.view(-1, *self.tile, self.channels)
+        tiles = tiles.repeat_interleave(scale[0], 1).repeat_interleave(scale[1], 2)
+        return self._at(tiles.reshape(-1, self.channels), (tiles.shape[1], tiles.shape[2]))
+
     def join(self, parts: list[Tensor]) -> TileMap:
         return self.with_rows(torch.cat(parts, dim=1))
 
-    def split(self, sizes: list[int]) -> list[TileMap]:
+    def parts(self, sizes: list[int]) -> list[TileMap]:
         # Contiguous, because everything downstream views rows as tiles.
         return [self.with_rows(p.contiguous()) for p in torch.split(self.data, sizes, dim=1)]
+
+    def select(self, channels: Tensor) -> TileMap:
+        return self.with_rows(self.data.index_select(1, channels))
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         batch, channels, height, width = self.shape

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
@@ -20,13 +21,23 @@ def pair(value: int | tuple[int, ...]) -> Pair:
 
 @dataclass(frozen=True)
 class Window:
-    """A kernel of a convolution or a pooling, each field as (vertical, horizontal)."""
+    """A kernel of a convolution or a pooling, each field as (vertical, horizontal).
+
+    Attributes:
+        kernel: taps.
+        stride: positions from one output to the next.
+        padding: positions added before the first one.
+        dilation: positions from one tap to the next.
+        ceil_mode: whether a window may run over the edge, as torch's poolings allow.
+        trailing: positions added after the last one; as many as before if None.
+    """
 
     kernel: Pair
     stride: Pair
     padding: Pair
     dilation: Pair = (1, 1)
     ceil_mode: bool = False
+    trailing: Pair | None = None
 
     @classmethod
     def of(
@@ -37,23 +48,38 @@ class Window:
         dilation: int | tuple[int, ...] = 1,
         ceil_mode: bool = False,
     ) -> Window:
-        """Reads the arguments of torch's convolutions and poolings ('same' and 'valid' too).
-
-        Raises:
-            ValueError: ``padding='same'`` that torch would have to pad unevenly.
-        """
+        """Reads the arguments of torch's convolutions and poolings ('same' and 'valid' too)."""
         kernel, dilation = pair(kernel), pair(dilation)
+        trailing = None
         if padding == 'valid':
             padding = 0
         elif padding == 'same':
             reach = tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-            if any(r % 2 for r in reach):
-                raise ValueError(
-                    f"padding='same' of an even kernel {kernel} is uneven, which a "
-                    'SparseFeatureMap does not support; pad by a number.'
-                )
             padding = tuple(r // 2 for r in reach)
-        return cls(kernel, pair(stride), pair(padding), dilation, ceil_mode)
+            if any(r % 2 for r in reach):  # torch puts the odd one behind
+                trailing = tuple(r - p for r, p in zip(reach, padding, strict=True))
+        return cls(kernel, pair(stride), pair(padding), dilation, ceil_mode, trailing)
+
+    def padded(self, before: Pair, after: Pair) -> Window:
+        """The same window over a map that was padded with so many zeros before it."""
+        behind = tuple(p + a for p, a in zip(self.behind, after, strict=True))
+        padding = tuple(p + b for p, b in zip(self.padding, before, strict=True))
+        return replace(self, padding=padding, trailing=None if behind == padding else behind)
+
+    @property
+    def behind(self) -> Pair:
+        """Positions added after the last one."""
+        return self.padding if self.trailing is None else self.trailing
+
+    def on_dense(self, data: Tensor, value: float = 0.0, own: float = 0.0) -> tuple[Tensor, Pair]:
+        """A dense map and the padding that torch's op shall add to it.
+
+        Padded here if torch's op could not: unevenly, or with another value than its ``own``.
+        """
+        if self.trailing is None and value == own:
+            return data, self.padding
+        (top, left), (bottom, right) = self.padding, self.behind
+        return F.pad(data, (left, right, top, bottom), value=value), (0, 0)
 
     @property
     def taps(self) -> int:
@@ -69,8 +95,10 @@ class Window:
     def out_size(self, size: Pair) -> Pair:
         """Size of the dense output for an input of ``size``."""
         sizes = []
-        for length, span, s, p in zip(size, self.span, self.stride, self.padding, strict=True):
-            free = length + 2 * p - span
+        for length, span, s, p, q in zip(
+            size, self.span, self.stride, self.padding, self.behind, strict=True
+        ):
+            free = length + p + q - span
             steps = -(-free // s) if self.ceil_mode else free // s
             if self.ceil_mode and steps * s >= length + p:
                 steps -= 1
@@ -95,16 +123,17 @@ class Window:
         want = (gh * th // sh, gw * tw // sw)
         if out != want:
             raise ValueError(
-                f'A window of kernel {self.kernel}, stride {self.stride}, padding {self.padding}, '
-                f'dilation {self.dilation} turns {gh * th} x {gw * tw} positions into '
-                f'{out[0]} x {out[1]}; the mask cells stay whole only at {want[0]} x {want[1]}. '
+                f'A window of kernel {self.kernel}, stride {self.stride}, padding {self.padding} '
+                f'(behind: {self.behind}), dilation {self.dilation} turns {gh * th} x {gw * tw} '
+                f'positions into {out[0]} x {out[1]}; the mask cells stay whole only at '
+                f'{want[0]} x {want[1]}. '
                 'Pad by half the kernel.'
             )
         return th // sh, tw // sw
 
     def is_pointwise(self) -> bool:
         """True for a 1 x 1 kernel without padding."""
-        return self.kernel == (1, 1) and self.padding == (0, 0)
+        return self.kernel == (1, 1) and self.padding == self.behind == (0, 0)
 
 
 def neighbour_rows(mask: CellMask, tile: Pair, ys: Tensor, xs: Tensor) -> Tensor:

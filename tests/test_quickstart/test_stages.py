@@ -17,7 +17,7 @@ from hgkd_mm.quickstart.evaluation import Score
 from hgkd_mm.quickstart.report import print_table, write_summary
 from hgkd_mm.quickstart.run import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.quickstart.teacher import CONFIG, export
-from hgkd_mm.quickstart.training import train
+from hgkd_mm.quickstart.training import Job, train
 
 
 @pytest.fixture
@@ -42,30 +42,34 @@ def tiny(folder: Path) -> dict[str, object]:
     }
 
 
+def job(config: Path, work_dir: Path, options: dict[str, object], title: str = 'tiny') -> Job:
+    return Job(config=config, work_dir=work_dir, options=options, title=title)
+
+
 def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     work_dir, options = tmp_path / 'run', tiny(folder)
-    checkpoint = train(SPARK_CONFIG, work_dir, options, 'tiny')
+    (checkpoint,) = train(job(SPARK_CONFIG, work_dir, options))
     made = checkpoint.stat().st_mtime_ns
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
     assert any(key.startswith('backbone.') for key in state)
     assert not any('teacher' in key for key in state)
 
     capsys.readouterr()
-    assert train(SPARK_CONFIG, work_dir, options, 'tiny') == checkpoint
+    assert train(job(SPARK_CONFIG, work_dir, options)) == [checkpoint]
     assert 'done before' in capsys.readouterr().out
     assert checkpoint.stat().st_mtime_ns == made
 
     # Not silently the old result: another mask ratio is another run, and this one is refused.
     with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask\.ratio must be'):
-        train(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0}, 'tiny')
+        train(job(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0}))
     assert not checkpoint.exists()
 
 
 def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:
     options = tiny(folder) | folder_options(folder, CONFIG)
-    checkpoint = train(CONFIG, tmp_path / 'run', options, 'tiny teacher')
+    (checkpoint,) = train(job(CONFIG, tmp_path / 'run', options))
     weights = export(checkpoint, tmp_path / 'teacher.safetensors', {})
     init_default_scope('mmpretrain')
     settings = Config.fromfile(HGKD_CONFIG).model.teachers.mim
@@ -78,16 +82,27 @@ def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) 
     assert any(torch.equal(value, want) for value in found if value.shape == want.shape)
 
 
+def test_two_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
+    first, second = (job(SPARK_CONFIG, tmp_path / name, tiny(folder), name) for name in 'ab')
+    made = train(first, second)
+    assert made == [first.checkpoint, second.checkpoint] and first.done and second.done
+    broken = job(SPARK_CONFIG, tmp_path / 'c', tiny(folder) | {'model.mask.ratio': 2.0}, 'bad')
+    fresh = job(SPARK_CONFIG, tmp_path / 'd', tiny(folder) | {'train_cfg.max_epochs': 500}, 'long')
+    with pytest.raises(RuntimeError, match='bad stopped'):
+        train(fresh, broken)
+    assert not fresh.done and not fresh.checkpoint.exists()
+
+
 def test_too_few_images_for_one_batch_are_named(folder: Path, tmp_path: Path) -> None:
     options = tiny(folder) | folder_options(folder, CONFIG) | {'train_dataloader.batch_size': 64}
     with pytest.raises(RuntimeError, match='8 images .* do not fill one batch of 64'):
-        train(CONFIG, tmp_path / 'run', options, 'tiny teacher')
+        train(job(CONFIG, tmp_path / 'run', options))
 
 
 def test_an_empty_folder_stops_before_training(tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     with pytest.raises((RuntimeError, FileNotFoundError, ValueError), match='(no|any) image'):
-        train(SPARK_CONFIG, tmp_path / 'run', tiny(tmp_path / 'empty'), 'tiny')
+        train(job(SPARK_CONFIG, tmp_path / 'run', tiny(tmp_path / 'empty')))
 
 
 def test_exported_weights_are_half_precision_without_pickle(tmp_path: Path) -> None:

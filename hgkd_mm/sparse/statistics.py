@@ -1,0 +1,133 @@
+"""Norms and means of a SparseFeatureMap: what is taken over space counts visible positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import refuse
+from .feature_map import SparseFeatureMap
+from .window import pair
+
+_on_map = SparseFeatureMap.answers
+Axes = int | Sequence[int] | None
+
+
+def axes_of(dim: Axes) -> list[int]:
+    """Axes of a 4-dimensional tensor, counted from 0, in order."""
+    return sorted(d % 4 for d in ((dim,) if isinstance(dim, int) else dim or ()))
+
+
+@_on_map(F.adaptive_avg_pool2d)
+def _adaptive_avg_pool2d(input: SparseFeatureMap, output_size: int | Sequence[int]) -> Tensor:
+    if pair(output_size) != (1, 1):
+        raise refuse(
+            'adaptive_avg_pool2d',
+            f'only global pooling (output size 1) has a sparse meaning, got {output_size}.',
+        )
+    return input.mean_visible()[:, :, None, None]
+
+
+@_on_map(torch.mean, Tensor.mean)
+def _mean(
+    input: SparseFeatureMap, dim: Axes = None, keepdim: bool = False
+) -> Tensor | SparseFeatureMap:
+    axes = axes_of(dim)
+    if axes == [1] and keepdim:
+        return input.with_rows(input.rows.mean(1, keepdim=True))
+    if axes != [2, 3]:
+        raise refuse(
+            'mean', f'known are the means over space, dim=(2, 3), and over channels; got dim={dim}.'
+        )
+    return _spatial(input.mean_visible(), keepdim)
+
+
+@_on_map(torch.norm, Tensor.norm, torch.linalg.vector_norm)
+def _norm(
+    input: SparseFeatureMap,
+    p: float | str = 2,
+    dim: Axes = None,
+    keepdim: bool = False,
+    out: None = None,
+    dtype: None = None,
+) -> Tensor:
+    if axes_of(dim) != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
+        raise refuse(
+            'norm', f'known is the 2-norm over space, dim=(2, 3), got p={p} and dim={dim}.'
+        )
+    return _spatial(norm_visible(input), keepdim)
+
+
+def norm_visible(input: SparseFeatureMap) -> Tensor:
+    """(B, C): 2-norm over the visible positions of each image (ConvNeXt V2's GRN)."""
+    squares = input.image_sum(input.rows.square())
+    # The root has no slope at zero, where torch's own norm takes 0.
+    some = squares > 0
+    return torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0)
+
+
+def _spatial(values: Tensor, keepdim: bool) -> Tensor:
+    return values[:, :, None, None] if keepdim else values
+
+
+@_on_map(F.batch_norm)
+def _batch_norm(
+    input: SparseFeatureMap,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> SparseFeatureMap:
+    rows = input.rows
+    # As a channels-last (1, C, R, 1) image: torch's (R, C) path is slower on CPU.
+    image = rows.t().unsqueeze(0).unsqueeze(-1)
+    out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)
+    return input.with_rows(out.squeeze(-1).squeeze(0).t())
+
+
+@_on_map(F.group_norm)
+def _group_norm(
+    input: SparseFeatureMap,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> SparseFeatureMap:
+    rows = input.rows
+    if input.mask.per_image is not None:
+        image = rows.view(input.mask.batch, -1, input.channels).transpose(1, 2)
+        out = F.group_norm(image, num_groups, weight, bias, eps)
+        return input.with_rows(out.transpose(1, 2).reshape(rows.shape))
+
+    def over_group(values: Tensor) -> Tensor:
+        """(B, C): mean over the visible positions of an image and the channels of a group."""
+        means = input.image_mean(values).unflatten(1, (num_groups, -1)).mean(2, keepdim=True)
+        return means.expand(-1, -1, input.channels // num_groups).flatten(1)
+
+    centred = rows - input.of_image(over_group(rows))
+    variance = over_group(centred.square())
+    out = centred * input.of_image((variance + eps).rsqrt())
+    out = out if weight is None else out * weight
+    return input.with_rows(out if bias is None else out + bias)
+
+
+@_on_map(F.instance_norm)
+def _instance_norm(
+    input: SparseFeatureMap,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> SparseFeatureMap:
+    if not use_input_stats or running_mean is not None:
+        raise refuse('instance_norm', 'running statistics of an InstanceNorm are not supported.')
+    return _group_norm(input, input.channels, weight, bias, eps)
