@@ -15,9 +15,17 @@ from .cell_mask import CellMask
 from .dispatch import UnsupportedOpError
 from .feature_map import SparseFeatureMap
 from .masked_dense import MaskedDenseMap
+from .prepare import prepare
 from .tiles import TileMap
 
-__all__ = ['ENGINES', 'CellMask', 'SparseFeatureMap', 'UnsupportedOpError', 'sparsify']
+__all__ = [
+    'ENGINES',
+    'CellMask',
+    'SparseFeatureMap',
+    'UnsupportedOpError',
+    'prepare',
+    'sparsify',
+]
 
 ENGINES: dict[str, type[TileMap] | type[MaskedDenseMap]] = {
     'tiles': TileMap,

@@ -115,6 +115,16 @@ def _prelu(input: SparseFeatureMap, weight: Tensor) -> SparseFeatureMap:
     return input.pointwise(lambda values, s: torch.where(values > 0, values, values * s), slope)
 
 
+@_on_map(Tensor.is_contiguous)
+def _is_contiguous(input: SparseFeatureMap, memory_format: Any = None) -> bool:
+    # Asked by nn.SyncBatchNorm, whose autograd function would cut the gradient of a map.
+    raise refuse(
+        'is_contiguous',
+        'a SparseFeatureMap has no strides. For SyncBatchNorm call '
+        'hgkd_mm.sparse.prepare(network) first (not sync_bn of the runner).',
+    )
+
+
 @_on_map(Tensor.contiguous)
 def _contiguous(input: SparseFeatureMap, memory_format: Any = None) -> SparseFeatureMap:
     return input

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,10 +106,27 @@ def _windowed(*functions: Callable) -> Callable[[Callable], Callable]:
 
 def _geometry(op: str, make: Callable[[], Any]) -> Any:
     """Runs ``make``, naming op and layer if the geometry does not fit the mask's cells."""
+    _refuse_reentrance(op)
     try:
         return make()
     except ValueError as error:
         raise ValueError(str(refuse(op, str(error)))) from error
+
+
+def _refuse_reentrance(op: str) -> None:
+    """Stops reentrant checkpointing, which would cut the gradient of a map without a word."""
+    if torch.is_grad_enabled():
+        return
+    frame = sys._getframe()
+    while frame is not None:
+        where = frame.f_code.co_filename.replace(os.sep, '/')
+        if frame.f_code.co_name == 'forward' and where.endswith('torch/utils/checkpoint.py'):
+            raise refuse(
+                op,
+                'reentrant activation checkpointing would lose the gradient of a '
+                'SparseFeatureMap; call hgkd_mm.sparse.prepare(network) first.',
+            )
+        frame = frame.f_back
 
 
 @_windowed(torch.conv2d, F.conv2d)

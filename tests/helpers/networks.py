@@ -133,7 +133,7 @@ TIMM = {
     'convnext_atto_rms': TINY,
     'convnextv2_atto': TINY,
     'inception_next_atto': TINY,
-    'dm_nfnet_f0': {},
+    'nf_resnet26': {},
     'starnet_s1': {},
 }
 

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import ENGINES, CellMask, sparsify
+from hgkd_mm.sparse import ENGINES, CellMask, prepare, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput
@@ -86,7 +86,7 @@ class HGKD(BaseSelfSupervisor):
         )
         self.cell, self.mask_ratio = _read_mask(mask or {})
         self.engine = _read_engine(engine)
-        _refuse_checkpointing(self.backbone)
+        prepare(self.backbone)
         # mmengine's ModuleDict, unlike PyTorch's, hands init_weights on to its members.
         self.heads = ModuleDict(built)
         self.teachers = self._build_teachers(teachers or {})
@@ -270,17 +270,6 @@ def _read_engine(engine: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f'model.engine must be one of {list(ENGINES)}, got {engine!r}.')
     return engine
-
-
-def _refuse_checkpointing(backbone: nn.Module) -> None:
-    # mmpretrain's blocks checkpoint reentrantly, which records gradients for tensors only: on a
-    # SparseFeatureMap the chain would be cut without a word.
-    for name, module in backbone.named_modules():
-        if getattr(module, 'with_cp', False):
-            raise ValueError(
-                f"Layer '{name or 'backbone'}' recomputes its activations (with_cp=True), which "
-                'loses gradients on masked images: set model.backbone.with_cp=False.'
-            )
 
 
 def _read_mask(config: dict) -> tuple[int, float]:

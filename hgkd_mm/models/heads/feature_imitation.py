@@ -44,11 +44,15 @@ class FeatureImitationHead(DistillHead):
             more, as in a MAE that was trained briefly): what they share is learned in a few
             steps, and what tells them apart is lost in the mean. It costs an
             eigendecomposition a step.
+        whiten_rank: with 'whiten', imitate only so many directions, those in which the tokens
+            differ most; all of them if None. The last ones hold detail that a student cannot
+            foresee, and whitening gives each as much weight as the first.
         weight: factor of the term.
         init_cfg: of the projection; truncated normal of std .02 by default.
 
     Raises:
-        ValueError: unknown ``positions`` or ``target_norm``.
+        ValueError: unknown ``positions`` or ``target_norm``, or a ``whiten_rank`` out of range
+            or without 'whiten'.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class FeatureImitationHead(DistillHead):
         embed_dim: int,
         positions: str = 'all',
         target_norm: str | None = 'layer_norm',
+        whiten_rank: int | None = None,
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -77,12 +82,17 @@ class FeatureImitationHead(DistillHead):
                 f'target_norm of FeatureImitationHead is {target_norm!r}, expected '
                 "'layer_norm', 'whiten' or None."
             )
+        if whiten_rank is not None and target_norm != 'whiten':
+            raise ValueError(
+                f"whiten_rank={whiten_rank} of FeatureImitationHead needs target_norm='whiten', "
+                f'got {target_norm!r}.'
+            )
         self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.positions = positions
         self.target_norm = target_norm
         self.project = nn.Conv2d(in_channels, embed_dim, 1)
-        self.whitening = Whitening(embed_dim) if target_norm == 'whiten' else None
+        self.whitening = Whitening(embed_dim, rank=whiten_rank) if target_norm == 'whiten' else None
 
     def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
         """See :meth:`DistillHead.check`."""

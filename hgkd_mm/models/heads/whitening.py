@@ -7,11 +7,21 @@ from torch import Tensor, nn
 RIDGE = 0.02
 
 
-def zca_transform(covariance: Tensor, ridge: float = RIDGE) -> Tensor:
-    """(D, D): inverse square root of a covariance, with a ridge of so many mean variances."""
+def zca_transform(covariance: Tensor, ridge: float = RIDGE, rank: int | None = None) -> Tensor:
+    """(D, D): inverse square root of a covariance.
+
+    Args:
+        covariance: (D, D).
+        ridge: so many mean variances are added to each.
+        rank: only the directions of largest variance are kept, so many of them, and scaled by
+            sqrt(D / rank), so that the mean square of what comes out stays the same.
+    """
     floor = ridge * covariance.diagonal().mean().clamp(min=1e-12)
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * (values.clamp(min=0) + floor).rsqrt()) @ vectors.T
+    scale = (values.clamp(min=0) + floor).rsqrt()
+    if rank is not None:
+        vectors, scale = vectors[:, -rank:], scale[-rank:] * (len(values) / rank) ** 0.5
+    return (vectors * scale) @ vectors.T
 
 
 class Whitening(nn.Module):
@@ -19,24 +29,33 @@ class Whitening(nn.Module):
 
     .. math:: \hat t = (t - \mu) (C + \epsilon\, \tfrac{\mathrm{tr}\, C}{D} I)^{-1/2}
 
-    :math:`\mu` and :math:`C` are exponential averages over the batches of all ranks. ZCA, not
-    PCA, because its result does not depend on the sign or order of eigenvectors, which change
-    from step to step.
+    :math:`\mu` and :math:`C` are averages over the batches of all ranks, plain ones at first and
+    exponential ones later. ZCA, not PCA, because its result does not depend on the sign or
+    order of eigenvectors, which change from step to step.
 
     Args:
         dim: channels D.
-        momentum: share of the newest batch in the averages.
+        momentum: least share of the newest batch in the averages.
         ridge: :math:`\epsilon`, so that directions without content are not blown up to noise.
+        rank: see :func:`zca_transform`; all directions if None.
+
+    Raises:
+        ValueError: the rank is not between 1 and ``dim``.
     """
 
-    def __init__(self, dim: int, *, momentum: float = 0.05, ridge: float = RIDGE) -> None:
+    def __init__(
+        self, dim: int, *, momentum: float = 0.01, ridge: float = RIDGE, rank: int | None = None
+    ) -> None:
         super().__init__()
+        if rank is not None and not 1 <= rank <= dim:
+            raise ValueError(f'The rank of a whitening is 1 to {dim}, its width; got {rank}.')
         self.momentum = momentum
         self.ridge = ridge
+        self.rank = rank
         self.register_buffer('mean', torch.zeros(dim))
         self.register_buffer('second_moment', torch.eye(dim))
         self.register_buffer('transform', torch.eye(dim))
-        self.register_buffer('started', torch.zeros((), dtype=torch.bool))
+        self.register_buffer('updates', torch.zeros(()))
 
     @torch.no_grad()
     def update(self, features: Tensor, counted: Tensor) -> None:
@@ -58,13 +77,13 @@ class Whitening(nn.Module):
         dim = len(self.mean)
         total = sums[0].clamp(min=1)
         mean, second = sums[1 : dim + 1] / total, sums[dim + 1 :].view(dim, dim) / total
-        share = torch.where(self.started, self.momentum, 1.0).to(mean.dtype)
+        share = (1 / (self.updates + 1)).clamp(min=self.momentum).to(mean.dtype)
         share = torch.where(sums[0] > 0, share, torch.zeros_like(share))
         self.mean.lerp_(mean, share)
         self.second_moment.lerp_(second, share)
-        self.started.logical_or_(sums[0] > 0)
+        self.updates.add_(sums[0] > 0)
         covariance = self.second_moment - torch.outer(self.mean, self.mean)
-        self.transform.copy_(zca_transform(covariance, self.ridge))
+        self.transform.copy_(zca_transform(covariance, self.ridge, self.rank))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) whitened."""

@@ -15,19 +15,9 @@ def config(**backbone: object) -> dict:
     )
 
 
-@pytest.mark.parametrize(
-    'backbone',
-    [
-        dict(type='ResNet', depth=18, with_cp=True),
-        dict(type='MobileNetV2', with_cp=True) | dict(out_indices=(1, 2, 4, 7)),
-    ],
-    ids=['resnet', 'mobilenet'],
-)
-def test_reentrant_checkpointing_would_cut_the_gradients(backbone: dict) -> None:
-    settings = config()
-    settings['backbone'] = backbone
-    with pytest.raises(ValueError, match=r'model\.backbone\.with_cp=False'):
-        MODELS.build(settings)
+def test_checkpointing_that_could_not_repeat_its_draws_is_refused() -> None:
+    with pytest.raises(ValueError, match='drop_path_rate=0'):
+        MODELS.build(config(type='ResNet', depth=18, with_cp=True, drop_path_rate=0.1))
 
 
 def test_an_unknown_engine_is_refused_before_training() -> None:

@@ -176,6 +176,8 @@ def test_check_refuses_what_does_not(
     [
         (dict(positions='hidden'), "'hidden', expected 'all', 'masked' or 'visible'"),
         (dict(target_norm='batch'), "'batch', expected 'layer_norm', 'whiten' or None"),
+        (dict(whiten_rank=2), "whiten_rank=2 .* needs target_norm='whiten'"),
+        (dict(target_norm='whiten', whiten_rank=99), 'The rank of a whitening'),
         (dict(weight=-1.0), 'weight of FeatureImitationHead is -1.0'),
     ],
 )

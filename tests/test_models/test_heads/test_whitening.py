@@ -1,6 +1,7 @@
 """Whitening against numpy, and what it is for."""
 
 import numpy as np
+import pytest
 import torch
 
 from hgkd_mm.models.heads.whitening import Whitening
@@ -41,14 +42,16 @@ def test_rows_that_do_not_count_leave_no_trace() -> None:
     torch.testing.assert_close(clean.transform, dirty.transform)
 
 
-def test_averages_follow_with_momentum_and_travel_in_the_state_dict() -> None:
-    whitening = Whitening(6, momentum=0.25).double()
+def test_averages_are_plain_at_first_and_follow_later() -> None:
+    whitening = Whitening(6, momentum=0.4).double()
     every = torch.ones(400, dtype=torch.bool)
     whitening.update(features(), every)
     first = whitening.mean.clone()
     whitening.update(features() + 8, every)
-    torch.testing.assert_close(whitening.mean, first + 2)
-    restored = Whitening(6, momentum=0.25).double()
+    torch.testing.assert_close(whitening.mean, first + 4)  # 1/2 of 8
+    whitening.update(features() + 9, every)
+    torch.testing.assert_close(whitening.mean, first + 6)  # .4, which is more than 1/3, of 5
+    restored = Whitening(6, momentum=0.4).double()
     restored.load_state_dict(whitening.state_dict())
     torch.testing.assert_close(restored(features()), whitening(features()))
 
@@ -73,3 +76,22 @@ def test_a_batch_without_rows_changes_nothing() -> None:
     whitening.update(x, torch.zeros(len(x), dtype=torch.bool))
     for key, value in whitening.state_dict().items():
         torch.testing.assert_close(value, before[key])
+
+
+def test_a_rank_keeps_the_directions_of_largest_variance() -> None:
+    x = features()
+    every = torch.ones(len(x), dtype=torch.bool)
+    whitening = Whitening(6, ridge=0.0, rank=2).double()
+    whitening.update(x, every)
+    out = whitening(x)
+    z = x.numpy() - x.numpy().mean(0)
+    _, singular, directions = np.linalg.svd(z, full_matrices=False)
+    want = (z @ directions[:2].T / singular[:2] * len(z) ** 0.5) @ directions[:2] * 3**0.5
+    np.testing.assert_allclose(out.numpy(), want, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(out.square().mean(), torch.ones(()).double())
+
+
+@pytest.mark.parametrize('rank', [0, 7])
+def test_a_rank_out_of_range_is_refused(rank: int) -> None:
+    with pytest.raises(ValueError, match=f'1 to 6, its width; got {rank}'):
+        Whitening(6, rank=rank)

@@ -1,0 +1,124 @@
+"""Two things that torch does for tensors only, made to work on a SparseFeatureMap."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._composable import checkpoint
+from torch.distributed.nn.functional import all_reduce
+
+from .feature_map import SparseFeatureMap
+
+
+def prepare(network: nn.Module) -> nn.Module:
+    """Lets activation checkpointing and SyncBN of a network work on masked images.
+
+    Both go through autograd functions that see no tensor in a SparseFeatureMap, and would cut
+    the gradient.
+
+    - Blocks with ``with_cp=True`` (the MM family's switch, which recomputes reentrantly) are
+      recomputed by torch's composable checkpoint, without reentrance; the switch is turned off.
+    - ``nn.SyncBatchNorm`` becomes :class:`SparseSyncBatchNorm`, with the same weights.
+
+    Weights keep their names, and the network works on dense images as before.
+
+    Args:
+        network: changed in place.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a block with ``with_cp=True`` drops paths or values at random: the random
+            state of a GPU would not be restored for the recomputation.
+    """
+    for name, module in network.named_modules():
+        if _recomputes(module):
+            _refuse_randomness(name, module)
+            module.with_cp = False
+            checkpoint(module)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.SyncBatchNorm:
+                setattr(module, name, SparseSyncBatchNorm.of(child))
+    return network
+
+
+def _recomputes(module: nn.Module) -> bool:
+    """Whether this is a block that recomputes itself, and not only one made of such blocks."""
+    asked = [m for m in module.modules() if getattr(m, 'with_cp', False)]
+    return asked == [module]
+
+
+def _refuse_randomness(name: str, block: nn.Module) -> None:
+    for module in block.modules():
+        chance = getattr(module, 'drop_prob', None) or getattr(module, 'p', None)
+        if isinstance(chance, float) and chance > 0:
+            raise ValueError(
+                f"Block '{name or '(root)'}' has with_cp=True and drops at random "
+                f'({type(module).__name__}, {chance}): masked images cannot be recomputed with '
+                'the same draws. Set drop_path_rate=0 (or the dropout to 0), or with_cp=False.'
+            )
+
+
+class SparseSyncBatchNorm(nn.SyncBatchNorm):
+    """SyncBN whose statistics count the visible positions of all ranks, however many each has.
+
+    On dense maps it is ``nn.SyncBatchNorm``. On a SparseFeatureMap the mean and the variance
+    are all-reduced in turn, with gradients, on any backend.
+    """
+
+    @classmethod
+    def of(cls, norm: nn.SyncBatchNorm) -> SparseSyncBatchNorm:
+        """The same norm, sharing parameters and buffers."""
+        new = cls(
+            norm.num_features,
+            norm.eps,
+            norm.momentum,
+            norm.affine,
+            norm.track_running_stats,
+            norm.process_group,
+        )
+        new._parameters.update(norm._parameters)
+        new._buffers.update(norm._buffers)
+        new.train(norm.training)
+        return new
+
+    def forward(self, input: Tensor | SparseFeatureMap) -> Tensor | SparseFeatureMap:
+        """Normalises a dense map or a SparseFeatureMap."""
+        if not isinstance(input, SparseFeatureMap):
+            return super().forward(input)
+        if not self._synchronises():
+            return super(nn.SyncBatchNorm, self).forward(input)  # BatchNorm's own
+        rows = input.rows
+        values = rows.float() if rows.dtype in (torch.half, torch.bfloat16) else rows
+        count = values.new_tensor([len(values)])
+        sums = self._over_ranks(torch.cat([values.sum(0), count]))
+        count = sums[-1]
+        mean = sums[:-1] / count
+        centred = values - mean
+        variance = self._over_ranks(centred.square().sum(0)) / count
+        self._remember(mean.detach(), (variance * count / (count - 1)).detach())
+        out = centred * (variance + self.eps).rsqrt()
+        if self.affine:
+            out = out * self.weight + self.bias
+        return input.with_rows(out.to(rows.dtype))
+
+    def _synchronises(self) -> bool:
+        group = self.process_group
+        on = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+        return on and (self.training or self.running_mean is None)
+
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        return all_reduce(values, group=self.process_group or dist.group.WORLD)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or not self.training:
+            return
+        self.num_batches_tracked.add_(1)
+        # momentum=None means plain averages, as in BatchNorm.
+        share = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
