@@ -58,7 +58,7 @@ class MaskedDenseMap(SparseFeatureMap):
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> MaskedDenseMap:
         tile = window.out_tile(self.mask, self.tile)
-        data, padding = window.on_dense(self.data, outside, -math.inf)
+        data, padding = window.on_dense(self.data, outside, own=-math.inf, pools=True)
         data = F.max_pool2d(
             data, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
         )
@@ -66,7 +66,7 @@ class MaskedDenseMap(SparseFeatureMap):
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> MaskedDenseMap:
         tile = window.out_tile(self.mask, self.tile)
-        data, padding = window.on_dense(self.data)
+        data, padding = window.on_dense(self.data, pools=True)
         data = F.avg_pool2d(
             data, window.kernel, window.stride, padding, window.ceil_mode, count_include_pad
         )

@@ -71,12 +71,16 @@ class Window:
         """Positions added after the last one."""
         return self.padding if self.trailing is None else self.trailing
 
-    def on_dense(self, data: Tensor, value: float = 0.0, own: float = 0.0) -> tuple[Tensor, Pair]:
+    def on_dense(
+        self, data: Tensor, value: float = 0.0, *, own: float = 0.0, pools: bool = False
+    ) -> tuple[Tensor, Pair]:
         """A dense map and the padding that torch's op shall add to it.
 
-        Padded here if torch's op could not: unevenly, or with another value than its ``own``.
+        Padded here if torch's op could not: unevenly, with another value than its ``own``, or,
+        where it ``pools``, by more than half the kernel.
         """
-        if self.trailing is None and value == own:
+        wide = pools and any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True))
+        if self.trailing is None and value == own and not wide:
             return data, self.padding
         (top, left), (bottom, right) = self.padding, self.behind
         return F.pad(data, (left, right, top, bottom), value=value), (0, 0)

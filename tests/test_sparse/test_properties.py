@@ -1,0 +1,212 @@
+"""Windows of any geometry over masks of any pattern, by hypothesis, against the dense op."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from hgkd_mm.sparse import ENGINES, CellMask, sparsify
+from hgkd_mm.sparse.window import Window
+
+# Derandomised: the same cases in every run.
+PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
+
+
+def _patterns(grid: tuple[int, int]) -> dict[str, Tensor]:
+    """(gh, gw) bool masks that are special in some way."""
+    corners, row = torch.zeros(grid, dtype=torch.bool), torch.zeros(grid, dtype=torch.bool)
+    corners[0, 0] = corners[-1, -1] = corners[0, -1] = corners[-1, 0] = True
+    row[grid[0] // 2] = True
+    isolated = torch.zeros(grid, dtype=torch.bool)
+    isolated[grid[0] // 2, grid[1] // 2] = True
+    return {
+        'corners': corners,
+        'row': row,
+        'column': row.t().contiguous() if grid[0] == grid[1] else row,
+        'isolated': isolated,
+        'all': torch.ones(grid, dtype=torch.bool),
+        'none': torch.zeros(grid, dtype=torch.bool),
+    }
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> Tensor:
+    """(B, gh, gw) bool with something visible."""
+    grid = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    image = st.one_of(
+        st.sampled_from(list(_patterns(grid).values())),
+        st.lists(st.booleans(), min_size=grid[0] * grid[1], max_size=grid[0] * grid[1]).map(
+            lambda cells: torch.tensor(cells).view(grid)
+        ),
+    )
+    images = draw(st.lists(image, min_size=1, max_size=3))
+    visible = torch.stack(images)
+    return visible if visible.any() else ~visible
+
+
+@st.composite
+def axes(draw: st.DrawFn, dilations: int = 2) -> dict[str, int]:
+    """One axis of a window that keeps the cells whole: kernel, stride, dilation, padding."""
+    kernel, dilation = draw(st.integers(1, 7)), draw(st.integers(1, dilations))
+    stride = draw(st.integers(1, 2))
+    span = (kernel - 1) * dilation + 1
+    # Outputs are length / stride exactly if the padding sums up to this, or a little less.
+    total = draw(st.integers(max(span - stride, 0), span - 1))
+    before = draw(st.integers(0, total))
+    return dict(
+        kernel=kernel, stride=stride, dilation=dilation, before=before, after=total - before
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn, dilations: int = 2) -> dict:
+    """A mask, the tile of its cells, and a window."""
+    vertical, horizontal = draw(axes(dilations)), draw(axes(dilations))
+    tile = tuple(
+        axis['stride'] * draw(st.sampled_from([1, 2, 3, 4])) for axis in (vertical, horizontal)
+    )
+    return dict(visible=draw(masks()), tile=tile, axes=(vertical, horizontal))
+
+
+def _compare(case: dict, op, channels: int, parameters: list[Tensor]) -> None:
+    """``op(map, pad)`` on both engines against the dense op on zeros, and all gradients."""
+    mask = CellMask(case['visible'])
+    size = tuple(g * t for g, t in zip(mask.grid, case['tile'], strict=True))
+    visible = mask.at(size)[:, None]
+    torch.manual_seed(0)
+    x = torch.randn(mask.batch, channels, *size, dtype=torch.double)
+    dense = x.clone().requires_grad_()
+    want = op(torch.where(visible, dense, 0))
+    want = want * mask.at(tuple(want.shape[-2:]))[:, None]
+    weights = torch.randn_like(want)
+    want_grads = torch.autograd.grad((want * weights).sum(), [dense, *parameters])
+    for engine in ENGINES:
+        leaf = x.clone().requires_grad_()
+        got = op(sparsify(leaf, mask, engine)).to_dense()
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11)
+        grads = torch.autograd.grad((got * weights).sum(), [leaf, *parameters])
+        for one, other in zip(grads, want_grads, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def _pad(x: Tensor, case: dict, value: float = 0.0) -> Tensor:
+    vertical, horizontal = case['axes']
+    sizes = (horizontal['before'], horizontal['after'], vertical['before'], vertical['after'])
+    return F.pad(x, sizes, value=value)
+
+
+def _arguments(case: dict, *names: str) -> dict[str, tuple[int, int]]:
+    return {name: tuple(axis[name] for axis in case['axes']) for name in names}
+
+
+@PROPERTY
+@given(cases(), st.sampled_from([(4, 6, 1), (4, 4, 4), (4, 8, 2)]), st.booleans())
+def test_convolution(case: dict, widths: tuple[int, int, int], bias: bool) -> None:
+    channels, out, groups = widths
+    sizes = _arguments(case, 'kernel', 'stride', 'dilation')
+    torch.manual_seed(1)
+    weight = torch.randn(
+        out, channels // groups, *sizes['kernel'], dtype=torch.double, requires_grad=True
+    )
+    offset = torch.randn(out, dtype=torch.double, requires_grad=True) if bias else None
+
+    def op(x: Tensor) -> Tensor:
+        return F.conv2d(
+            _pad(x, case), weight, offset, sizes['stride'], 0, sizes['dilation'], groups
+        )
+
+    _compare(case, op, channels, [weight, *([offset] if bias else [])])
+
+
+@PROPERTY
+@given(cases(), st.booleans())
+def test_max_pooling(case: dict, zeros: bool) -> None:
+    sizes = _arguments(case, 'kernel', 'stride', 'dilation')
+    value = 0.0 if zeros else -torch.inf
+    _compare(
+        case,
+        lambda x: F.max_pool2d(
+            _pad(x, case, value), sizes['kernel'], sizes['stride'], 0, sizes['dilation']
+        ),
+        3,
+        [],
+    )
+
+
+@PROPERTY
+@given(cases(dilations=1))
+def test_average_pooling(case: dict) -> None:
+    sizes = _arguments(case, 'kernel', 'stride')
+    _compare(case, lambda x: F.avg_pool2d(_pad(x, case), sizes['kernel'], sizes['stride']), 3, [])
+
+
+@PROPERTY
+@given(masks(), st.sampled_from([1, 2, 4]))
+def test_what_is_hidden_does_not_count(visible: Tensor, tile: int) -> None:
+    mask = CellMask(visible)
+    size = tuple(g * tile for g in mask.grid)
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 5, 1, 2)
+    ).double()
+    network.eval()
+    x = torch.randn(mask.batch, 3, *size, dtype=torch.double)
+    y = torch.where(mask.at(size)[:, None], x, torch.nan)
+    for engine in ENGINES:
+        a, b = (network(sparsify(images, mask, engine)).to_dense() for images in (x, y))
+        assert torch.equal(a, b)
+
+
+@PROPERTY
+@given(masks(), st.integers(1, 4), st.integers(1, 3))
+def test_rows_and_maps_are_two_forms_of_one_thing(visible: Tensor, th: int, tw: int) -> None:
+    mask = CellMask(visible)
+    size = (mask.grid[0] * th, mask.grid[1] * tw)
+    x = torch.randn(mask.batch, 2, *size)
+    for engine in ENGINES:
+        y = sparsify(x, mask, engine)
+        assert torch.equal(y.to_dense(), torch.where(mask.at(size)[:, None], x, 0))
+        assert torch.equal(y.with_rows(y.rows).to_dense(), y.to_dense())
+        assert y.rows.shape == (mask.num_visible * th * tw, 2)
+
+
+def test_a_window_knows_its_size_as_torch_does() -> None:
+    for kernel, stride, padding, dilation in (
+        (3, 2, 1, 1),
+        (7, 2, 3, 1),
+        (5, 1, 4, 2),
+        (2, 2, 0, 1),
+    ):
+        window = Window.of(kernel, stride, padding, dilation)
+        out = F.conv2d(
+            torch.zeros(1, 1, 24, 16), torch.zeros(1, 1, kernel, kernel), None, stride, padding,
+            dilation,
+        )  # fmt: skip
+        assert window.out_size((24, 16)) == tuple(out.shape[2:])
+
+
+def test_threads_share_a_network_and_a_mask() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)).double()
+    mask = CellMask.random(batch=4, grid=(4, 4), mask_ratio=0.5)
+    batches = [torch.randn(4, 3, 32, 32, dtype=torch.double) for _ in range(4)]
+    alone = [network(sparsify(x, mask)).to_dense() for x in batches]
+    shared = CellMask(mask.visible)  # with no tables yet, which the threads make together
+    results: dict[int, Tensor] = {}
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            results[i] = network(sparsify(batches[i], shared)).to_dense()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, want in enumerate(alone):
+        assert torch.equal(results[i], want)
