@@ -33,7 +33,8 @@ model = dict(
             img_size=96,
             patch_size=16,
             checkpoint='assets/mae_scenes.safetensors',
-            teacher_view='full',
+            # The student's cells only: what lies elsewhere can hardly be guessed in so few steps.
+            teacher_view='visible',
         )
     ),
     heads=dict(
@@ -45,6 +46,7 @@ model = dict(
             in_channels=128,
             embed_dim=192,
             target_norm='whiten',
+            whiten_rank=64,
         ),
         sim=dict(
             type='SimilarityDistributionHead',

@@ -10,7 +10,7 @@ Metric:     see assets/README.md.
 
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/scenes_pretrain.py']
 
-max_epochs = 24
+max_epochs = 60
 width = 192
 
 model = dict(
@@ -26,7 +26,7 @@ model = dict(
         arch=dict(embed_dims=width, num_layers=6, num_heads=3, feedforward_channels=4 * width),
         img_size=96,
         patch_size=16,
-        mask_ratio=0.65,
+        mask_ratio=0.75,
     ),
     neck=dict(
         type='MAEPretrainDecoder',
