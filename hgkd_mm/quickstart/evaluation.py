@@ -8,7 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from hgkd_mm.evaluation import (
     build_labelled_dataset,
@@ -16,6 +16,7 @@ from hgkd_mm.evaluation import (
     knn_accuracy,
     linear_probe,
 )
+from hgkd_mm.sparse import CellMask
 
 
 @dataclass
@@ -46,10 +47,23 @@ class FrozenEvaluation:
         self.val = build_labelled_dataset(val_dataset, key='val_dataset')
         self.classes = len(self.val.CLASSES)
 
-    def score(self, model: nn.Module, data_preprocessor: nn.Module | None = None) -> Score:
+    def score(self, model: nn.Module) -> Score:
         """kNN (k = 20, T = 0.07) and linear probe of a model's pooled features."""
+        return self._score(model)
+
+    def score_teacher(self, student: nn.Module, name: str) -> Score:
+        """The same of the embedding that a student's teacher has of whole images."""
+        teacher = student.teachers[name]
+
+        def embed(images: Tensor) -> Tensor:
+            grid = tuple(size // student.cell for size in images.shape[2:])
+            return teacher(images, CellMask.full(batch=len(images), grid=grid)).embedding
+
+        return self._score(teacher, encode=embed, data_preprocessor=student.data_preprocessor)
+
+    def _score(self, model: nn.Module, **how: object) -> Score:
         train, val = (
-            extract_features(model, dataset, data_preprocessor=data_preprocessor, batch_size=100)
+            extract_features(model, dataset, batch_size=100, **how)
             for dataset in (self.train, self.val)
         )
         data = (train.features, train.labels, val.features, val.labels)

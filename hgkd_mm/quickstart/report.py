@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
-from hgkd_mm.sparse import sparsify
+from hgkd_mm.sparse import CellMask, sparsify
 from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
 
 from .evaluation import Score
@@ -82,8 +82,8 @@ def draw(
 ) -> None:
     """Images, masks, teacher and student features (PCA to RGB), and loss curves.
 
-    Features are what L_feat compares: the teacher's tokens as it normalises them, and the
-    student's decoded map, from the visible cells only, projected into the same space.
+    Features are what L_feat compares, here of the whole images: the teacher's tokens as it
+    normalises them, and the student's decoded map, projected into the same space.
 
     Args:
         path: PNG to write.
@@ -98,8 +98,9 @@ def draw(
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         mask = student.draw_mask(images)
-        teacher = student.teachers['mim'](images, mask)
-        maps = student.backbone(sparsify(images, mask, engine=student.engine))
+        whole = CellMask.full(batch=mask.batch, grid=mask.grid)
+        teacher = student.teachers['mim'](images, whole)
+        maps = student.backbone(sparsify(images, whole, engine=student.engine))
         features = student.heads['feat'].project(student.neck(maps))
         targets = student.heads['feat'].target(teacher)
     curves = {}
@@ -119,5 +120,5 @@ def draw(
         curves=curves,
         path=path,
         share_components=True,
-        title='H-GKD on Scenes: what the student sees, and what it makes of it',
+        title='H-GKD on Scenes: what the student sees, and what it makes of whole images',
     )

@@ -110,7 +110,7 @@ def quickstart(
             'random-init student': evaluation.score(untrained),
             'pixel baseline (SparK)': evaluation.score(pixels),
             'H-GKD student': evaluation.score(student),
-            'teacher (MAE)': evaluation.score(student.teachers['mim'], student.data_preprocessor),
+            'teacher (MAE)': evaluation.score_teacher(student, 'mim'),
         }
         draw(
             work_dir / 'quickstart.png',
