@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -61,12 +62,18 @@ def encoder_steps(
     images = images.contiguous(memory_format=torch.channels_last)
     grid = (size // cell, size // cell)
 
+    def autocast() -> AbstractContextManager:
+        # Older torch refuses float32 here even where autocast is off.
+        if dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device.split(':')[0], dtype=dtype)
+
     def forward(engine: str) -> Tensor:
         inputs: Tensor | SparseFeatureMap = images
         if engine != 'dense':
             mask = CellMask.random(batch=batch, grid=grid, mask_ratio=mask_ratio, device=device)
             inputs = sparsify(images, mask, engine)
-        with torch.autocast(device.split(':')[0], dtype=dtype, enabled=dtype != torch.float32):
+        with autocast():
             maps = network(inputs)
         return sum((m if isinstance(m, Tensor) else m.data).float().sum() for m in maps)
 

@@ -118,7 +118,9 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
         if self.running_mean is None or not self.training:
             return
         self.num_batches_tracked.add_(1)
-        # momentum=None means plain averages, as in BatchNorm.
-        share = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            # momentum=None means plain averages, as in BatchNorm.
+            share = self.momentum
+            if share is None:
+                share = 1.0 / self.num_batches_tracked.to(running.dtype)
+            running.lerp_(new.to(running.dtype), share)

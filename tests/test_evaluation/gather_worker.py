@@ -38,6 +38,8 @@ def main(rank: int, directory: str, sizes: list[int]) -> None:
             batch_size=2,
         )
         torch.save(tuple(found), f'{directory}/{size}.{rank}')
+    # The file that they met at must stay until both are done with it.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
