@@ -58,6 +58,11 @@ class Job:
         """What the finished job was asked to do."""
         return self.work_dir / 'request.txt'
 
+    @cached_property
+    def wanted(self) -> str:
+        """All that the run depends on, taken before it starts."""
+        return _request(self.settings)
+
     @property
     def log(self) -> Path:
         """What the process printed."""
@@ -67,10 +72,13 @@ class Job:
     def done(self) -> bool:
         """Whether this very job was finished before."""
         here = self.checkpoint.is_file() and self.request.is_file()
-        return here and self.request.read_text() == _request(self.settings)
+        return here and self.request.read_text() == self.wanted
 
     def start(self, threads: int) -> subprocess.Popen:
-        """Starts the process with so many threads."""
+        """Starts the process with so many threads, fewer if the environment says so."""
+        asked = os.environ.get('OMP_NUM_THREADS', '')
+        threads = min(threads, int(asked)) if asked.isdigit() else threads
+        _ = self.wanted
         if self.work_dir.exists():
             shutil.rmtree(self.work_dir)
         self.work_dir.mkdir(parents=True)
@@ -78,7 +86,7 @@ class Job:
         self.settings.dump(config)
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
         command += ['--work-dir', str(self.work_dir)]
-        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+        environment = os.environ | {'OMP_NUM_THREADS': str(threads)}
         with self.log.open('w') as out:
             return subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
@@ -95,7 +103,7 @@ class Job:
             raise RuntimeError(
                 f'{self.title} stopped (exit {process.returncode}). Its log, {self.log}:\n{tail}'
             )
-        self.request.write_text(_request(self.settings))
+        self.request.write_text(self.wanted)
 
 
 def train(*jobs: Job) -> list[Path]:
@@ -124,19 +132,30 @@ def train(*jobs: Job) -> list[Path]:
         if running:
             _watch(running)
     finally:
-        for _, _, process in running:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+        _stop([process for _, _, process in running if process.poll() is None])
     return [job.checkpoint for job in jobs]
 
 
+def _stop(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def _request(settings: Config) -> str:
-    """All that a run depends on: its config, and what the teachers' files hold."""
+    """The config, what the teachers' files hold, and which images there are."""
     teachers = (settings.model.get('teachers') or {}).items()
     files = {name: Path(teacher.checkpoint).read_bytes() for name, teacher in teachers}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return f'{settings.pretty_text}\nteachers: {hashes}\n'
+    dataset = settings.train_dataloader.dataset
+    made = Path(dataset.data_root) / 'meta.json'  # seed and version of Scenes
+    images = made.read_text() if made.is_file() else f'{len(DATASETS.build(dataset))} images'
+    return f'{settings.pretty_text}\nteachers: {hashes}\nimages: {images}\n'
 
 
 def _iterations(settings: Config) -> int:

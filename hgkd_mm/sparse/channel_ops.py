@@ -46,12 +46,10 @@ def _chunk(input: SparseFeatureMap, chunks: int, dim: int = 0) -> tuple[SparseFe
 @_on_map(Tensor.__getitem__)
 def _getitem(input: SparseFeatureMap, key: Any) -> SparseFeatureMap:
     keys = key if isinstance(key, tuple) else (key,)
-    whole = slice(None)
-    others = [k for i, k in enumerate(keys) if i != 1]
-    ellipsis = [k for k in others if k is Ellipsis]
-    if len(keys) < 2 or not isinstance(keys[1], slice) or ellipsis[1:] or keys[0] is Ellipsis:
+    space = [k for i, k in enumerate(keys) if i != 1]
+    channels = keys[1] if len(keys) > 1 else None
+    whole = all(k is Ellipsis or k == slice(None) for k in space) and keys[0] is not Ellipsis
+    if not isinstance(channels, slice) or not whole or len(keys) > 4:
         raise refuse('getitem', f'only channels can be taken, as in x[:, 2:8]; got {key}.')
-    if any(k is not Ellipsis and k != whole for k in others):
-        raise refuse('getitem', f'only channels can be taken, as in x[:, 2:8]; got {key}.')
-    start, stop, step = keys[1].indices(input.channels)
+    start, stop, step = channels.indices(input.channels)
     return input.select(torch.arange(start, stop, step, device=input.device))

@@ -77,7 +77,8 @@ def _permute_back(input: ChannelsLastMap, *dims: Any) -> SparseFeatureMap:
 
 @_on_last(Tensor.contiguous)
 def _contiguous(input: ChannelsLastMap, memory_format: Any = None) -> ChannelsLastMap:
-    return input
+    # A copy, as of a tensor that was permuted: an in-place op on it must not reach the map.
+    return ChannelsLastMap(input.inner.with_rows(input.inner.rows))
 
 
 @_on_last(F.linear)
@@ -111,7 +112,9 @@ def _norm(
     keepdim: bool = False,
     out: None = None,
     dtype: None = None,
+    ord: float | None = None,
 ) -> Tensor:
+    p = p if ord is None else ord
     if axes_of(dim) != [1, 2] or p not in (2, 'fro') or out is not None or dtype is not None:
         raise refuse('norm', f'only the 2-norm over space, dim=(1, 2), got p={p} and dim={dim}.')
     return _spatial(norm_visible(input.inner), keepdim)

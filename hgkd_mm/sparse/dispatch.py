@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -42,6 +43,25 @@ def calling_layer() -> str:
     return f'({type(layer).__name__})'
 
 
+def _name(function: Callable) -> str:
+    return getattr(function, '__qualname__', None) or getattr(function, '__name__', str(function))
+
+
+def _refuse_reentrance(op: str) -> None:
+    """Stops reentrant checkpointing, which would cut the gradient of a map without a word."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        where = frame.f_code.co_filename.replace(os.sep, '/')
+        if frame.f_code.co_name == 'forward' and where.endswith('torch/utils/checkpoint.py'):
+            raise refuse(
+                op,
+                'reentrant activation checkpointing would lose the gradient of a '
+                'SparseFeatureMap; call hgkd_mm.sparse.prepare(network) first, or switch the '
+                "network's checkpointing off.",
+            )
+        frame = frame.f_back
+
+
 class TensorLike:
     """Answers torch functions, tensor methods and ``+ - * /`` from a table of handlers.
 
@@ -73,13 +93,18 @@ class TensorLike:
     ) -> Any:
         handler = cls.handlers.get(func)
         if handler is None:
-            name = getattr(func, '__qualname__', None) or getattr(func, '__name__', str(func))
             raise refuse(
-                name,
+                _name(func),
                 f'a {cls.kind} does not know this op. Run the network dense, or add a '
-                'handler in hgkd_mm/sparse/ops.py.',
+                f'handler ({cls.kind}.answers) in hgkd_mm/sparse.',
             )
-        return handler(*args, **(kwargs or {}))
+        if not torch.is_grad_enabled():
+            _refuse_reentrance(_name(func))
+        try:
+            return handler(*args, **(kwargs or {}))
+        except TypeError as error:
+            # An argument that the handler does not take, or a type that torch does not.
+            raise UnsupportedOpError(str(refuse(_name(func), f'{error}.'))) from error
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         """Shape of the dense tensor this stands for, or its extent along ``dim``."""
@@ -136,7 +161,7 @@ class TensorLike:
     def _no_operator(self, *_: Any) -> Any:
         raise refuse('operator', f'a {self.kind} has + - * / only; compare or index rows.')
 
-    __rtruediv__ = __matmul__ = __bool__ = __len__ = _no_operator
+    __matmul__ = __bool__ = __len__ = __setitem__ = _no_operator
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
     __hash__ = object.__hash__
 
@@ -145,6 +170,8 @@ class TensorLike:
 
     def __rsub__(self, other: Any) -> Any:
         return torch.neg(self) + other
+
+    __rtruediv__ = _no_operator
 
     def __iadd__(self, other: Any) -> Any:
         return self.add_(other)

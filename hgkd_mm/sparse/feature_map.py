@@ -17,6 +17,11 @@ from .window import Window
 Self = TypeVar('Self', bound='SparseFeatureMap')
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type to add up values of this type in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class SparseFeatureMap(TensorLike, ABC):
     """A feature map that exists only in the visible cells of a :class:`CellMask`.
 
@@ -160,17 +165,23 @@ class SparseFeatureMap(TensorLike, ABC):
         mask = self.mask
         if mask.per_image is not None:
             return rows.view(mask.batch, -1, rows.shape[1]).sum(1)
-        per_cell = rows.view(-1, self.tile[0] * self.tile[1], rows.shape[1]).sum(1)
-        total = rows.new_zeros(mask.batch, rows.shape[1])
-        return total.index_add(0, mask.cells()[0], per_cell)
+        return self._ragged_sum(rows).to(rows.dtype)
+
+    def _ragged_sum(self, rows: Tensor) -> Tensor:
+        # Added up in float32 for half types, as torch's own sums are.
+        dtype = at_least_float32(rows.dtype)
+        cells = rows.view(-1, self.tile[0] * self.tile[1], rows.shape[1]).sum(1, dtype=dtype)
+        total = rows.new_zeros(self.mask.batch, rows.shape[1], dtype=dtype)
+        return total.index_add(0, self.mask.cells()[0], cells)
 
     def image_mean(self, rows: Tensor) -> Tensor:
         """(B, C'): means of (R, C') rows of this map over each image; 0 where it has none."""
         mask, area = self.mask, self.tile[0] * self.tile[1]
         if mask.per_image is not None:
             return rows.view(mask.batch, -1, rows.shape[1]).mean(1)
+        total = self._ragged_sum(rows)
         counts = (mask.counts() * area).clamp(min=1).unsqueeze(1)
-        return self.image_sum(rows) / counts.to(rows.dtype)
+        return (total / counts.to(total.dtype)).to(rows.dtype)
 
     def of_image(self, values: Tensor) -> Tensor:
         """(R, C'): for each row the entry of its image in (B, C')."""

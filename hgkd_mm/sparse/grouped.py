@@ -57,11 +57,12 @@ def _sum(input: GroupedMap, dim: int | Sequence[int]) -> SparseFeatureMap:
 def _mul(input: GroupedMap | Tensor, other: GroupedMap | Tensor) -> GroupedMap:
     grouped, weights = (input, other) if isinstance(input, GroupedMap) else (other, input)
     count = len(grouped.parts)
-    if grouped.swapped or weights.dim() != 5 or weights.shape[1] != count:
+    tensor = isinstance(weights, Tensor)
+    if not tensor or grouped.swapped or weights.dim() != 5 or weights.shape[1] != count:
         raise refuse(
             'mul',
             f'weights of grouped channels must be (B, {count}, C, 1, 1), got '
-            f'{tuple(weights.shape)}.',
+            f'{tuple(weights.shape) if tensor else weights}.',
         )
     return GroupedMap([part * weights[:, i] for i, part in enumerate(grouped.parts)])
 

@@ -103,6 +103,9 @@ _on_map(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
 
 @_on_map(Tensor.to)
 def _to(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
+    kwargs = {key: value for key, value in kwargs.items() if key != 'memory_format'}
+    if not args and not kwargs:
+        return input
     device = input.data[:0].to(*args, **kwargs).device
     if device != input.device:
         raise refuse('to', f'move the images to {device} before sparsify; the mask follows.')
@@ -166,14 +169,22 @@ def _apply(
     return target.pointwise(lambda values: function(values, other))
 
 
-for _name in ('add', 'sub', 'mul', 'div'):
+def _divide(input: Operand, other: Operand) -> SparseFeatureMap:
+    """Where a map divides, hidden positions must not: 1 / 0 has no gradient to be masked."""
+    if not isinstance(other, SparseFeatureMap):
+        return _binary(torch.div, input, other)
+    return torch.mul(other.with_rows(other.rows.reciprocal()), input)
+
+
+for _name in ('add', 'sub', 'mul'):
     _function = getattr(torch, _name)
     _on_map(_function, getattr(Tensor, _name))(partial(_binary, _function))
     _on_map(getattr(Tensor, f'{_name}_'))(partial(_binary, _function, inplace=True))
+_on_map(torch.div, Tensor.div, torch.true_divide, Tensor.__truediv__)(_divide)
+_on_map(Tensor.div_)(partial(_binary, torch.div, inplace=True))
 _on_map(Tensor.__add__, Tensor.__radd__)(partial(_binary, torch.add))
 _on_map(Tensor.__mul__, Tensor.__rmul__)(partial(_binary, torch.mul))
 _on_map(Tensor.__sub__)(partial(_binary, torch.sub))
-_on_map(Tensor.__truediv__)(partial(_binary, torch.div))
 
 
 @_on_map(torch.addcmul, Tensor.addcmul)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._composable import checkpoint
-from torch.distributed.nn.functional import all_reduce
 
 from .feature_map import SparseFeatureMap
 
@@ -21,28 +19,37 @@ def prepare(network: nn.Module) -> nn.Module:
       recomputed by torch's composable checkpoint, without reentrance; the switch is turned off.
     - ``nn.SyncBatchNorm`` becomes :class:`SparseSyncBatchNorm`, with the same weights.
 
-    Weights keep their names, and the network works on dense images as before.
+    Weights keep their names, and the network works on dense images as before. As with torch's
+    own checkpointing, running statistics move twice a step in recomputed blocks, and a block
+    must not change its input in place.
 
     Args:
         network: changed in place.
 
     Returns:
-        The network.
+        The network; a new one only if it is a SyncBN itself.
 
     Raises:
         ValueError: a block with ``with_cp=True`` drops paths or values at random: the random
             state of a GPU would not be restored for the recomputation.
     """
-    for name, module in network.named_modules():
-        if _recomputes(module):
-            _refuse_randomness(name, module)
-            module.with_cp = False
-            checkpoint(module)
+    from torch.distributed._composable import checkpoint  # not in every build of torch
+
+    asked = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
+    blocks = {name: module for name, module in asked.items() if _recomputes(module)}
+    for name, block in blocks.items():
+        _refuse_randomness(name, block)
+        checkpoint(block)
+    for module in asked.values():  # networks keep the switch of their blocks as well
+        module.with_cp = False
+    converted: dict[nn.Module, SparseSyncBatchNorm] = {}
     for module in list(network.modules()):
-        for name, child in module.named_children():
+        for name, child in list(module._modules.items()):
             if type(child) is nn.SyncBatchNorm:
-                setattr(module, name, SparseSyncBatchNorm.of(child))
-    return network
+                if child not in converted:
+                    converted[child] = SparseSyncBatchNorm.of(child)
+                setattr(module, name, converted[child])
+    return SparseSyncBatchNorm.of(network) if type(network) is nn.SyncBatchNorm else network
 
 
 def _recomputes(module: nn.Module) -> bool:
@@ -58,7 +65,8 @@ def _refuse_randomness(name: str, block: nn.Module) -> None:
             raise ValueError(
                 f"Block '{name or '(root)'}' has with_cp=True and drops at random "
                 f'({type(module).__name__}, {chance}): masked images cannot be recomputed with '
-                'the same draws. Set drop_path_rate=0 (or the dropout to 0), or with_cp=False.'
+                'the same draws. Set drop_path_rate=0 (or the dropout to 0) or with_cp=False '
+                '(config keys model.backbone.drop_path_rate and model.backbone.with_cp).'
             )
 
 
@@ -93,7 +101,7 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
             return super(nn.SyncBatchNorm, self).forward(input)  # BatchNorm's own
         rows = input.rows
         values = rows.float() if rows.dtype in (torch.half, torch.bfloat16) else rows
-        count = values.new_tensor([len(values)])
+        count = values.new_full((1,), len(values))
         sums = self._over_ranks(torch.cat([values.sum(0), count]))
         count = sums[-1]
         mean = sums[:-1] / count
@@ -108,9 +116,11 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
     def _synchronises(self) -> bool:
         group = self.process_group
         on = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-        return on and (self.training or self.running_mean is None)
+        return on and self.training
 
     def _over_ranks(self, values: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce  # not in every build of torch
+
         return all_reduce(values, group=self.process_group or dist.group.WORLD)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import refuse
-from .feature_map import SparseFeatureMap
+from .feature_map import SparseFeatureMap, at_least_float32
 from .window import pair
 
 _on_map = SparseFeatureMap.answers
@@ -53,7 +53,9 @@ def _norm(
     keepdim: bool = False,
     out: None = None,
     dtype: None = None,
+    ord: float | None = None,
 ) -> Tensor:
+    p = p if ord is None else ord
     if axes_of(dim) != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
         raise refuse(
             'norm', f'known is the 2-norm over space, dim=(2, 3), got p={p} and dim={dim}.'
@@ -63,10 +65,10 @@ def _norm(
 
 def norm_visible(input: SparseFeatureMap) -> Tensor:
     """(B, C): 2-norm over the visible positions of each image (ConvNeXt V2's GRN)."""
-    squares = input.image_sum(input.rows.square())
+    squares = input.image_sum(input.rows.to(at_least_float32(input.dtype)).square())
     # The root has no slope at zero, where torch's own norm takes 0.
     some = squares > 0
-    return torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0)
+    return torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0).to(input.dtype)
 
 
 def _spatial(values: Tensor, keepdim: bool) -> Tensor:
@@ -110,11 +112,13 @@ def _group_norm(
         means = input.image_mean(values).unflatten(1, (num_groups, -1)).mean(2, keepdim=True)
         return means.expand(-1, -1, input.channels // num_groups).flatten(1)
 
+    rows = rows.to(at_least_float32(rows.dtype))
     centred = rows - input.of_image(over_group(rows))
     variance = over_group(centred.square())
     out = centred * input.of_image((variance + eps).rsqrt())
     out = out if weight is None else out * weight
-    return input.with_rows(out if bias is None else out + bias)
+    out = out if bias is None else out + bias
+    return input.with_rows(out.to(input.dtype))
 
 
 @_on_map(F.instance_norm)

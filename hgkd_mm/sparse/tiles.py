@@ -65,7 +65,7 @@ class TileMap(SparseFeatureMap):
             return self._at(F.linear(rows, weight.flatten(1), bias), tile)
         rows = self.data
         dtype = autocast_dtype(rows.device.type)
-        if dtype is not None:
+        if dtype is not None and rows.dtype != torch.float64:
             rows, weight = rows.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         return self._at(conv_rows(rows, weight, bias, self._plan(window)), tile)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -106,27 +105,10 @@ def _windowed(*functions: Callable) -> Callable[[Callable], Callable]:
 
 def _geometry(op: str, make: Callable[[], Any]) -> Any:
     """Runs ``make``, naming op and layer if the geometry does not fit the mask's cells."""
-    _refuse_reentrance(op)
     try:
         return make()
     except ValueError as error:
         raise ValueError(str(refuse(op, str(error)))) from error
-
-
-def _refuse_reentrance(op: str) -> None:
-    """Stops reentrant checkpointing, which would cut the gradient of a map without a word."""
-    if torch.is_grad_enabled():
-        return
-    frame = sys._getframe()
-    while frame is not None:
-        where = frame.f_code.co_filename.replace(os.sep, '/')
-        if frame.f_code.co_name == 'forward' and where.endswith('torch/utils/checkpoint.py'):
-            raise refuse(
-                op,
-                'reentrant activation checkpointing would lose the gradient of a '
-                'SparseFeatureMap; call hgkd_mm.sparse.prepare(network) first.',
-            )
-        frame = frame.f_back
 
 
 @_windowed(torch.conv2d, F.conv2d)
@@ -162,7 +144,21 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> SparseFeatureMap:
     window = Window.of(kernel_size, stride or kernel_size, padding, dilation, ceil_mode)
+    if isinstance(input, PaddedMap):
+        _refuse_overrun('max_pool2d', window, input)
     return _geometry('max_pool2d', lambda: input.max_pool2d(window))
+
+
+def _refuse_overrun(op: str, window: Window, input: SparseFeatureMap | PaddedMap) -> None:
+    """Stops a pooling whose ceil_mode lets windows run over the edge."""
+    size = tuple(input.shape[-2:])
+    floored = replace(window, ceil_mode=False)
+    if window.ceil_mode and window.out_size(size) != floored.out_size(size):
+        raise refuse(
+            op,
+            f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
+            'use an image size that is a multiple of the stride.',
+        )
 
 
 @_windowed(F.avg_pool2d)
@@ -178,14 +174,7 @@ def _avg_pool2d(
     window = Window.of(kernel_size, stride or kernel_size, padding, 1, ceil_mode)
     if divisor_override is not None:
         raise refuse('avg_pool2d', 'divisor_override is not supported on a SparseFeatureMap.')
-    floored = Window.of(kernel_size, stride or kernel_size, padding)
-    size = tuple(input.shape[-2:])
-    if ceil_mode and window.out_size(size) != floored.out_size(size):
-        raise refuse(
-            'avg_pool2d',
-            f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
-            'use an image size that is a multiple of the stride.',
-        )
+    _refuse_overrun('avg_pool2d', window, input)
     return _geometry('avg_pool2d', lambda: input.avg_pool2d(window, count_include_pad))
 
 
@@ -204,11 +193,11 @@ def _interpolate(
         wanted = pair(size)
     else:
         sy, sx = pair(scale_factor) if isinstance(scale_factor, Sequence) else (scale_factor,) * 2
-        wanted = int(height * sy), int(width * sx)
+        wanted = height * sy, width * sx
     if mode != 'nearest' or wanted[0] % height or wanted[1] % width:
         raise refuse(
             'interpolate',
             f"only mode='nearest' to a whole multiple of {height} x {width} stays inside the "
-            f'cells, got {mode!r} to {wanted[0]} x {wanted[1]}.',
+            f'cells, got {mode!r} to {wanted[0]:g} x {wanted[1]:g}.',
         )
-    return input.repeat((wanted[0] // height, wanted[1] // width))
+    return input.repeat((int(wanted[0] // height), int(wanted[1] // width)))

@@ -61,6 +61,11 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
     assert 'done before' in capsys.readouterr().out
     assert checkpoint.stat().st_mtime_ns == made
 
+    extra = folder / 'nested0' / 'extra.png'
+    Image.new('RGB', (64, 64)).save(extra)
+    assert not job(SPARK_CONFIG, work_dir, options).done
+    extra.unlink()
+
     # Not silently the old result: another mask ratio is another run, and this one is refused.
     with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask\.ratio must be'):
         train(job(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0}))

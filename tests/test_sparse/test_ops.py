@@ -139,6 +139,7 @@ def test_activations_and_arithmetic(engine: str) -> None:
         lambda x: torch.cat(tuple(reversed(torch.chunk(x, 2, dim=1))), 1),
         lambda x: torch.split(x, [1, 3], 1)[1],
         lambda x: x.clone().mul_(3).add_(x),
+        lambda x: x / (x * x + 1),
     ):
         compare(engine, 4, op)
 
@@ -345,6 +346,12 @@ def test_uneven_padding(engine: str) -> None:
         (lambda x: x.view(3, 2, 2, 6, 8).transpose(0, 1), 'only the two axes of channels'),
         (lambda x: x.view(3, 4, 48), 'can only be seen as'),
         (lambda x: torch.stack([x, x], 0), 'along dim=1 only'),
+        (lambda x: x.view(3, 2, 2, 6, 8) * 2.0, r'must be \(B, 2, C, 1, 1\), got 2.0'),
+        (lambda x: F.interpolate(x, scale_factor=2.05), 'whole multiple'),
+        (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 2, ceil_mode=True), 'run over the edge'),
+        (lambda x: x.mean((2, 3), dtype=torch.double), "mean in layer .*'dtype'"),
+        (lambda x: torch.div(x, 2, rounding_mode='floor'), "div in layer .*'rounding_mode'"),
+        (lambda x: x.__setitem__((0, 0), 1.0), 'compare or index rows'),
     ],
 )
 def test_views_refuse_what_has_no_meaning(engine: str, use, words: str) -> None:
@@ -446,3 +453,53 @@ def test_the_norm_of_nothing_has_a_gradient(engine: str) -> None:
     y = sparsify(x, CellMask(visible), engine)
     (y * y.norm(p=2, dim=(2, 3), keepdim=True)).to_dense().sum().backward()
     assert x.grad.isfinite().all() and x.grad[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_map_may_divide_although_hidden_positions_hold_zero(engine: str) -> None:
+    mask, x = dense_input(2)
+    weight = torch.ones(1, 4, 1, 1, dtype=torch.double, requires_grad=True)
+    got = (weight / sparsify(x, mask, engine)).to_dense()
+    got.sum().backward()
+    visible = mask.at((6, 8))[:, None].expand_as(x)
+    want = torch.where(visible, 1 / torch.where(visible, x, 1), 0)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(weight.grad, want.sum((0, 2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_contiguous_view_is_a_copy_and_a_plain_one_is_not(engine: str) -> None:
+    mask, x = dense_input(2)
+    y = sparsify(x, mask, engine)
+    y.permute(0, 2, 3, 1).contiguous().mul_(0)
+    assert torch.equal(y.to_dense(), x)
+    y.permute(0, 2, 3, 1).mul_(0)
+    assert not y.to_dense().any()
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('ragged', [False, True])
+def test_sums_over_an_image_keep_their_precision_in_half_types(engine: str, ragged: bool) -> None:
+    mask = CellMask.random(batch=3, grid=(4, 4), mask_ratio=0.5) if not ragged else CellMask(MASK)
+    height, width = (16 * g for g in mask.grid)
+    x = 3 + torch.randn(3, 4, height, width)
+    want = sparsify(x, mask, engine)
+    for dtype, close in ((torch.half, 2e-3), (torch.bfloat16, 1e-2)):
+        got = sparsify(x.to(dtype), mask, engine)
+        for statistic in (
+            lambda y: y.mean_visible(),
+            lambda y: torch.linalg.vector_norm(y, ord=2, dim=(2, 3)),
+            lambda y: torch.norm(y.permute(0, 2, 3, 1), p=2, dim=(1, 2)),
+        ):
+            a, b = statistic(got), statistic(want)
+            assert a.dtype == dtype
+            torch.testing.assert_close(a.float(), b, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_autocast_leaves_double_precision_alone(engine: str) -> None:
+    mask, x = dense_input(2)
+    conv = nn.Conv2d(4, 4, 3, 1, 1, dtype=torch.double)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got, want = conv(sparsify(x, mask, engine)), conv(x)
+    assert got.dtype == want.dtype == torch.double

@@ -82,6 +82,33 @@ def test_reentrant_checkpointing_is_refused_not_silent() -> None:
         build('resnet50', with_cp=True)(sparsify(x, mask))
 
 
+def test_so_is_reentrance_around_norms_and_activations() -> None:
+    x, mask = masked()
+    norm = nn.BatchNorm2d(3).double()
+    with pytest.raises(UnsupportedOpError, match=r'prepare\(network\) first'):
+        torch.utils.checkpoint.checkpoint(
+            lambda y: norm(y).relu(), sparsify(x, mask), use_reentrant=True
+        )
+
+
+def test_preparing_twice_is_preparing_once() -> None:
+    once, twice = prepare(build('resnet50', with_cp=True)), build('resnet50', with_cp=True)
+    prepare(prepare(twice))
+    hooks = [[len(m._forward_pre_hooks) for m in network.modules()] for network in (once, twice)]
+    assert hooks[0] == hooks[1] and hooks[0][0] == 0 and sum(hooks[0]) == 16
+    assert not any(getattr(m, 'with_cp', False) for m in twice.modules())
+
+
+def test_a_norm_that_is_used_twice_stays_one() -> None:
+    norm = nn.SyncBatchNorm(3)
+    network = nn.Module()
+    network.a = network.b = norm
+    prepare(network)
+    assert network.a is network.b and type(network.a) is not nn.SyncBatchNorm
+    assert network.a.weight is norm.weight
+    assert type(prepare(norm)) is type(network.a)
+
+
 def test_no_grad_is_not_taken_for_checkpointing() -> None:
     x, mask = masked()
     with torch.no_grad():

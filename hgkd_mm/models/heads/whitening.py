@@ -14,7 +14,7 @@ def zca_transform(covariance: Tensor, ridge: float = RIDGE, rank: int | None = N
         covariance: (D, D).
         ridge: so many mean variances are added to each.
         rank: only the directions of largest variance are kept, so many of them, and scaled by
-            sqrt(D / rank), so that the mean square of what comes out stays the same.
+            sqrt(D / rank), so that the mean square of what comes out stays near 1.
     """
     floor = ridge * covariance.diagonal().mean().clamp(min=1e-12)
     values, vectors = torch.linalg.eigh(covariance)
@@ -31,7 +31,9 @@ class Whitening(nn.Module):
 
     :math:`\mu` and :math:`C` are averages over the batches of all ranks, plain ones at first and
     exponential ones later. ZCA, not PCA, because its result does not depend on the sign or
-    order of eigenvectors, which change from step to step.
+    order of eigenvectors, which change from step to step. With a ``rank``, :math:`C^{-1/2}` is
+    that of the leading directions alone; two directions of nearly the same variance may change
+    places at the end of the list.
 
     Args:
         dim: channels D.
