@@ -5,7 +5,7 @@ Reproduces: no row of the paper; the geometry of the flagship (hgkd_r50_mae.py) 
 Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
             python tools/train.py configs/pretrain/hgkd_r18_scenes.py
 Hardware:   2 CPU cores, no GPU.
-Time:       about 4 minutes.
+Time:       about 6 minutes beside the baseline.
 Metric:     see the README's quickstart table.
 """
 

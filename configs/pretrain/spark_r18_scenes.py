@@ -6,7 +6,7 @@ Reproduces: no row of a paper; SparK (ICLR 2023) on the engine, data, steps and 
 Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
             python tools/train.py configs/pretrain/spark_r18_scenes.py
 Hardware:   2 CPU cores, no GPU.
-Time:       about 5 minutes.
+Time:       about 7.5 minutes beside H-GKD.
 Metric:     see the README's quickstart table.
 """
 
