@@ -87,10 +87,10 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> SparseFeatureMap:
     rows = input.rows
-    # As a channels-last (1, C, R, 1) image: torch's (R, C) path is slower on CPU.
-    image = rows.t().unsqueeze(0).unsqueeze(-1)
+    # As a channels-last (1, C, R, 1) image, with strides that say so: other paths are slower.
+    image = rows.reshape(1, -1, 1, input.channels).permute(0, 3, 1, 2)
     out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)
-    return input.with_rows(out.squeeze(-1).squeeze(0).t())
+    return input.with_rows(out.permute(0, 2, 3, 1).reshape(rows.shape))
 
 
 @_on_map(F.group_norm)
