@@ -79,11 +79,12 @@ class Whitening(nn.Module):
         dim = len(self.mean)
         total = sums[0].clamp(min=1)
         mean, second = sums[1 : dim + 1] / total, sums[dim + 1 :].view(dim, dim) / total
+        # A batch without rows, or with a value that is not finite, leaves no trace.
+        usable = (sums[0] > 0) & sums.isfinite().all()
         share = (1 / (self.updates + 1)).clamp(min=self.momentum).to(mean.dtype)
-        share = torch.where(sums[0] > 0, share, torch.zeros_like(share))
-        self.mean.lerp_(mean, share)
-        self.second_moment.lerp_(second, share)
-        self.updates.add_(sums[0] > 0)
+        self.mean.lerp_(torch.where(usable, mean, self.mean), share)
+        self.second_moment.lerp_(torch.where(usable, second, self.second_moment), share)
+        self.updates.add_(usable)
         covariance = self.second_moment - torch.outer(self.mean, self.mean)
         self.transform.copy_(zca_transform(covariance, self.ridge, self.rank))
 

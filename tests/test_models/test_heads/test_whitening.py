@@ -68,12 +68,15 @@ def test_autocast_does_not_touch_it() -> None:
     assert torch.equal(out, plain(x))
 
 
-def test_a_batch_without_rows_changes_nothing() -> None:
+@pytest.mark.parametrize('bad', [0.0, torch.inf, torch.nan])
+def test_a_batch_without_rows_or_with_a_broken_one_changes_nothing(bad: float) -> None:
     x = features()
     whitening = Whitening(6).double()
     whitening.update(x, torch.ones(len(x), dtype=torch.bool))
     before = {key: value.clone() for key, value in whitening.state_dict().items()}
-    whitening.update(x, torch.zeros(len(x), dtype=torch.bool))
+    broken = x.clone()
+    broken[3, 2] = bad
+    whitening.update(broken, torch.full((len(x),), bad != 0))
     for key, value in whitening.state_dict().items():
         torch.testing.assert_close(value, before[key])
 
