@@ -157,7 +157,9 @@ def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, 
     """
     small, stride_one = min(tile), window.stride == (1, 1)
     if small >= 8:
-        return 'halo', 'halo' if stride_one else 'columns', 'halo' if stride_one else 'columns'
+        # Of a stem, the table of all taps alone costs more than torch's gradient of the weight.
+        grad_weight = 'halo' if stride_one or small >= 16 else 'columns'
+        return 'halo', 'halo' if stride_one else 'columns', grad_weight
     if small >= 4 and stride_one:
         return 'halo', 'halo', 'columns'
     if rows.device.type == 'cpu' and small <= 2:
