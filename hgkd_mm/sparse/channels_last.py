@@ -13,7 +13,7 @@ from torch import Tensor
 from .dispatch import TensorLike, refuse
 from .feature_map import SparseFeatureMap
 from .ops import ACTIVATIONS
-from .statistics import axes_of, norm_visible
+from .statistics import axes_of
 
 
 class ChannelsLastMap(TensorLike):
@@ -110,30 +110,28 @@ def _norm(
     p: float | str = 2,
     dim: Any = None,
     keepdim: bool = False,
-    out: None = None,
-    dtype: None = None,
-    ord: float | None = None,
+    **others: Any,
 ) -> Tensor:
-    p = p if ord is None else ord
-    if axes_of(dim) != [1, 2] or p not in (2, 'fro') or out is not None or dtype is not None:
-        raise refuse('norm', f'only the 2-norm over space, dim=(1, 2), got p={p} and dim={dim}.')
-    return _spatial(norm_visible(input.inner), keepdim)
+    args = (input.inner, p, _axes_first(dim), keepdim)
+    return _statistic(SparseFeatureMap.__torch_function__(torch.norm, (), args, others))
 
 
 @_on_last(torch.mean, Tensor.mean)
 def _mean(
     input: ChannelsLastMap, dim: Any = None, keepdim: bool = False
 ) -> Tensor | ChannelsLastMap:
-    axes = axes_of(dim)
-    if axes == [3] and keepdim:
-        return ChannelsLastMap(input.inner.with_rows(input.inner.rows.mean(1, keepdim=True)))
-    if axes != [1, 2]:
-        raise refuse('mean', f'only over space, dim=(1, 2), or over channels; got dim={dim}.')
-    return _spatial(input.inner.mean_visible(), keepdim)
+    return _statistic(torch.mean(input.inner, _axes_first(dim), keepdim))
 
 
-def _spatial(values: Tensor, keepdim: bool) -> Tensor:
-    return values[:, None, None, :] if keepdim else values
+def _axes_first(dim: Any) -> list[int]:
+    """Where axes of (B, H, W, C) are in (B, C, H, W)."""
+    return [_LAST[axis] for axis in axes_of(dim)]
+
+
+def _statistic(out: Tensor | SparseFeatureMap) -> Tensor | ChannelsLastMap:
+    if isinstance(out, SparseFeatureMap):
+        return ChannelsLastMap(out)
+    return out.permute(_LAST) if out.dim() == 4 else out
 
 
 def _same(function: Callable, input: ChannelsLastMap, *args: Any, **kwargs: Any) -> Any:

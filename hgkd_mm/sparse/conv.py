@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
+from .feature_map import at_least_float32
 from .window import Window, halo_rows, reader_rows, tap_rows
 
 
@@ -227,8 +228,7 @@ def _taps_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
 
 def _accumulator(like: Tensor, rows: int, channels: int) -> Tensor:
     """Zeros to add the taps up in: as a dense convolution does, in float32 for half types."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return like.new_zeros(rows, channels, dtype=dtype)
+    return like.new_zeros(rows, channels, dtype=at_least_float32(like.dtype))
 
 
 def _taps_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .feature_map import SparseFeatureMap
+from .feature_map import SparseFeatureMap, at_least_float32
 
 
 def prepare(network: nn.Module) -> nn.Module:
@@ -100,7 +100,7 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
         if not self._synchronises():
             return super(nn.SyncBatchNorm, self).forward(input)  # BatchNorm's own
         rows = input.rows
-        values = rows.float() if rows.dtype in (torch.half, torch.bfloat16) else rows
+        values = rows.to(at_least_float32(rows.dtype))
         count = values.new_full((1,), len(values))
         sums = self._over_ranks(torch.cat([values.sum(0), count]))
         count = sums[-1]

@@ -40,7 +40,8 @@ def _mean(
         return input.with_rows(input.rows.mean(1, keepdim=True))
     if axes != [2, 3]:
         raise refuse(
-            'mean', f'known are the means over space, dim=(2, 3), and over channels; got dim={dim}.'
+            'mean',
+            f'known are the means over space and over channels; got axes {axes} of (B, C, H, W).',
         )
     return _spatial(input.mean_visible(), keepdim)
 
@@ -56,9 +57,10 @@ def _norm(
     ord: float | None = None,
 ) -> Tensor:
     p = p if ord is None else ord
-    if axes_of(dim) != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
+    axes = axes_of(dim)
+    if axes != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
         raise refuse(
-            'norm', f'known is the 2-norm over space, dim=(2, 3), got p={p} and dim={dim}.'
+            'norm', f'known is the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
         )
     return _spatial(norm_visible(input), keepdim)
 

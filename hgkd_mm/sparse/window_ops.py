@@ -56,7 +56,7 @@ class PaddedMap(TensorLike):
         self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
     ) -> SparseFeatureMap:
         """Convolution of the padded map."""
-        self._must_be(0.0)
+        self._must_be_zero()
         return self.inner.conv2d(weight, bias, self._window(window), groups)
 
     def max_pool2d(self, window: Window) -> SparseFeatureMap:
@@ -67,7 +67,7 @@ class PaddedMap(TensorLike):
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> SparseFeatureMap:
         """Mean over windows of the padded map, whose padding counts."""
-        self._must_be(0.0)
+        self._must_be_zero()
         if window.padding != (0, 0) and not count_include_pad:
             raise ValueError('the map was padded already; pad in one place only.')
         return self.inner.avg_pool2d(self._window(window), True)
@@ -75,9 +75,9 @@ class PaddedMap(TensorLike):
     def _window(self, window: Window) -> Window:
         return window.padded(self.before, self.after)
 
-    def _must_be(self, value: float) -> None:
-        if self.value != value:
-            raise ValueError(f'the map is padded with {self.value}, only {value} is known here.')
+    def _must_be_zero(self) -> None:
+        if self.value != 0.0:
+            raise ValueError(f'the map is padded with {self.value}, only 0.0 is known here.')
 
 
 @SparseFeatureMap.answers(F.pad)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import sync_bn_worker
 from helpers.networks import SMALL
+from helpers.ranks import run_two_ranks
 from helpers.sparse_reference import relative_error, run
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, UnsupportedOpError, prepare, sparsify
 
-ROOT = Path(__file__).parents[2]
 NETWORKS = {
     'resnet50': dict(type='ResNet', depth=50, **SMALL),
     'mobilenetv2': dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, 2, 4, 7)),
@@ -139,25 +136,7 @@ def test_sync_bn_that_was_not_prepared_is_refused() -> None:
 
 def test_sync_bn_counts_the_visible_positions_of_all_ranks(tmp_path: Path) -> None:
     """Two ranks with unequal visible counts do what batch norm does on the joined batch."""
-    env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    worker = Path(sync_bn_worker.__file__)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(worker), str(rank), str(tmp_path)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
-    finally:
-        for process in processes:
-            process.kill()
+    run_two_ranks(Path(sync_bn_worker.__file__), tmp_path)
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     joined = sync_bn_worker.step(slice(0, 4))
     for name, buffer in joined['buffers'].items():

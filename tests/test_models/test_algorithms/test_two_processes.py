@@ -1,39 +1,19 @@
 """Two gloo processes do what one does on the joined batch."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.ranks import run_two_ranks
 
 WORKER = Path(__file__).with_name('two_process_worker.py')
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     directory = tmp_path_factory.mktemp('ranks')
-    env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), '2', str(directory)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
-    finally:
-        for process in processes:
-            process.kill()
+    run_two_ranks(WORKER, 2, directory)
     return [torch.load(directory / f'{rank}.pt', weights_only=True) for rank in range(2)]
 
 
