@@ -78,7 +78,7 @@ def _permute_back(input: ChannelsLastMap, *dims: Any) -> SparseFeatureMap:
 @_on_last(Tensor.contiguous)
 def _contiguous(input: ChannelsLastMap, memory_format: Any = None) -> ChannelsLastMap:
     # A copy, as of a tensor that was permuted: an in-place op on it must not reach the map.
-    return ChannelsLastMap(input.inner.with_rows(input.inner.rows))
+    return ChannelsLastMap(input.inner.with_rows(input.inner.rows.clone()))
 
 
 @_on_last(F.linear)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .cell_mask import CellMask, Pair
 from .feature_map import at_least_float32
+from .products import multiply, multiply_transposed, rows_of
 from .window import Window, halo_rows, reader_rows, tap_rows
 
 
@@ -64,7 +65,10 @@ def conv_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan)
 
 def pad_zero_row(rows: Tensor) -> Tensor:
     """(R + 1, C): a zero row at the end, which indices of hidden positions point to."""
-    return F.pad(rows, (0, 0, 0, 1))
+    out = rows.new_empty(rows.shape[0] + 1, rows.shape[1])
+    out[:-1] = rows
+    out[-1] = 0
+    return out
 
 
 def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Tensor:
@@ -78,11 +82,6 @@ def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Ten
 def rows_to_tiles(rows: Tensor, tile: Pair) -> Tensor:
     """(N, C, th, tw) channels-last view of (R, C) rows."""
     return rows.view(-1, *tile, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def tiles_to_rows(tiles: Tensor) -> Tensor:
-    """(R, C) rows of (N, C, th, tw) tiles, without a copy when they are channels-last."""
-    return tiles.permute(0, 2, 3, 1).reshape(-1, tiles.shape[1])
 
 
 class _ConvRows(torch.autograd.Function):
@@ -114,7 +113,7 @@ class _ConvRows(torch.autograd.Function):
 def _halo_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     tiles = gather_halo(rows, plan.mask, plan.tile, plan.window)
     out = F.conv2d(tiles, weight, None, plan.window.stride, 0, plan.window.dilation)
-    return tiles_to_rows(out)
+    return rows_of(out)
 
 
 def _mirrored(window: Window) -> Window:
@@ -130,7 +129,7 @@ def _halo_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     window = _mirrored(plan.window)
     tiles = gather_halo(grad, plan.mask, plan.out_tile, window)
     mirrored = weight.flip(2, 3).transpose(0, 1)
-    return tiles_to_rows(F.conv2d(tiles, mirrored, None, 1, 0, window.dilation))
+    return rows_of(F.conv2d(tiles, mirrored, None, 1, 0, window.dilation))
 
 
 def _halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
@@ -165,7 +164,7 @@ def _columns(rows: Tensor, plan: ConvPlan) -> Tensor:
 
 def _columns_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     matrix = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-    return _columns(rows, plan) @ matrix.t()
+    return multiply(_columns(rows, plan), matrix.t())
 
 
 def _columns_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
@@ -180,64 +179,85 @@ def _columns_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
             continue
         gathered = padded.index_select(0, index).view(-1, len(taps) * grad.shape[1])
         matrix = by_tap[:, :, taps].permute(2, 0, 1).reshape(-1, weight.shape[1])
-        part.copy_((gathered @ matrix).view(part.shape))
+        part.copy_(multiply(gathered, matrix).view(part.shape))
     return out.view(-1, weight.shape[1])
 
 
 def _columns_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     co, c, kh, kw = weight.shape
-    return (grad.t() @ _columns(rows, plan)).view(co, kh, kw, c).permute(0, 3, 1, 2)
+    product = multiply_transposed(grad, _columns(rows, plan))
+    return product.view(co, kh, kw, c).permute(0, 3, 1, 2)
 
 
 # taps --------------------------------------------------------------------------------------
 
 
-def _pairs(plan: ConvPlan) -> list[tuple[Tensor, Tensor]]:
-    """For each tap, the outputs that read a visible position through it, and that position."""
+def _pairs(plan: ConvPlan) -> list[tuple[Tensor, Tensor] | None]:
+    """For each tap, the outputs that read a visible position through it, and that position.
 
-    def build() -> list[tuple[Tensor, Tensor]]:
+    None for the tap through which every position reads itself.
+    """
+
+    def build() -> list[tuple[Tensor, Tensor] | None]:
         index = tap_rows(plan.mask, plan.tile, plan.window)
         rows = plan.mask.num_visible * plan.tile[0] * plan.tile[1]
-        present = [(index[:, t] < rows).nonzero().flatten() for t in range(index.shape[1])]
-        return [(out, index[:, t].index_select(0, out)) for t, out in enumerate(present)]
+        pairs: list[tuple[Tensor, Tensor] | None] = []
+        for tap in range(index.shape[1]):
+            if tap == plan.window.own_tap:
+                pairs.append(None)
+                continue
+            outputs = (index[:, tap] < rows).nonzero().flatten()
+            pairs.append((outputs, index[:, tap].index_select(0, outputs)))
+        return pairs
 
     return plan.mask.table(('pairs', plan.tile, plan.window), build)
 
 
+def _by_tap(weight: Tensor) -> Tensor:
+    """(kh * kw, Co, C), each matrix as a product wants it: rows or columns contiguous."""
+    by_tap = weight.permute(2, 3, 0, 1).flatten(0, 1)
+    return by_tap if by_tap.stride(2) == 1 else by_tap.contiguous()
+
+
+def _add_up(
+    read: Tensor, matrices: Tensor, pairs: list[tuple[Tensor, Tensor] | None], rows: int
+) -> Tensor:
+    """(rows, C'): for each tap ``read`` times its matrix, added where its pairs (to, from) say.
+
+    Added up, as in a dense convolution, in float32 for half types.
+    """
+    dtype = at_least_float32(read.dtype)
+    if None in pairs:
+        out = (read @ matrices[pairs.index(None)]).to(dtype)
+    else:
+        out = read.new_zeros(rows, matrices.shape[2], dtype=dtype)
+    for matrix, pair in zip(matrices, pairs, strict=True):
+        if pair is not None and len(pair[0]):
+            out.index_add_(0, pair[0], (read.index_select(0, pair[1]) @ matrix).to(dtype))
+    return out.to(read.dtype)
+
+
 def _taps_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     th, tw = plan.out_tile
-    by_tap = weight.flatten(2)
-    out = _accumulator(rows, plan.mask.num_visible * th * tw, weight.shape[0])
-    for tap, (outputs, inputs) in enumerate(_pairs(plan)):
-        if len(outputs):
-            part = rows.index_select(0, inputs) @ by_tap[:, :, tap].t()
-            out.index_add_(0, outputs, part.to(out.dtype))
-    return out.to(rows.dtype)
+    return _add_up(rows, _by_tap(weight).mT, _pairs(plan), plan.mask.num_visible * th * tw)
 
 
 def _taps_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     th, tw = plan.tile
-    by_tap = weight.flatten(2)
-    out = _accumulator(grad, plan.mask.num_visible * th * tw, weight.shape[1])
-    for tap, (outputs, inputs) in enumerate(_pairs(plan)):
-        if len(outputs):
-            part = grad.index_select(0, outputs) @ by_tap[:, :, tap]
-            out.index_add_(0, inputs, part.to(out.dtype))
-    return out.to(grad.dtype)
-
-
-def _accumulator(like: Tensor, rows: int, channels: int) -> Tensor:
-    """Zeros to add the taps up in: as a dense convolution does, in float32 for half types."""
-    return like.new_zeros(rows, channels, dtype=at_least_float32(like.dtype))
+    back = [None if pair is None else pair[::-1] for pair in _pairs(plan)]
+    return _add_up(grad, _by_tap(weight), back, plan.mask.num_visible * th * tw)
 
 
 def _taps_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     co, c, kh, kw = weight.shape
     out = grad.new_zeros(kh * kw, co, c)
-    for tap, (outputs, inputs) in enumerate(_pairs(plan)):
-        if len(outputs):
+    for product, pair in zip(out, _pairs(plan), strict=True):
+        if pair is None:
+            torch.mm(grad.t(), rows, out=product)
+        elif len(pair[0]):
+            outputs, inputs = pair
             read = rows.index_select(0, inputs)
-            torch.mm(grad.index_select(0, outputs).t(), read, out=out[tap])
+            torch.mm(grad.index_select(0, outputs).t(), read, out=product)
     return out.view(kh, kw, co, c).permute(2, 3, 0, 1)
 
 

@@ -97,6 +97,10 @@ class SparseFeatureMap(TensorLike, ABC):
     def pointwise(self: Self, function: Callable[..., Tensor], *others: Tensor) -> Self:
         """``function`` of the values and of operands made by :meth:`operand`."""
 
+    def may_change(self) -> bool:
+        """Whether an in-place op may write to the data itself."""
+        return False
+
     @abstractmethod
     def operand(self, tensor: Tensor) -> Tensor:
         """A dense (B|1, C|1, H|1, W|1) tensor, laid out so that it combines with the data."""

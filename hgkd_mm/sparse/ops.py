@@ -77,15 +77,28 @@ def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> Sparse
     return input.with_rows(function(input.rows, *args))
 
 
+# Those whose gradient needs the result only, so that the input's memory can hold it.
+_CHANGING: dict[Callable, Callable] = {
+    F.relu: torch.relu_,
+    torch.relu: torch.relu_,
+    F.relu6: partial(F.hardtanh_, min_val=0.0, max_val=6.0),
+    F.hardtanh: F.hardtanh_,
+    torch.add: Tensor.add_,
+    torch.sub: Tensor.sub_,
+}
+
+
 def _activation(
     function: Callable, input: SparseFeatureMap, *args: Any, inplace: bool = False, **kwargs: Any
 ) -> SparseFeatureMap:
+    if inplace and function in _CHANGING and input.may_change():
+        function = _CHANGING[function]
     out = input.pointwise(lambda values: function(values, *args, **kwargs))
     return _store(input, out) if inplace else out
 
 
 def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureMap:
-    """An in-place op: computed out of place, since data may be a view of another op's output."""
+    """Ends an in-place op, whether or not it could be computed in place."""
     target.data = result.data.to(target.dtype)
     return target
 
@@ -143,7 +156,10 @@ def _binary(
         if inplace:
             raise refuse(function.__name__, 'a tensor cannot be changed by a SparseFeatureMap.')
         return _apply(lambda a, b: function(b, a, **kwargs), other, input, function.__name__)
-    out = _apply(lambda a, b: function(a, b, **kwargs), input, other, function.__name__)
+    name = function.__name__
+    if inplace and function in _CHANGING and input.may_change():
+        function = _CHANGING[function]
+    out = _apply(lambda a, b: function(a, b, **kwargs), input, other, name)
     return _store(input, out) if inplace else out
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .dispatch import refuse
 from .feature_map import SparseFeatureMap, at_least_float32
+from .products import as_image, rows_of
 from .window import pair
 
 _on_map = SparseFeatureMap.answers
@@ -90,9 +91,9 @@ def _batch_norm(
 ) -> SparseFeatureMap:
     rows = input.rows
     # As a channels-last (1, C, R, 1) image, with strides that say so: other paths are slower.
-    image = rows.reshape(1, -1, 1, input.channels).permute(0, 3, 1, 2)
+    image = as_image(rows.contiguous())
     out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)
-    return input.with_rows(out.permute(0, 2, 3, 1).reshape(rows.shape))
+    return input.with_rows(rows_of(out))
 
 
 @_on_map(F.group_norm)

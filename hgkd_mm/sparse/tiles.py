@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .autocast import autocast_dtype
 from .cell_mask import CellMask, Pair
-from .conv import ConvPlan, conv_rows, gather_halo, rows_to_tiles, tiles_to_rows
+from .conv import ConvPlan, conv_rows, gather_halo, rows_to_tiles
 from .feature_map import SparseFeatureMap
+from .products import linear, rows_of
 from .window import Window, halo_rows
 
 
@@ -56,24 +57,24 @@ class TileMap(SparseFeatureMap):
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> TileMap:
         return self.with_rows(function(self.data, *others))
 
+    def may_change(self) -> bool:
+        # A view may show the output of an op that keeps it for its gradient.
+        return not self.data._is_view() and not (self.data.is_leaf and self.data.requires_grad)
+
     def conv2d(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
         if groups > 1:
             return self._at(self._grouped(weight, bias, window, groups), tile)
-        if window.is_pointwise():
-            rows = self.data if window.stride == (1, 1) else self._every(window.stride)
-            return self._at(F.linear(rows, weight.flatten(1), bias), tile)
         rows = self.data
         dtype = autocast_dtype(rows.device.type)
         if dtype is not None and rows.dtype != torch.float64:
             rows, weight = rows.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
+        if window.is_pointwise():
+            if window.stride != (1, 1):
+                rows = _Every.apply(rows.view(-1, *self.tile, self.channels), window.stride)
+            return self._at(linear(rows, weight.flatten(1), bias), tile)
         return self._at(conv_rows(rows, weight, bias, self._plan(window)), tile)
-
-    def _every(self, stride: Pair) -> Tensor:
-        """Rows at every stride-th position of each tile, which is where a 1 x 1 reads."""
-        tiles = self.data.view(-1, *self.tile, self.channels)
-        return tiles[:, :: stride[0], :: stride[1]].reshape(-1, self.channels)
 
     def _plan(self, window: Window) -> ConvPlan:
         return ConvPlan(self.mask, self.tile, window, *choose_methods(self.tile, window, self.data))
@@ -87,11 +88,11 @@ class TileMap(SparseFeatureMap):
         if min(self.tile) >= 8:
             tiles = gather_halo(self.data, self.mask, self.tile, window)
             out = F.conv2d(tiles, weight, bias, window.stride, 0, window.dilation, groups)
-            return tiles_to_rows(out)
+            return rows_of(out)
         dense, padding = window.on_dense(self.to_dense())
         out = F.conv2d(dense, weight, bias, window.stride, padding, window.dilation, groups)
         tile = window.out_tile(self.mask, self.tile)
-        return tiles_to_rows(out).index_select(0, self.mask.positions(tile))
+        return rows_of(out).index_select(0, self.mask.positions(tile))
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
         index = halo_rows(self.mask, self.tile, window)
@@ -99,18 +100,18 @@ class TileMap(SparseFeatureMap):
         filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
         halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
-        return self._at(tiles_to_rows(out), window.out_tile(self.mask, self.tile))
+        return self._at(rows_of(out), window.out_tile(self.mask, self.tile))
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
         if window.kernel == window.stride and window.padding == window.behind == (0, 0):
             out = F.avg_pool2d(rows_to_tiles(self.data, self.tile), window.kernel)
-            return self._at(tiles_to_rows(out), tile)
+            return self._at(rows_of(out), tile)
         halo = gather_halo(self.data, self.mask, self.tile, window)
         out = F.avg_pool2d(halo, window.kernel, window.stride)
         if not count_include_pad:
             out = out / self._share_inside(window, halo.dtype)
-        return self._at(tiles_to_rows(out), tile)
+        return self._at(rows_of(out), tile)
 
     def _share_inside(self, window: Window, dtype: torch.dtype) -> Tensor:
         """(N, 1, th', tw'): the part of each window that lies inside the image."""
@@ -147,6 +148,26 @@ class TileMap(SparseFeatureMap):
         return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+class _Every(torch.autograd.Function):
+    """Rows at every stride-th position of each tile, which is where a 1 x 1 reads.
+
+    Slicing does the same; its gradient would fill and copy the whole map once per axis.
+    """
+
+    @staticmethod
+    def forward(ctx, tiles: Tensor, stride: Pair) -> Tensor:
+        ctx.shape, ctx.stride = tiles.shape, stride
+        return tiles[:, :: stride[0], :: stride[1]].reshape(-1, tiles.shape[3])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        out = grad.new_zeros(ctx.shape)
+        part = out[:, :: ctx.stride[0], :: ctx.stride[1]]
+        part.copy_(grad.view(part.shape))
+        return out, None
+
+
 def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, str]:
     """(forward, grad_input, grad_weight) methods of an ungrouped convolution.
 
@@ -162,6 +183,6 @@ def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, 
         return 'halo', 'halo' if stride_one else 'columns', grad_weight
     if small >= 4 and stride_one:
         return 'halo', 'halo', 'columns'
-    if rows.device.type == 'cpu' and small <= 2:
+    if rows.device.type == 'cpu' and small <= 4:
         return 'taps', 'taps', 'taps'
     return 'columns', 'columns', 'columns'

@@ -91,6 +91,16 @@ class Window:
         return self.kernel[0] * self.kernel[1]
 
     @property
+    def own_tap(self) -> int | None:
+        """The tap through which every output reads its own position, if there is one."""
+        at = tuple(p // d for p, d in zip(self.padding, self.dilation, strict=True))
+        own = self.stride == (1, 1) and all(
+            a * d == p and a < k
+            for a, d, p, k in zip(at, self.dilation, self.padding, self.kernel, strict=True)
+        )
+        return at[0] * self.kernel[1] + at[1] if own else None
+
+    @property
     def span(self) -> Pair:
         """Positions from the first to the last tap."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
