@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .clamp import hardtanh, relu6
 from .dispatch import refuse
 from .feature_map import SparseFeatureMap
 
@@ -81,8 +82,8 @@ def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> Sparse
 _CHANGING: dict[Callable, Callable] = {
     F.relu: torch.relu_,
     torch.relu: torch.relu_,
-    F.relu6: partial(F.hardtanh_, min_val=0.0, max_val=6.0),
-    F.hardtanh: F.hardtanh_,
+    relu6: partial(relu6, inplace=True),
+    hardtanh: partial(hardtanh, inplace=True),
     torch.add: Tensor.add_,
     torch.sub: Tensor.sub_,
 }
@@ -105,6 +106,8 @@ def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureM
 
 for _function in ACTIVATIONS:
     _on_map(_function)(partial(_activation, _function))
+for _function, _ours in ((F.relu6, relu6), (F.hardtanh, hardtanh)):
+    _on_map(_function)(partial(_activation, _ours))
 for _function in _SINGULAR:
     _on_map(_function)(partial(_singular, _function))
 for _function, _inplace in ((torch.relu, torch.relu_), (torch.sigmoid, torch.sigmoid_)):

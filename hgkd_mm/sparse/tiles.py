@@ -11,8 +11,10 @@ from torch import Tensor
 
 from .autocast import autocast_dtype
 from .cell_mask import CellMask, Pair
-from .conv import ConvPlan, conv_rows, gather_halo, rows_to_tiles
+from .conv import conv_rows
+from .conv_plan import ConvPlan
 from .feature_map import SparseFeatureMap
+from .gather import gather_halo, rows_to_tiles
 from .products import linear, rows_of
 from .window import Window, halo_rows
 
@@ -63,36 +65,17 @@ class TileMap(SparseFeatureMap):
 
     def conv2d(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
-        if groups > 1:
-            return self._at(self._grouped(weight, bias, window, groups), tile)
         rows = self.data
         dtype = autocast_dtype(rows.device.type)
         if dtype is not None and rows.dtype != torch.float64:
             rows, weight = rows.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        if window.is_pointwise():
+        if window.is_pointwise() and groups == 1:
             if window.stride != (1, 1):
                 rows = _Every.apply(rows.view(-1, *self.tile, self.channels), window.stride)
             return self._at(linear(rows, weight.flatten(1), bias), tile)
-        return self._at(conv_rows(rows, weight, bias, self._plan(window)), tile)
-
-    def _plan(self, window: Window) -> ConvPlan:
-        return ConvPlan(self.mask, self.tile, window, *choose_methods(self.tile, window, self.data))
-
-    def _grouped(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
-        """Grouped and depthwise: on haloed tiles while they are large, else on the full map.
-
-        The border that a k x k window adds to a small tile costs more than the hidden part
-        of the full map does (measured on CPU with ConvNeXt-T).
-        """
-        if min(self.tile) >= 8:
-            tiles = gather_halo(self.data, self.mask, self.tile, window)
-            out = F.conv2d(tiles, weight, bias, window.stride, 0, window.dilation, groups)
-            return rows_of(out)
-        dense, padding = window.on_dense(self.to_dense())
-        out = F.conv2d(dense, weight, bias, window.stride, padding, window.dilation, groups)
-        tile = window.out_tile(self.mask, self.tile)
-        return rows_of(out).index_select(0, self.mask.positions(tile))
+        plan = ConvPlan.choose(self.mask, self.tile, window, groups, rows.device.type)
+        return self._at(conv_rows(rows, weight, bias, plan), tile)
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
         index = halo_rows(self.mask, self.tile, window)
@@ -166,23 +149,3 @@ class _Every(torch.autograd.Function):
         part = out[:, :: ctx.stride[0], :: ctx.stride[1]]
         part.copy_(grad.view(part.shape))
         return out, None
-
-
-def choose_methods(tile: Pair, window: Window, rows: Tensor) -> tuple[str, str, str]:
-    """(forward, grad_input, grad_weight) methods of an ungrouped convolution.
-
-    Measured on CPU, per stage of ResNet-50: torch's convolution on a batch of tiles wins while
-    tiles are large; below, matrix products on gathered rows, and on the smallest tiles
-    products per tap, since most neighbours are hidden there. On a GPU the per-tap form needs
-    counts read back from the device and additions in no fixed order, so it is not used.
-    """
-    small, stride_one = min(tile), window.stride == (1, 1)
-    if small >= 8:
-        # Of a stem, the table of all taps alone costs more than torch's gradient of the weight.
-        grad_weight = 'halo' if stride_one or small >= 16 else 'columns'
-        return 'halo', 'halo' if stride_one else 'columns', grad_weight
-    if small >= 4 and stride_one:
-        return 'halo', 'halo', 'columns'
-    if rows.device.type == 'cpu' and small <= 4:
-        return 'taps', 'taps', 'taps'
-    return 'columns', 'columns', 'columns'

@@ -145,6 +145,12 @@ class Window:
             )
         return th // sh, tw // sw
 
+    def reach(self, mask: CellMask, tile: Pair) -> Pair:
+        """Size of what the outputs of one tile read, the tile with its border."""
+        out = self.out_tile(mask, tile)
+        (sh, sw), (height, width) = self.stride, self.span
+        return (out[0] - 1) * sh + height, (out[1] - 1) * sw + width
+
     def is_pointwise(self) -> bool:
         """True for a 1 x 1 kernel without padding."""
         return self.kernel == (1, 1) and self.padding == self.behind == (0, 0)
@@ -200,11 +206,8 @@ def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
     """(N, wh, ww) long: the tile of each cell with the border that the window reaches."""
 
     def build() -> Tensor:
-        out = window.out_tile(mask, tile)
-        ys, xs = (
-            torch.arange((out[a] - 1) * window.stride[a] + window.span[a]) - window.padding[a]
-            for a in (0, 1)
-        )
+        reach = window.reach(mask, tile)
+        ys, xs = (torch.arange(reach[a]) - window.padding[a] for a in (0, 1))
         return neighbour_rows(mask, tile, ys, xs)
 
     return mask.table(('halo_rows', tile, window), build)

@@ -9,7 +9,8 @@ from helpers.maps import ENGINES, MASK, compare, dense_input
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, UnsupportedOpError, sparsify
-from hgkd_mm.sparse.conv import ConvPlan, conv_rows
+from hgkd_mm.sparse.conv import conv_rows
+from hgkd_mm.sparse.conv_plan import ConvPlan
 from hgkd_mm.sparse.window import Window
 
 GEOMETRIES = [
@@ -38,22 +39,34 @@ def test_convolution(geometry: tuple, engine: str) -> None:
     compare(engine, tile, conv, params=tuple(conv.parameters()))
 
 
-@pytest.mark.parametrize('method', ['halo', 'columns', 'taps'])
-@pytest.mark.parametrize('stride', [1, 2])
-@pytest.mark.parametrize('tile', [2, 4, 8])
-def test_every_way_to_convolve_gives_the_same(tile: int, stride: int, method: str) -> None:
+@pytest.mark.parametrize(
+    ('method', 'groups'),
+    [('halo', 1), ('canvas', 1), ('columns', 1), ('taps', 1), ('halo', 2), ('canvas', 4)],
+)
+@pytest.mark.parametrize(
+    ('tile', 'stride', 'padding', 'trailing'),
+    [
+        *((t, s, (1, 1), None) for t, s in itertools.product((2, 4, 8), (1, 2))),
+        (4, 2, (0, 1), (1, 1)),
+        (4, 1, (0, 2), (2, 0)),
+        (4, 4, (1, 1), None),
+    ],
+)
+def test_every_way_to_convolve_gives_the_same(
+    tile: int, stride: int, padding: tuple, trailing: tuple | None, method: str, groups: int
+) -> None:
     mask, x = dense_input(tile)
-    window = Window.of(3, stride, 1)
-    back = method if method != 'halo' or stride == 1 else 'columns'
-    plan = ConvPlan(mask, (tile, tile), window, method, back, method)
-    weight = torch.randn(5, 4, 3, 3, dtype=torch.double, requires_grad=True)
-    bias = torch.randn(5, dtype=torch.double, requires_grad=True)
+    window = Window((3, 3), (stride, stride), padding, trailing=trailing)
+    plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
+    weight = torch.randn(8, 4 // groups, 3, 3, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(8, dtype=torch.double, requires_grad=True)
     source = x.clone().requires_grad_()
     rows = sparsify(source, mask).rows
     got = conv_rows(rows, weight, bias, plan)
-    dense = source.clone()
-    want = F.conv2d(dense, weight, bias, stride, 1)
-    want = want.permute(0, 2, 3, 1).reshape(-1, 5)[mask.positions(plan.out_tile)]
+    (top, left), (bottom, right) = padding, trailing or padding
+    padded = F.pad(source, (left, right, top, bottom))
+    want = F.conv2d(padded, weight, bias, stride, groups=groups)
+    want = want.permute(0, 2, 3, 1).reshape(-1, 8)[mask.positions(plan.out_tile)]
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     g = torch.randn_like(want)
     for one, other in zip(
