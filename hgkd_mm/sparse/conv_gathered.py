@@ -36,16 +36,16 @@ def columns_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
 def columns_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     """(R, C): for each phase of the stride, one product with the outputs that read it."""
     (sh, sw), (th, tw) = plan.window.stride, plan.tile
-    padded, by_tap = pad_zero_row(grad), weight.flatten(2)
+    padded = pad_zero_row(grad)
     out = grad.new_empty(plan.mask.num_visible, th, tw, weight.shape[1])
     for phase in ((i, j) for i in range(sh) for j in range(sw)):
-        index, taps = reader_rows(plan.mask, plan.tile, plan.window, phase)
+        index, (ky, kx) = reader_rows(plan.mask, plan.tile, plan.window, phase)
         part = out[:, phase[0] :: sh, phase[1] :: sw]
-        if not taps:
+        if not index.numel():
             part.zero_()
             continue
-        gathered = padded.index_select(0, index).view(-1, len(taps) * grad.shape[1])
-        matrix = by_tap[:, :, taps].permute(2, 0, 1).reshape(-1, weight.shape[1])
+        matrix = weight[:, :, ky, kx].permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
+        gathered = padded.index_select(0, index).view(-1, matrix.shape[0])
         part.copy_(multiply(gathered, matrix).view(part.shape))
     return out.view(-1, weight.shape[1])
 

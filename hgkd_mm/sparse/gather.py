@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
-from .window import Window, halo_rows, neighbour_rows
+from .window import Window, consecutive, halo_rows, neighbour_rows
 
 
 def rows_to_tiles(rows: Tensor, tile: Pair) -> Tensor:
@@ -37,7 +36,7 @@ def gather_tiles(rows: Tensor, mask: CellMask, tile: Pair, first: Pair, count: P
     """(N, C, count) channels-last: positions from ``first``, relative to each tile's corner."""
 
     def build() -> Tensor:
-        ys, xs = (torch.arange(n) + f for f, n in zip(first, count, strict=True))
+        ys, xs = (consecutive(mask, f, n) for f, n in zip(first, count, strict=True))
         return neighbour_rows(mask, tile, ys, xs).flatten().clamp(max=rows.shape[0])
 
     flat = mask.table(('tiles', tile, first, count), build)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -156,36 +157,58 @@ class Window:
         return self.kernel == (1, 1) and self.padding == self.behind == (0, 0)
 
 
-def neighbour_rows(mask: CellMask, tile: Pair, ys: Tensor, xs: Tensor) -> Tensor:
+class Offsets(NamedTuple):
+    """Positions on one axis, relative to the corner of a tile; they may lie in other tiles.
+
+    Attributes:
+        values: (n,) long, on the mask's device.
+        low, high: the smallest and the largest of them, known without asking the device.
+    """
+
+    values: Tensor
+    low: int
+    high: int
+
+
+def neighbour_rows(mask: CellMask, tile: Pair, ys: Offsets, xs: Offsets) -> Tensor:
     """Rows at positions relative to the upper left corner of every visible cell.
 
     Args:
         mask: the cells.
         tile: (th, tw) positions of a cell on this map; the map has R = N * th * tw rows.
-        ys: (ny,) long on the CPU, vertical offsets; they may reach into other cells.
-        xs: (nx,) long on the CPU, horizontal offsets.
+        ys: ny vertical offsets.
+        xs: nx horizontal offsets.
 
     Returns:
         (N, ny, nx) long: the row, or R where the position is hidden, R + 1 where it
         lies outside the image.
     """
-    (th, tw), count, device = tile, mask.num_visible, mask.device
-    dy = torch.div(ys, th, rounding_mode='floor')
-    dx = torch.div(xs, tw, rounding_mode='floor')
-    ring = int(torch.cat([dy, dx]).abs().max())
-    inside = ((ys - dy * th).view(-1, 1) * tw + (xs - dx * tw)).to(device)
+    (th, tw), count = tile, mask.num_visible
+    dy = torch.div(ys.values, th, rounding_mode='floor')
+    dx = torch.div(xs.values, tw, rounding_mode='floor')
+    ring = max(-(ys.low // th), ys.high // th, -(xs.low // tw), xs.high // tw, 0)
+    inside = (ys.values - dy * th).view(-1, 1) * tw + (xs.values - dx * tw)
     image, row, column = (c.view(-1, 1, 1) for c in mask.cells())
-    span = torch.arange(2 * ring + 1, device=device)
+    span = torch.arange(2 * ring + 1, device=mask.device)
     cells = mask.cell_number(ring)[image, row + span.view(-1, 1), column + span]
-    cells = cells.index_select(1, (dy + ring).to(device)).index_select(2, (dx + ring).to(device))
+    cells = cells.index_select(1, dy + ring).index_select(2, dx + ring)
     return torch.where(cells < count, cells * (th * tw) + inside, cells + count * (th * tw - 1))
 
 
-def _offsets(window: Window, tile_out: Pair, axis: int) -> Tensor:
-    """(t * k,) long: offsets read by each output of a tile, for each tap, on one axis."""
-    starts = torch.arange(tile_out[axis]).view(-1, 1) * window.stride[axis] - window.padding[axis]
-    taps = torch.arange(window.kernel[axis]).view(1, -1) * window.dilation[axis]
-    return (starts + taps).flatten()
+def consecutive(mask: CellMask, first: int, count: int) -> Offsets:
+    """``count`` offsets from ``first`` on."""
+    values = torch.arange(first, first + count, device=mask.device)
+    return Offsets(values, first, first + count - 1)
+
+
+def _tap_offsets(mask: CellMask, window: Window, tile_out: Pair, axis: int) -> Offsets:
+    """(t * k,): offsets read by each output of a tile, for each tap, on one axis."""
+    stride, kernel, dilation = window.stride[axis], window.kernel[axis], window.dilation[axis]
+    first, device = -window.padding[axis], mask.device
+    starts = torch.arange(tile_out[axis], device=device).view(-1, 1) * stride + first
+    values = (starts + torch.arange(kernel, device=device) * dilation).flatten()
+    last = first + (tile_out[axis] - 1) * stride + (kernel - 1) * dilation
+    return Offsets(values, first, last)
 
 
 def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
@@ -194,7 +217,7 @@ def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
     def build() -> Tensor:
         out = window.out_tile(mask, tile)
         kh, kw = window.kernel
-        ys, xs = _offsets(window, out, 0), _offsets(window, out, 1)
+        ys, xs = (_tap_offsets(mask, window, out, axis) for axis in (0, 1))
         rows = neighbour_rows(mask, tile, ys, xs)
         rows = rows.view(-1, out[0], kh, out[1], kw).transpose(2, 3)
         return rows.reshape(-1, kh * kw)
@@ -207,7 +230,7 @@ def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
 
     def build() -> Tensor:
         reach = window.reach(mask, tile)
-        ys, xs = (torch.arange(reach[a]) - window.padding[a] for a in (0, 1))
+        ys, xs = (consecutive(mask, -window.padding[a], reach[a]) for a in (0, 1))
         return neighbour_rows(mask, tile, ys, xs)
 
     return mask.table(('halo_rows', tile, window), build)
@@ -215,7 +238,7 @@ def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
 
 def reader_rows(
     mask: CellMask, tile: Pair, window: Window, phase: Pair
-) -> tuple[Tensor, list[int]]:
+) -> tuple[Tensor, tuple[slice, slice]]:
     """Who reads me: outputs that see the inputs of one stride phase, and through which tap.
 
     The transposed view of ``tap_rows``, from which the gradient of the input is gathered
@@ -230,25 +253,35 @@ def reader_rows(
 
     Returns:
         (N * th/sh * tw/sw * taps,) long rows of the output map, input by input, R' where there
-        is no such output; and the index of each of those taps in the kernel, row by row.
+        is no such output; and where those taps lie in the kernel, vertically and horizontally.
     """
 
-    def build() -> tuple[Tensor, list[int]]:
+    def build() -> tuple[Tensor, tuple[slice, slice]]:
         out = window.out_tile(mask, tile)
-        axes = []
-        for a in (0, 1):
-            s, p, d = window.stride[a], window.padding[a], window.dilation[a]
-            taps = [t for t in range(window.kernel[a]) if (phase[a] + p - t * d) % s == 0]
-            starts = torch.arange(phase[a], tile[a], s).view(-1, 1)
-            reads = torch.tensor(taps, dtype=torch.long).view(1, -1) * d
-            axes.append((taps, torch.div(starts + p - reads, s, rounding_mode='floor')))
-        (taps_y, ys), (taps_x, xs) = axes
-        shape = (-1, ys.shape[0], len(taps_y), xs.shape[0], len(taps_x))
-        taps = [ty * window.kernel[1] + tx for ty in taps_y for tx in taps_x]
-        if not taps:
-            return torch.empty(0, dtype=torch.long, device=mask.device), taps
-        rows = neighbour_rows(mask, out, ys.flatten(), xs.flatten())
-        rows = rows.view(shape).transpose(2, 3).flatten()
-        return rows.clamp(max=mask.num_visible * out[0] * out[1]), taps
+        (ys, ky), (xs, kx) = (_readers(mask, window, tile, phase, axis) for axis in (0, 1))
+        at = ky, kx
+        taps = tuple(len(range(*k.indices(n))) for k, n in zip(at, window.kernel, strict=True))
+        if 0 in taps:
+            return torch.empty(0, dtype=torch.long, device=mask.device), at
+        rows = neighbour_rows(mask, out, ys, xs)
+        rows = rows.unflatten(2, (-1, taps[1])).unflatten(1, (-1, taps[0]))
+        return rows.transpose(2, 3).flatten().clamp(max=mask.num_visible * out[0] * out[1]), at
 
     return mask.table(('reader_rows', tile, window, phase), build)
+
+
+def _readers(
+    mask: CellMask, window: Window, tile: Pair, phase: Pair, axis: int
+) -> tuple[Offsets, slice]:
+    """On one axis, the outputs that read the inputs of a phase, and through which taps."""
+    s, p, d = window.stride[axis], window.padding[axis], window.dilation[axis]
+    taps = [t for t in range(window.kernel[axis]) if (phase[axis] + p - t * d) % s == 0]
+    if not taps:
+        return Offsets(torch.empty(0, dtype=torch.long, device=mask.device), 0, 0), slice(0, 0)
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    inputs = torch.arange(phase[axis], tile[axis], s, device=mask.device).view(-1, 1)
+    reads = torch.arange(taps[0], taps[-1] + 1, step, device=mask.device) * d
+    values = torch.div(inputs + p - reads, s, rounding_mode='floor').flatten()
+    last = phase[axis] + (len(inputs) - 1) * s
+    low, high = (phase[axis] + p - taps[-1] * d) // s, (last + p - taps[0] * d) // s
+    return Offsets(values, low, high), slice(taps[0], taps[-1] + 1, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from hgkd_mm.sparse import CellMask
 
 from ..outputs import TeacherOutput
 from .tokens import Pair, visible_tokens
+
+_DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 class BaseTeacher(nn.Module, metaclass=ABCMeta):
@@ -31,9 +34,14 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             G2SD's: docs/sources.md 1.3 d).
         mean: what the teacher's images are normalised with, R, G, B in 0..255.
         std: the same, standard deviations.
+        dtype: 'bfloat16' or 'float16': matrix products run in it under autocast, whatever the
+            student does, with weights that are kept in it. Worth it where the device computes
+            in that type (docs/speed.md); it changes the targets by rounding. None: as the
+            student does.
 
     Raises:
-        ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` is unknown.
+        ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` or ``dtype``
+            is unknown.
     """
 
     views: tuple[str, ...] = ('full', 'visible', 'mim')
@@ -47,13 +55,17 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         teacher_view: str,
         mean: Sequence[float],
         std: Sequence[float],
+        dtype: str | None = None,
     ) -> None:
         super().__init__()
         one_of('teacher_view', teacher_view, self.views)
+        if dtype is not None:
+            one_of('dtype', dtype, tuple(_DTYPES))
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.embedding_dim = embedding_dim
         self.teacher_view = teacher_view
+        self.dtype = None if dtype is None else _DTYPES[dtype]
         self.mean, self.std = _normalisation(mean, std)
         self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
@@ -118,7 +130,13 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             visible = self._visible(mask, images, grid)
         # In the teacher's own precision, which may be lower than the student's.
         images = images.to(self.scale.dtype) * self.scale + self.shift
-        return self.infer(images, grid, visible)
+        with self._precision(images.device.type):
+            return self.infer(images, grid, visible)
+
+    def _precision(self, device_type: str) -> AbstractContextManager:
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(device_type, dtype=self.dtype)
 
     def _visible(self, mask: CellMask | None, images: Tensor, grid: Pair) -> Tensor:
         if mask is None:
@@ -154,9 +172,16 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         return super().train(False)
 
     def freeze(self) -> None:
-        """Takes the gradient from every weight and switches to eval mode."""
+        """Takes the gradient from every weight and switches to eval mode.
+
+        With a ``dtype``, weights of matrix products are rounded to it here: autocast would
+        do so at every step, since it remembers only weights that are trained.
+        """
         self.requires_grad_(False)
         self.eval()
+        for module in self.modules():
+            if self.dtype is not None and isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(self.dtype)
 
 
 def one_of(key: str, value: str, known: Sequence[str]) -> None:

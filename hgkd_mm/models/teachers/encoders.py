@@ -8,6 +8,7 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from .attention import FusedBEiTAttention
 from .relative_position import RelativePositions
 from .tokens import Pair
 
@@ -86,6 +87,8 @@ class BEiTEncoder(ViTEncoder):
     def __init__(self, vit: BEiTViT, layer: int, positions: RelativePositions | None) -> None:
         super().__init__(vit, layer)
         self.relative = positions
+        for block in vit.layers:
+            block.attn = FusedBEiTAttention(block.attn)
 
     def _blocks(self, x: Tensor, grid: Pair, index: Tensor | None) -> Tensor:
         blocks = self.vit.layers[: self.layer + 1]

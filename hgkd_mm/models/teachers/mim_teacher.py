@@ -67,6 +67,7 @@ class MIMTeacher(BaseTeacher):
         mean: what the teacher was trained with, R, G, B in 0..255. ImageNet's by default, and
             127.5 for official BEiT (v1) weights and fine-tuned ones.
         std: the same, standard deviations.
+        dtype: 'bfloat16', 'float16' or None, see :class:`BaseTeacher`.
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
@@ -90,6 +91,7 @@ class MIMTeacher(BaseTeacher):
         decoder: dict | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        dtype: str | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
         one_of('family', family, ('mae', 'beit', 'beitv2'))
@@ -114,6 +116,7 @@ class MIMTeacher(BaseTeacher):
             teacher_view=teacher_view,
             mean=own_mean if mean is None else mean,
             std=own_std if std is None else std,
+            dtype=dtype,
         )
         self.embedding = embedding
         if not decodes:

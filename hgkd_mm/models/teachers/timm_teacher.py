@@ -34,6 +34,7 @@ class TIMMTeacher(BaseTeacher):
             networks with fixed positions. ViTs that can take any size do.
         mean: what the teacher was trained with, R, G, B in 0..255; timm's entry by default.
         std: the same, standard deviations.
+        dtype: 'bfloat16', 'float16' or None, see :class:`BaseTeacher`.
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
@@ -52,6 +53,7 @@ class TIMMTeacher(BaseTeacher):
         model_kwargs: dict | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        dtype: str | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
         one_of('embedding', embedding, ('mean', 'cls'))
@@ -66,6 +68,7 @@ class TIMMTeacher(BaseTeacher):
             teacher_view=teacher_view,
             mean=[255 * m for m in data['mean']] if mean is None else mean,
             std=[255 * s for s in data['std']] if std is None else std,
+            dtype=dtype,
         )
         load_strictly(
             model,
