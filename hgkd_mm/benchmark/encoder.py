@@ -27,6 +27,13 @@ class EncoderSteps:
     known: list[Tensor]
 
 
+def autocast(dtype: torch.dtype, device: str) -> AbstractContextManager:
+    """Autocast to a half type; nothing for float32, which older torch refuses even when off."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.split(':')[0], dtype=dtype)
+
+
 def encoder_steps(
     network: nn.Module,
     *,
@@ -62,18 +69,12 @@ def encoder_steps(
     images = images.contiguous(memory_format=torch.channels_last)
     grid = (size // cell, size // cell)
 
-    def autocast() -> AbstractContextManager:
-        # Older torch refuses float32 here even where autocast is off.
-        if dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(device.split(':')[0], dtype=dtype)
-
     def forward(engine: str) -> Tensor:
         inputs: Tensor | SparseFeatureMap = images
         if engine != 'dense':
             mask = CellMask.random(batch=batch, grid=grid, mask_ratio=mask_ratio, device=device)
             inputs = sparsify(images, mask, engine)
-        with autocast():
+        with autocast(dtype, device):
             maps = network(inputs)
         return sum((m if isinstance(m, Tensor) else m.data).float().sum() for m in maps)
 

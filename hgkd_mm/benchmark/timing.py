@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import statistics
 import time
@@ -34,6 +35,24 @@ class Measurement:
     def median(self) -> float:
         """Median seconds of a round."""
         return statistics.median(self.seconds)
+
+
+def keep_freed_memory() -> bool:
+    """Lets the allocator of glibc keep what is freed, so that no step pays for new pages.
+
+    By default it hands large blocks back to the system, and their next use waits for pages to
+    be mapped and cleared: on a virtual machine that can take longer than the arithmetic, and it
+    falls on dense networks more than on sparse ones. Set before the first allocation of size.
+
+    Returns:
+        Whether it could be set (glibc only).
+    """
+    mmap_max, trim_threshold = -4, -1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
 
 
 def measure(
