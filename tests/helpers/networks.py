@@ -195,15 +195,23 @@ def errors_of(name: str, engines: Sequence[str] = ('tiles', 'masked_dense')) -> 
     visible = torch.tensor(
         [[[1, 0, 0], [1, 1, 0]], [[0, 0, 1], [0, 1, 0]], [[1, 1, 1], [0, 0, 1]]], dtype=torch.bool
     )
+    return errors_on(lambda: build(name), visible, 32, engines)
+
+
+def errors_on(
+    make: Callable[[], nn.Module], visible: Tensor, cell: int, engines: Sequence[str]
+) -> dict[str, dict]:
+    """The same for any network, made anew for each run, and any mask (B, gh, gw) of cells."""
     torch.manual_seed(1)
-    images = torch.randn(3, 3, 64, 96, dtype=torch.double)
-    wide = visible.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
+    batch, gh, gw = visible.shape
+    images = torch.randn(batch, 3, gh * cell, gw * cell, dtype=torch.double)
+    wide = visible.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
     x = images.clone().requires_grad_()
-    want = run(masked_copy(build(name), visible), x, torch.where(wide, x, 0))
+    want = run(masked_copy(make(), visible), x, torch.where(wide, x, 0))
     errors = {}
     for engine in engines:
         x = images.clone().requires_grad_()
-        got = run(build(name), x, sparsify(x, CellMask(visible), engine))
+        got = run(make(), x, sparsify(x, CellMask(visible), engine))
         errors[engine] = relative_error(got, want)
     return errors
 
