@@ -153,19 +153,17 @@ def step(args: argparse.Namespace) -> tuple[Table, list[dict]]:
     dtype = torch_dtype(args)
     wholes = {name: whole_step(model, images, dtype) for name, model in models.items()}
     first = VARIANTS[0].name
-    results = measure(wholes, reference=first, rounds=args.rounds, device=args.device)
+    results = measure(wholes, reference=first, rounds=args.rounds, warmup=1, device=args.device)
     pieces = {
         (name, part): run
         for name, model in models.items()
         for part, run in step_parts(model, images, dtype).items()
     }
     pieces[first, 'data'] = load_images(STEP_CONFIG, args.batch)
-    parts = {
-        r.name: r.median
-        for r in measure(
-            pieces, reference=(first, 'student'), rounds=args.rounds, device=args.device
-        )
-    }
+    timed = measure(
+        pieces, reference=(first, 'student'), rounds=args.rounds, warmup=1, device=args.device
+    )
+    parts = {r.name: r.median for r in timed}
     columns = ('student', 'decoder', 'teacher', 'loss', 'data')
     table = new_table(args, 'whole H-GKD step', (*columns, 'what differs'), first)
     records = []

@@ -1,6 +1,6 @@
 """Sparse computation for masked images: run any CNN on visible cells only.
 
-Needs torch and nothing else::
+Needs torch and nothing else (the optional engine 'spconv' apart)::
 
     mask = CellMask.random(batch=8, grid=(7, 7), mask_ratio=0.6)
     maps = backbone(sparsify(images, mask))     # an unmodified network
@@ -20,17 +20,39 @@ from .tiles import TileMap
 
 __all__ = [
     'ENGINES',
+    'ENGINE_NAMES',
     'CellMask',
     'SparseFeatureMap',
     'UnsupportedOpError',
+    'find_engine',
     'prepare',
     'sparsify',
 ]
 
+# Engines that run any network, in any type.
 ENGINES: dict[str, type[TileMap] | type[MaskedDenseMap]] = {
     'tiles': TileMap,
     'masked_dense': MaskedDenseMap,
 }
+# With those that need a package and leave some networks out; `find_engine` imports them.
+ENGINE_NAMES = (*ENGINES, 'spconv')
+
+
+def find_engine(name: str) -> type[TileMap] | type[MaskedDenseMap]:
+    """The engine of this name; an optional one is imported the first time it is asked for.
+
+    Raises:
+        ValueError: unknown engine.
+        ImportError: the package that the engine needs is missing, or one that gives wrong
+            results.
+    """
+    if name == 'spconv':
+        from .spconv_engine import SpconvMap  # imports spconv
+
+        return SpconvMap
+    if name not in ENGINES:
+        raise ValueError(f"Unknown engine '{name}': choose one of {list(ENGINE_NAMES)}.")
+    return ENGINES[name]
 
 
 def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFeatureMap:
@@ -39,7 +61,8 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
     Args:
         images: (B, C, H, W), H and W multiples of the mask grid.
         mask: which cells are visible; True = visible.
-        engine: 'tiles' (fast) or 'masked_dense' (the reference, as SparK computes).
+        engine: 'tiles' (fast), 'masked_dense' (the reference, as SparK computes) or 'spconv'
+            (convolutions by that library, which must be installed; no groups, no bfloat16).
 
     Returns:
         A stand-in for ``images`` that an unmodified CNN accepts.
@@ -47,11 +70,11 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
     Raises:
         ValueError: unknown engine; images that are not (B, C, H, W), of another batch size
             than the mask, or not divisible into its cells.
+        ImportError: no usable spconv is installed, see :func:`find_engine`.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"Unknown engine '{engine}': choose one of {list(ENGINES)}.")
+    kind = find_engine(engine)
     if images.dim() != 4:
         raise ValueError(f'sparsify wants images of shape (B, C, H, W), got {tuple(images.shape)}.')
     if images.shape[0] != mask.batch:
         raise ValueError(f'{images.shape[0]} images came with a mask for {mask.batch} images.')
-    return ENGINES[engine].of(images, mask.to(images.device))
+    return kind.of(images, mask.to(images.device))

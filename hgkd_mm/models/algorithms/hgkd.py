@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import ENGINES, CellMask, prepare, sparsify
+from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput
@@ -54,7 +54,8 @@ class HGKD(BaseSelfSupervisor):
         init_cfg: initialisation config.
 
     Raises:
-        ValueError: no head, an unknown teacher, widths that do not fit, or a bad mask.
+        ValueError: no head, an unknown teacher or engine, widths that do not fit, or a bad mask.
+        ImportError: the engine is 'spconv' and no usable spconv is installed.
     """
 
     def __init__(
@@ -267,8 +268,9 @@ def _single_view(inputs: Images) -> Tensor:
 
 
 def _read_engine(engine: str) -> str:
-    if engine not in ENGINES:
-        raise ValueError(f'model.engine must be one of {list(ENGINES)}, got {engine!r}.')
+    if engine not in ENGINE_NAMES:
+        raise ValueError(f'model.engine must be one of {list(ENGINE_NAMES)}, got {engine!r}.')
+    find_engine(engine)  # so that a package that is missing is told of now
     return engine
 
 

@@ -1,0 +1,121 @@
+"""In-place ops: where they write, what they must not touch, and their gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.maps import ENGINES, dense_input
+from torch import Tensor, nn
+
+from hgkd_mm.benchmark import saved_bytes
+from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
+
+
+def normed(x: Tensor, mask: CellMask) -> SparseFeatureMap:
+    """The output of a batch norm, whose memory is the map's own."""
+    return nn.BatchNorm2d(4, dtype=x.dtype)(sparsify(x, mask))
+
+
+@pytest.mark.parametrize('op', [F.relu_, nn.ReLU(inplace=True), nn.ReLU6(inplace=True)])
+def test_an_activation_after_a_norm_needs_no_memory(op) -> None:
+    mask, x = dense_input(4)
+    for trained in (False, True):
+        out = normed(x.requires_grad_(trained), mask)
+        place, want = out.data.data_ptr(), op(out.data.detach().clone())
+        assert op(out) is out
+        assert out.data.data_ptr() == place
+        assert torch.equal(out.data, want)
+
+
+def test_a_sum_after_a_norm_needs_no_memory() -> None:
+    mask, x = dense_input(4)
+    out, other = normed(x.requires_grad_(), mask), sparsify(x, mask)
+    place, want = out.data.data_ptr(), (out.data + other.data).detach()
+    out += other
+    assert out.data.data_ptr() == place
+    assert torch.equal(out.data, want)
+
+
+def test_inputs_and_what_was_made_from_a_map_keep_their_values() -> None:
+    mask, x = dense_input(4)
+    before = x.clone()
+    first = sparsify(x, mask)
+    copies = [first.clone(), first.permute(0, 2, 3, 1).contiguous().inner, first + 0]
+    values = first.data.clone()
+    F.relu_(first)
+    assert torch.equal(x, before)
+    assert first.data.min() == 0 > values.min()
+    for copy in copies:
+        assert torch.equal(copy.data, values)
+
+
+def test_a_leaf_that_wants_a_gradient_is_not_written_to() -> None:
+    mask, x = dense_input(4)
+    rows = sparsify(x, mask).rows.requires_grad_()
+    first = sparsify(x, mask).with_rows(rows)
+    F.relu_(first).rows.sum().backward()
+    assert rows.min() < 0 and torch.equal(rows.grad, (rows > 0).to(rows.dtype))
+
+
+class Block(nn.Module):
+    """A residual block with a bias and both activations that can write in place."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(4, 4, 3, padding=1, bias=i == 1, dtype=torch.double) for i in range(3)
+        )
+        self.norm = nn.GroupNorm(2, 4, dtype=torch.double)
+        self.first, self.last = nn.ReLU6(inplace), nn.ReLU(inplace)
+        self.inplace = inplace
+
+    def forward(self, x: SparseFeatureMap) -> SparseFeatureMap:
+        out = self.first(self.norm(self.convs[0](x)))
+        out = self.convs[2](self.last(self.convs[1](out)))
+        if self.inplace:
+            out += x
+        else:
+            out = out + x
+        return self.last(out)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_writing_in_place_changes_no_number(engine: str) -> None:
+    mask, x = dense_input(4)
+    found = []
+    for inplace, kind in ((False, 'masked_dense'), (True, engine)):
+        block, source = Block(inplace), x.clone().requires_grad_()
+        out = block(sparsify(source, mask, kind)).rows
+        out.square().sum().backward()
+        found.append([out.detach(), source.grad, *(p.grad for p in block.parameters())])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('limits', [(-1.0, 1.0), (0.0, 6.0), (-0.25, 0.5)])
+def test_hardtanh_has_torchs_gradient_also_at_its_ends(limits: tuple[float, float]) -> None:
+    low, high = limits
+    mask, x = dense_input(2)
+    rows = sparsify(x, mask).rows
+    rows = torch.cat([rows[:-2], rows.new_tensor([[low] * 4, [high] * 4])])
+    wanted, grad = rows.clone().requires_grad_(), torch.randn_like(rows)
+    want = F.hardtanh(wanted, low, high)
+    want.backward(grad)
+    for inplace in (False, True):
+        leaf = rows.clone().requires_grad_()
+        got = nn.Hardtanh(low, high, inplace)(sparsify(x, mask).with_rows(leaf * 1.0))
+        got.rows.backward(grad)
+        assert torch.equal(got.rows, want) and torch.equal(leaf.grad, wanted.grad)
+
+
+def test_relu6_saves_its_result_only() -> None:
+    mask, x = dense_input(8)
+    norm, conv = nn.BatchNorm2d(4).double(), nn.Conv2d(4, 4, 1, dtype=torch.double)
+    first = sparsify(x, mask)
+
+    def forward() -> Tensor:
+        return conv(nn.ReLU6(inplace=True)(norm(first))).rows.sum()
+
+    known = [*norm.parameters(), *conv.parameters(), first.data]
+    small = 4 * 8 * 8  # statistics of the norm, running ones included
+    assert first.data.nbytes <= saved_bytes(forward, known) <= first.data.nbytes + small
