@@ -199,7 +199,7 @@ class CellMask:
         return self.table('counts', lambda: self._visible.flatten(1).sum(1))
 
     def cell_number(self, ring: int) -> Tensor:
-        """(B, gh + 2 ring, gw + 2 ring) long: number of each visible cell.
+        """(B, gh + 2 ring, gw + 2 ring) int32: number of each visible cell.
 
         Hidden cells hold N, and cells of the ring around the image hold N + 1.
         """
@@ -208,11 +208,11 @@ class CellMask:
             gh, gw = self.grid
             hidden, outside = self.num_visible, self.num_visible + 1
             size = (self.batch, gh + 2 * ring, gw + 2 * ring)
-            numbers = torch.full(size, outside, dtype=torch.long, device=self.device)
+            numbers = torch.full(size, outside, dtype=torch.int32, device=self.device)
             numbers[:, ring : ring + gh, ring : ring + gw] = hidden
             image, row, column = self.cells()
             at = (image * size[1] + row + ring) * size[2] + column + ring
-            order = torch.arange(self.num_visible, device=self.device)
+            order = torch.arange(self.num_visible, dtype=torch.int32, device=self.device)
             return numbers.view(-1).scatter_(0, at, order).view(size)
 
         return self.table(('cell_number', ring), build)

@@ -20,10 +20,7 @@ from .window import reader_rows, tap_rows
 
 def _columns(rows: Tensor, plan: ConvPlan) -> Tensor:
     """(R', kh * kw * C): the taps of every output side by side."""
-    index = plan.mask.table(
-        ('tap_flat', plan.tile, plan.window),
-        lambda: tap_rows(plan.mask, plan.tile, plan.window).flatten().clamp(max=rows.shape[0]),
-    )
+    index = tap_rows(plan.mask, plan.tile, plan.window).view(-1)
     return pad_zero_row(rows).index_select(0, index).view(-1, plan.window.taps * rows.shape[1])
 
 
@@ -67,15 +64,14 @@ def _pairs(plan: ConvPlan) -> list[tuple[Tensor, Tensor] | None]:
     """
 
     def build() -> list[tuple[Tensor, Tensor] | None]:
-        index = tap_rows(plan.mask, plan.tile, plan.window)
-        rows = plan.mask.num_visible * plan.tile[0] * plan.tile[1]
-        pairs: list[tuple[Tensor, Tensor] | None] = []
-        for tap in range(index.shape[1]):
-            if tap == plan.window.own_tap:
-                pairs.append(None)
-                continue
-            outputs = (index[:, tap] < rows).nonzero().flatten()
-            pairs.append((outputs, index[:, tap].index_select(0, outputs)))
+        index = tap_rows(plan.mask, plan.tile, plan.window).t()
+        visible = index < plan.mask.num_visible * plan.tile[0] * plan.tile[1]
+        counts = visible.sum(1).tolist()
+        outputs = visible.nonzero()[:, 1].split(counts)
+        inputs = index.masked_select(visible).split(counts)
+        pairs: list[tuple[Tensor, Tensor] | None] = list(zip(outputs, inputs, strict=True))
+        if plan.window.own_tap is not None:
+            pairs[plan.window.own_tap] = None
         return pairs
 
     return plan.mask.table(('pairs', plan.tile, plan.window), build)

@@ -27,8 +27,7 @@ def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Ten
     Hidden positions and those outside the image are zero.
     """
     index = halo_rows(mask, tile, window)
-    flat = mask.table(('halo_flat', tile, window), lambda: index.flatten().clamp(max=rows.shape[0]))
-    tiles = pad_zero_row(rows).index_select(0, flat)
+    tiles = pad_zero_row(rows).index_select(0, index.view(-1))
     return tiles.view(*index.shape, -1).permute(0, 3, 1, 2)
 
 
@@ -37,7 +36,7 @@ def gather_tiles(rows: Tensor, mask: CellMask, tile: Pair, first: Pair, count: P
 
     def build() -> Tensor:
         ys, xs = (consecutive(mask, f, n) for f, n in zip(first, count, strict=True))
-        return neighbour_rows(mask, tile, ys, xs).flatten().clamp(max=rows.shape[0])
+        return neighbour_rows(mask, tile, ys, xs).flatten()
 
     flat = mask.table(('tiles', tile, first, count), build)
     tiles = pad_zero_row(rows).index_select(0, flat)

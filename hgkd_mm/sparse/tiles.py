@@ -78,7 +78,7 @@ class TileMap(SparseFeatureMap):
         return self._at(conv_rows(rows, weight, bias, plan), tile)
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
-        index = halo_rows(self.mask, self.tile, window)
+        index = halo_rows(self.mask, self.tile, window, outside=True)
         zero = self.data.new_zeros(1, self.channels)
         filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
         halo = filled.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
@@ -100,7 +100,7 @@ class TileMap(SparseFeatureMap):
         """(N, 1, th', tw'): the part of each window that lies inside the image."""
 
         def build() -> Tensor:
-            index = halo_rows(self.mask, self.tile, window)
+            index = halo_rows(self.mask, self.tile, window, outside=True)
             inside = (index <= self.data.shape[0]).unsqueeze(1).to(dtype)
             return F.avg_pool2d(inside, window.kernel, window.stride)
 

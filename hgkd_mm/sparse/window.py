@@ -170,7 +170,9 @@ class Offsets(NamedTuple):
     high: int
 
 
-def neighbour_rows(mask: CellMask, tile: Pair, ys: Offsets, xs: Offsets) -> Tensor:
+def neighbour_rows(
+    mask: CellMask, tile: Pair, ys: Offsets, xs: Offsets, *, outside: bool = False
+) -> Tensor:
     """Rows at positions relative to the upper left corner of every visible cell.
 
     Args:
@@ -178,21 +180,27 @@ def neighbour_rows(mask: CellMask, tile: Pair, ys: Offsets, xs: Offsets) -> Tens
         tile: (th, tw) positions of a cell on this map; the map has R = N * th * tw rows.
         ys: ny vertical offsets.
         xs: nx horizontal offsets.
+        outside: tell positions outside the image from hidden ones.
 
     Returns:
-        (N, ny, nx) long: the row, or R where the position is hidden, R + 1 where it
-        lies outside the image.
+        (N, ny, nx) int32: the row, or R where the position is hidden or, unless ``outside``
+            tells them apart by R + 1, where it lies outside the image.
     """
-    (th, tw), count = tile, mask.num_visible
+    (th, tw), area = tile, tile[0] * tile[1]
+    rows = mask.num_visible * area
     dy = torch.div(ys.values, th, rounding_mode='floor')
     dx = torch.div(xs.values, tw, rounding_mode='floor')
     ring = max(-(ys.low // th), ys.high // th, -(xs.low // tw), xs.high // tw, 0)
     inside = (ys.values - dy * th).view(-1, 1) * tw + (xs.values - dx * tw)
     image, row, column = (c.view(-1, 1, 1) for c in mask.cells())
     span = torch.arange(2 * ring + 1, device=mask.device)
-    cells = mask.cell_number(ring)[image, row + span.view(-1, 1), column + span]
-    cells = cells.index_select(1, dy + ring).index_select(2, dx + ring)
-    return torch.where(cells < count, cells * (th * tw) + inside, cells + count * (th * tw - 1))
+    # Hidden cells start at R, and those outside one tile later.
+    starts = mask.cell_number(ring)[image, row + span.view(-1, 1), column + span] * area
+    found = starts.index_select(1, dy + ring).index_select(2, dx + ring)
+    found += inside.int()
+    if not outside:
+        return found.clamp_(max=rows)
+    return torch.where(found < rows, found, (found >= rows + area).int() + rows)
 
 
 def consecutive(mask: CellMask, first: int, count: int) -> Offsets:
@@ -212,7 +220,7 @@ def _tap_offsets(mask: CellMask, window: Window, tile_out: Pair, axis: int) -> O
 
 
 def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
-    """(R', kh * kw) long: the row that each tap of each output reads (see neighbour_rows)."""
+    """(R', kh * kw) int32: the row that each tap of each output reads, R where hidden."""
 
     def build() -> Tensor:
         out = window.out_tile(mask, tile)
@@ -225,15 +233,18 @@ def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
     return mask.table(('tap_rows', tile, window), build)
 
 
-def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
-    """(N, wh, ww) long: the tile of each cell with the border that the window reaches."""
+def halo_rows(mask: CellMask, tile: Pair, window: Window, *, outside: bool = False) -> Tensor:
+    """(N, wh, ww) int32: the tile of each cell with the border that the window reaches.
+
+    See ``neighbour_rows`` for what stands at positions that are not there.
+    """
 
     def build() -> Tensor:
         reach = window.reach(mask, tile)
         ys, xs = (consecutive(mask, -window.padding[a], reach[a]) for a in (0, 1))
-        return neighbour_rows(mask, tile, ys, xs)
+        return neighbour_rows(mask, tile, ys, xs, outside=outside)
 
-    return mask.table(('halo_rows', tile, window), build)
+    return mask.table(('halo_rows', tile, window, outside), build)
 
 
 def reader_rows(
@@ -252,7 +263,7 @@ def reader_rows(
         phase: (vertical, horizontal) remainder, each below the stride.
 
     Returns:
-        (N * th/sh * tw/sw * taps,) long rows of the output map, input by input, R' where there
+        (N * th/sh * tw/sw * taps,) int32 rows of the output map, input by input, R' where there
         is no such output; and where those taps lie in the kernel, vertically and horizontally.
     """
 
@@ -262,10 +273,10 @@ def reader_rows(
         at = ky, kx
         taps = tuple(len(range(*k.indices(n))) for k, n in zip(at, window.kernel, strict=True))
         if 0 in taps:
-            return torch.empty(0, dtype=torch.long, device=mask.device), at
+            return torch.empty(0, dtype=torch.int32, device=mask.device), at
         rows = neighbour_rows(mask, out, ys, xs)
         rows = rows.unflatten(2, (-1, taps[1])).unflatten(1, (-1, taps[0]))
-        return rows.transpose(2, 3).flatten().clamp(max=mask.num_visible * out[0] * out[1]), at
+        return rows.transpose(2, 3).flatten(), at
 
     return mask.table(('reader_rows', tile, window, phase), build)
 
