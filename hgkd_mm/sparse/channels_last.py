@@ -78,7 +78,7 @@ def _permute_back(input: ChannelsLastMap, *dims: Any) -> SparseFeatureMap:
 @_on_last(Tensor.contiguous)
 def _contiguous(input: ChannelsLastMap, memory_format: Any = None) -> ChannelsLastMap:
     # A copy, as of a tensor that was permuted: an in-place op on it must not reach the map.
-    return ChannelsLastMap(input.inner.with_rows(input.inner.rows.clone()))
+    return ChannelsLastMap(input.inner.share())
 
 
 @_on_last(F.linear)
@@ -161,7 +161,15 @@ def _addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Cha
     return ChannelsLastMap(torch.addcmul(*operands, value=value))
 
 
-for _function in (*ACTIVATIONS, torch.pow, Tensor.pow, torch.rsqrt, Tensor.rsqrt, Tensor.to):
+for _function in (
+    *ACTIVATIONS,
+    Tensor.detach,
+    torch.pow,
+    Tensor.pow,
+    torch.rsqrt,
+    Tensor.rsqrt,
+    Tensor.to,
+):
     _on_last(_function)(partial(_same, _function))
 for _name in ('add', 'sub', 'mul', 'div'):
     for _function in (getattr(torch, _name), getattr(Tensor, _name)):

@@ -11,9 +11,16 @@ def hardtanh(
 ) -> Tensor:
     """``F.hardtanh`` whose gradient reads the result, which the next layer saves anyway.
 
-    torch's own saves the input, and a copy of it where it is overwritten.
+    torch's own saves the input, and a copy of it where it is overwritten. The result is a view,
+    which tells maps not to write to it: unlike torch's own, this one needs it unchanged.
+
+    Raises:
+        ValueError: the limits are in the wrong order.
     """
-    return _Hardtanh.apply(values, min_val, max_val, inplace)
+    if min_val > max_val:
+        raise ValueError(f'min_val={min_val} of hardtanh is greater than max_val={max_val}.')
+    out = _Hardtanh.apply(values, min_val, max_val, inplace)
+    return out.view(out.shape)
 
 
 def relu6(values: Tensor, *, inplace: bool = False) -> Tensor:
@@ -32,7 +39,6 @@ class _Hardtanh(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (out,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grad, out, *ctx.limits), None, None, None

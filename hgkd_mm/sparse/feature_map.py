@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -31,8 +32,9 @@ class SparseFeatureMap(TensorLike, ABC):
     zeros, kept at visible positions; a statistic over space (batch norm, global pooling)
     counts visible positions only. With everything visible it is the dense network.
 
-    An in-place op replaces the data of the object it is called on. Maps never share memory:
-    the parts that splitting the channels gives are copies.
+    An in-place op changes the object it is called on, and writes to its memory where nothing
+    else can need what is there. No other map sees it: ``detach``, ``F.pad``, ``torch.stack``
+    and the parts that splitting the channels gives keep their values.
     Subclasses are the engines; make one with :func:`hgkd_mm.sparse.sparsify`.
 
     Args:
@@ -49,6 +51,7 @@ class SparseFeatureMap(TensorLike, ABC):
         self.mask = mask
         self.tile = tile
         self.channels = channels
+        self.shared = False
 
     # What a tensor tells of itself ---------------------------------------------------------
 
@@ -87,15 +90,24 @@ class SparseFeatureMap(TensorLike, ABC):
     @property
     @abstractmethod
     def rows(self) -> Tensor:
-        """(R, C) values at visible positions, ordered as ``mask.positions(tile)``."""
+        """(R, C) values at visible positions, ordered as ``mask.positions(tile)``.
+
+        Clone them to keep them: an in-place op on the map may write to the same memory.
+        """
 
     @abstractmethod
     def with_rows(self: Self, rows: Tensor) -> Self:
-        """A map of the same mask and tile that holds these (R, C') rows."""
+        """A map of the same mask and tile that takes over these (R, C') rows."""
 
     @abstractmethod
     def pointwise(self: Self, function: Callable[..., Tensor], *others: Tensor) -> Self:
         """``function`` of the values and of operands made by :meth:`operand`."""
+
+    def share(self: Self) -> Self:
+        """Another map of the same values, copied only when one of the two changes."""
+        other = copy.copy(self)
+        self.shared = other.shared = True
+        return other
 
     def may_change(self) -> bool:
         """Whether an in-place op may write to the data itself."""

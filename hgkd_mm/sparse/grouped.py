@@ -47,7 +47,7 @@ _on_groups = GroupedMap.answers
 def _sum(input: GroupedMap, dim: int | Sequence[int]) -> SparseFeatureMap:
     if dim not in (1, (1,), [1]) or input.swapped:
         raise refuse('sum', f'grouped channels can be summed over dim=1 only, got dim={dim}.')
-    total = input.parts[0]
+    total = input.parts[0].share()
     for part in input.parts[1:]:
         total = total + part
     return total
@@ -113,7 +113,7 @@ def _stack(tensors: Sequence[SparseFeatureMap], dim: int = 0) -> GroupedMap:
     )
     if dim != 1 or not alike:
         raise refuse('stack', 'maps of one size from one sparsify call, along dim=1 only.')
-    return GroupedMap(list(tensors))
+    return GroupedMap([t.share() for t in tensors])
 
 
 @SparseFeatureMap.answers(Tensor.view, Tensor.reshape, torch.reshape)

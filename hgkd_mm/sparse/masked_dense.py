@@ -46,7 +46,8 @@ class MaskedDenseMap(SparseFeatureMap):
         return tensor
 
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> MaskedDenseMap:
-        return self._keep(function(self.data, *others), self.mask, self.tile)
+        data = function(self.data, *others)
+        return self if data is self.data else self._keep(data, self.mask, self.tile)
 
     def conv2d(
         self, weight: Tensor, bias: Tensor | None, window: Window, groups: int

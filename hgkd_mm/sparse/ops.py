@@ -51,7 +51,6 @@ ACTIVATIONS: tuple[Callable, ...] = (
     Tensor.exp,
     Tensor.clamp,
     Tensor.clone,
-    Tensor.detach,
     Tensor.float,
     Tensor.double,
     Tensor.half,
@@ -100,7 +99,9 @@ def _activation(
 
 def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureMap:
     """Ends an in-place op, whether or not it could be computed in place."""
-    target.data = result.data.to(target.dtype)
+    data = result.data.to(target.dtype)
+    if data is not target.data:
+        target.data, target.shared = data, False
     return target
 
 
@@ -115,6 +116,13 @@ for _function, _inplace in ((torch.relu, torch.relu_), (torch.sigmoid, torch.sig
 _on_map(Tensor.relu_)(partial(_activation, torch.relu, inplace=True))
 _on_map(F.relu_)(partial(_activation, torch.relu, inplace=True))
 _on_map(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
+
+
+@_on_map(Tensor.detach)
+def _detach(input: SparseFeatureMap) -> SparseFeatureMap:
+    out = input.share()
+    out.data = out.data.detach()
+    return out
 
 
 @_on_map(Tensor.to)

@@ -57,11 +57,13 @@ class TileMap(SparseFeatureMap):
         return flat.index_select(0, self.mask.positions(self.tile))
 
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> TileMap:
-        return self.with_rows(function(self.data, *others))
+        data = function(self.data, *others)
+        return self if data is self.data else self.with_rows(data)
 
     def may_change(self) -> bool:
         # A view may show the output of an op that keeps it for its gradient.
-        return not self.data._is_view() and not (self.data.is_leaf and self.data.requires_grad)
+        leaf = self.data.is_leaf and self.data.requires_grad
+        return not self.shared and not leaf and not self.data._is_view()
 
     def conv2d(self, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
@@ -140,7 +142,8 @@ class _Every(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tiles: Tensor, stride: Pair) -> Tensor:
         ctx.shape, ctx.stride = tiles.shape, stride
-        return tiles[:, :: stride[0], :: stride[1]].reshape(-1, tiles.shape[3])
+        # Contiguous, or a view would keep the whole map alive for the gradient.
+        return tiles[:, :: stride[0], :: stride[1]].reshape(-1, tiles.shape[3]).contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -228,7 +228,7 @@ def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
         ys, xs = (_tap_offsets(mask, window, out, axis) for axis in (0, 1))
         rows = neighbour_rows(mask, tile, ys, xs)
         rows = rows.view(-1, out[0], kh, out[1], kw).transpose(2, 3)
-        return rows.reshape(-1, kh * kw)
+        return rows.reshape(-1, kh * kw).contiguous()
 
     return mask.table(('tap_rows', tile, window), build)
 

@@ -90,8 +90,8 @@ def _pad(
         )
     left, right, top, bottom = (*pad, 0, 0)[:4]
     if not any(pad):
-        return input
-    return PaddedMap(input, (top, left), (bottom, right), float(value or 0.0))
+        return input.share()
+    return PaddedMap(input.share(), (top, left), (bottom, right), float(value or 0.0))
 
 
 def _windowed(*functions: Callable) -> Callable[[Callable], Callable]:

@@ -92,6 +92,63 @@ def test_writing_in_place_changes_no_number(engine: str) -> None:
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('engine', ENGINES)
+def test_in_place_after_relu6_which_keeps_its_result(engine: str) -> None:
+    mask, x = dense_input(4)
+    norm = nn.BatchNorm2d(4, dtype=torch.double)
+
+    def use(y, inplace: bool):
+        y = F.relu6(norm(y), inplace=inplace)
+        y += 1.0
+        return F.relu_(y) if inplace else F.relu(y)
+
+    found = []
+    for inplace in (False, True):
+        leaf = x.clone().requires_grad_()
+        out = use(sparsify(leaf, mask, engine), inplace).rows
+        out.square().sum().backward()
+        found.append((out.detach(), leaf.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('change', [F.relu_, lambda m: F.hardswish(m, inplace=True), '__imul__'])
+def test_what_changes_nothing_gives_the_map_itself(engine: str, change) -> None:
+    """As in torch: dropout in evaluation, or a cast to the type that it has."""
+    mask, x = dense_input(4)
+    for same in (lambda m: F.dropout(m, 0.5, False), lambda m: m.double(), lambda m: m.to(x)):
+        first = sparsify(x, mask, engine) + 0
+        second = same(first)
+        _change(second, change)
+        assert torch.equal(first.rows, second.rows)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('change', [F.relu_, lambda m: F.hardswish(m, inplace=True), '__imul__'])
+def test_what_is_a_copy_in_torch_keeps_its_values(engine: str, change) -> None:
+    mask, x = dense_input(4)
+    for copied in (
+        lambda m: F.pad(m, (1, 1, 1, 1)).inner,
+        lambda m: F.pad(m, (0, 0, 0, 0)),
+        lambda m: torch.stack([m, m], 1).sum(1) * 0.5,
+        lambda m: m.detach(),
+        lambda m: m.permute(0, 2, 3, 1).contiguous().inner,
+    ):
+        first = sparsify(x, mask, engine) + 0
+        other, values = copied(first), first.rows.clone()
+        _change(first, change)
+        assert torch.equal(other.rows, values) and not torch.equal(first.rows, values)
+        _change(other, change)
+        assert torch.equal(other.rows, first.rows)
+
+
+def _change(first: SparseFeatureMap, change) -> None:
+    if change == '__imul__':
+        first *= 2.0
+    else:
+        change(first)
+
+
 @pytest.mark.parametrize('limits', [(-1.0, 1.0), (0.0, 6.0), (-0.25, 0.5)])
 def test_hardtanh_has_torchs_gradient_also_at_its_ends(limits: tuple[float, float]) -> None:
     low, high = limits

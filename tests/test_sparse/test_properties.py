@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import ENGINES, CellMask, sparsify
+from hgkd_mm.sparse import ENGINES, CellMask, SparseFeatureMap, sparsify
+from hgkd_mm.sparse.conv import conv_rows
+from hgkd_mm.sparse.conv_plan import ConvPlan
 from hgkd_mm.sparse.window import Window
 
 # Derandomised: the same cases in every run.
@@ -73,9 +76,16 @@ def cases(draw: st.DrawFn, dilations: int = 2) -> dict:
     return dict(visible=draw(masks()), tile=tile, axes=(vertical, horizontal))
 
 
-def _compare(case: dict, op, channels: int, parameters: list[Tensor]) -> None:
-    """``op(map, pad)`` on both engines against the dense op on zeros, and all gradients."""
-    mask = CellMask(case['visible'])
+def _compare(
+    case: dict,
+    op,
+    channels: int,
+    parameters: list[Tensor],
+    engines: Sequence[str] = tuple(ENGINES),
+    mask: CellMask | None = None,
+) -> None:
+    """``op(map, pad)`` on the engines against the dense op on zeros, and all gradients."""
+    mask = mask or CellMask(case['visible'])
     size = tuple(g * t for g, t in zip(mask.grid, case['tile'], strict=True))
     visible = mask.at(size)[:, None]
     torch.manual_seed(0)
@@ -85,7 +95,7 @@ def _compare(case: dict, op, channels: int, parameters: list[Tensor]) -> None:
     want = want * mask.at(tuple(want.shape[-2:]))[:, None]
     weights = torch.randn_like(want)
     want_grads = torch.autograd.grad((want * weights).sum(), [dense, *parameters])
-    for engine in ENGINES:
+    for engine in engines:
         leaf = x.clone().requires_grad_()
         got = op(sparsify(leaf, mask, engine)).to_dense()
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11)
@@ -121,6 +131,32 @@ def test_convolution(case: dict, widths: tuple[int, int, int], bias: bool) -> No
         )
 
     _compare(case, op, channels, [weight, *([offset] if bias else [])])
+
+
+@PROPERTY
+@given(
+    cases(),
+    st.sampled_from(['halo', 'canvas', 'columns', 'taps']),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 3),
+)
+def test_every_method_for_every_window(case: dict, method: str, groups: int, times: int) -> None:
+    """Also those that ``ConvPlan.choose`` would not take here, and tiles up to 24."""
+    groups = groups if method in ('halo', 'canvas') else 1
+    (kh, kw), stride, dilation = _arguments(case, 'kernel', 'stride', 'dilation').values()
+    mask, tile = CellMask(case['visible']), tuple(times * t for t in case['tile'])
+    before, after = (tuple(axis[side] for axis in case['axes']) for side in ('before', 'after'))
+    window = Window((kh, kw), stride, before, dilation, trailing=after)
+    plan = ConvPlan(mask, tile, window, groups, method, method, method)
+    torch.manual_seed(2)
+    weight = torch.randn(8, 4 // groups, kh, kw, dtype=torch.double, requires_grad=True)
+
+    def op(x: Tensor) -> Tensor:
+        if isinstance(x, SparseFeatureMap):
+            return x._at(conv_rows(x.rows, weight, None, plan), plan.out_tile)
+        return F.conv2d(_pad(x, case), weight, None, stride, 0, dilation, groups)
+
+    _compare({**case, 'tile': tile}, op, 4, [weight], engines=('tiles',), mask=mask)
 
 
 @PROPERTY

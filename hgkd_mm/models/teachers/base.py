@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -35,9 +35,9 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         mean: what the teacher's images are normalised with, R, G, B in 0..255.
         std: the same, standard deviations.
         dtype: 'bfloat16' or 'float16': matrix products run in it under autocast, whatever the
-            student does, with weights that are kept in it. Worth it where the device computes
-            in that type (docs/speed.md); it changes the targets by rounding. None: as the
-            student does.
+            student does, with weights that are kept in it; all else stays in float32. Worth it
+            where the device computes in that type (docs/speed.md); it changes the targets by
+            rounding. None: as the student does.
 
     Raises:
         ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` or ``dtype``
@@ -179,9 +179,24 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         """
         self.requires_grad_(False)
         self.eval()
+        self._set_precision()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BaseTeacher:
+        # A student that is cast to another type takes its teachers along; their own type stays.
+        super()._apply(fn, recurse)
+        self._set_precision()
+        return self
+
+    def _set_precision(self) -> None:
+        if self.dtype is None:
+            return
         for module in self.modules():
-            if self.dtype is not None and isinstance(module, nn.Linear | nn.Conv2d):
-                module.to(self.dtype)
+            # Not their subclasses, which may compute with the weight before they multiply.
+            product = type(module) in (nn.Linear, nn.Conv2d)
+            own = self.dtype if product else torch.float32
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(own)
 
 
 def one_of(key: str, value: str, known: Sequence[str]) -> None:
