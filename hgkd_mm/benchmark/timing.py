@@ -131,6 +131,17 @@ def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
     return total
 
 
+def peak_bytes(step: Callable[[], object], device: str) -> int | None:
+    """Most memory that torch held at once on a CUDA device during a step; None on CPU."""
+    if not device.startswith('cuda'):
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
 def versions(device: str) -> dict[str, str]:
     """What a figure must be published with."""
     name = torch.cuda.get_device_name() if device.startswith('cuda') else _processor()

@@ -5,30 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.teachers import ARCH
-from mmengine.config import Config
 
 from hgkd_mm.benchmark import VARIANTS, build_models, load_images, step_parts, whole_step
 from hgkd_mm.benchmark.networks import NETWORKS, build_mmpretrain_sparse, build_network
 from hgkd_mm.sparse import CellMask, sparsify
 
 CONFIGS = Path(__file__).parents[2] / 'configs/pretrain'
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """The flagship with a ResNet-18, a teacher of 24 channels and a queue of 8 entries."""
-    whole = Config.fromfile(CONFIGS / 'hgkd_r50_mae.py')
-    model = whole.model
-    model.backbone.depth = 18
-    model.backbone.drop_path_rate = 0.0
-    model.neck.in_channels = (64, 128, 256, 512)
-    model.teachers.mim.arch = ARCH
-    for head in model.heads.values():
-        head.embed_dim = ARCH['embed_dims']
-    model.heads.sim.update(in_channels=512, queue_size=8)
-    path = tmp_path / 'small.py'
-    whole.dump(path)
-    return path
 
 
 def test_the_first_two_variants_take_the_same_step(config: Path) -> None:
