@@ -6,6 +6,7 @@
     python tools/benchmark.py ratios --batch 16             # tiles from mask ratio 0 to 0.9
     python tools/benchmark.py step                          # teacher, student, decoder, loss, data
     python tools/benchmark.py profile                       # the ops that take most of a step
+    python tools/benchmark.py methods --batch 16            # every way to convolve, layer by layer
 
 Alternatives run in turn in one process; tables show the median ratio and its range.
 """
@@ -24,6 +25,7 @@ from hgkd_mm.benchmark import (
     Settings,
     encoder_report,
     keep_freed_memory,
+    methods_report,
     profile_report,
     ratios_report,
     step_report,
@@ -39,7 +41,7 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='what', required=True)
-    for what in ('encoder', 'ratios', 'step', 'profile'):
+    for what in ('encoder', 'ratios', 'step', 'profile', 'methods'):
         command = commands.add_parser(what)
         command.add_argument('--batch', type=int, default=8)
         command.add_argument('--size', type=int, default=224, help='image side, pixels')
@@ -53,8 +55,9 @@ def parse_args() -> argparse.Namespace:
         if what == 'step':
             command.add_argument('--config', type=Path, default=FLAGSHIP)
         else:
-            command.add_argument('--network', default='resnet50', choices=tuple(NETWORKS))
             command.add_argument('--cell', type=int, default=32, help='mask cell side, pixels')
+        if what not in ('step', 'methods'):
+            command.add_argument('--network', default='resnet50', choices=tuple(NETWORKS))
         if what == 'encoder':
             both = ['tiles', 'masked_dense']
             command.add_argument('--engines', nargs='+', default=both, choices=ENGINE_NAMES)
@@ -72,6 +75,8 @@ def report(args: argparse.Namespace) -> Report:
         return ratios_report(settings, RATIOS)
     if args.what == 'step':
         return step_report(settings, args.config)
+    if args.what == 'methods':
+        return methods_report(settings)
     return profile_report(settings, args.engine)
 
 

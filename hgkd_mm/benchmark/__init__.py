@@ -1,6 +1,7 @@
 """Honest timing: ratios against a reference, measured in turn in one process."""
 
 from .encoder import EncoderSteps, encoder_steps
+from .methods import methods_report
 from .networks import NETWORKS, build_mmpretrain_sparse, build_network
 from .reports import (
     Report,
@@ -28,6 +29,7 @@ __all__ = [
     'keep_freed_memory',
     'load_images',
     'measure',
+    'methods_report',
     'profile_report',
     'ratios_report',
     'saved_bytes',

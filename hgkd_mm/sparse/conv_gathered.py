@@ -68,7 +68,8 @@ def _pairs(plan: ConvPlan) -> list[tuple[Tensor, Tensor] | None]:
         visible = index < plan.mask.num_visible * plan.tile[0] * plan.tile[1]
         counts = visible.sum(1).tolist()
         outputs = visible.nonzero()[:, 1].split(counts)
-        inputs = index.masked_select(visible).split(counts)
+        # Long, because additions at int32 positions take a slower way in torch.
+        inputs = index.masked_select(visible).long().split(counts)
         pairs: list[tuple[Tensor, Tensor] | None] = list(zip(outputs, inputs, strict=True))
         if plan.window.own_tap is not None:
             pairs[plan.window.own_tap] = None

@@ -12,6 +12,7 @@ from hgkd_mm.benchmark import (
     VARIANTS,
     Settings,
     encoder_report,
+    methods_report,
     profile_report,
     ratios_report,
     step_report,
@@ -55,6 +56,15 @@ def test_the_profile_names_the_costly_ops() -> None:
     assert 'aten::mkldnn_convolution' in [row[0] for row in report.rows]
     times = [r['ms'] for r in report.records]
     assert times == sorted(times, reverse=True)
+
+
+def test_every_method_is_timed_and_the_chosen_one_marked() -> None:
+    report = methods_report(Settings(batch=1, size=64, rounds=1))
+    assert {r['product'] for r in report.records} == {'forward', 'grad_input', 'grad_weight'}
+    for row, record in zip(report.rows, report.records, strict=True):
+        assert len(row) == len(report.columns)
+        assert [cell for cell in row if cell.endswith('*')], row
+        assert record[record['chosen']] > 0
 
 
 def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Each way to compute each product of a convolution, so that ``ConvPlan.choose`` can be checked."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from hgkd_mm.sparse import CellMask
+from hgkd_mm.sparse.conv import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from hgkd_mm.sparse.conv_plan import ConvPlan
+from hgkd_mm.sparse.window import Window
+
+from .reports import Report, Settings
+from .timing import measure
+
+# 3 x 3 convolutions of ResNet-50 with cells of 32 px, 7 x 7 ones of ConvNeXt-T, and depthwise
+# ones of MobileNetV2: tile, kernel, stride, channels in and out, groups.
+CONVOLUTIONS = (
+    (8, 3, 1, 64, 64, 1),
+    (8, 3, 2, 128, 128, 1),
+    (4, 3, 1, 128, 128, 1),
+    (4, 3, 2, 256, 256, 1),
+    (2, 3, 1, 256, 256, 1),
+    (2, 3, 2, 512, 512, 1),
+    (1, 3, 1, 512, 512, 1),
+    (8, 7, 1, 96, 96, 96),
+    (4, 7, 1, 192, 192, 192),
+    (2, 7, 1, 384, 384, 384),
+    (1, 7, 1, 768, 768, 768),
+    (16, 3, 2, 96, 96, 96),
+    (4, 3, 1, 192, 192, 192),
+    (1, 3, 1, 960, 960, 960),
+)
+METHODS = tuple(FORWARD)
+
+
+def methods_report(settings: Settings) -> Report:
+    """Milliseconds of each method for the forward and both gradients; a star marks the chosen."""
+    report = Report(
+        f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen)',
+        ('tile', 'kernel', 'stride', 'channels', 'groups', 'product', *METHODS),
+    )
+    cells = settings.size // settings.cell
+    for tile, kernel, stride, inputs, outputs, groups in CONVOLUTIONS:
+        make = partial(torch.randn, device=settings.device, dtype=settings.dtype)
+        mask = CellMask.random(
+            batch=settings.batch,
+            grid=(cells, cells),
+            mask_ratio=settings.mask_ratio,
+            device=settings.device,
+        )
+        window = Window.of(kernel, stride, kernel // 2)
+        chosen = ConvPlan.choose(mask, (tile, tile), window, groups, mask.device.type)
+        weight = make(outputs, inputs // groups, kernel, kernel)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        rows = make(mask.num_visible * tile**2, inputs)
+        grad = make(mask.num_visible * (tile // stride) ** 2, outputs)
+        products = (
+            ('forward', FORWARD, (rows, weight), chosen.forward),
+            ('grad_input', GRAD_INPUT, (grad, weight), chosen.grad_input),
+            ('grad_weight', GRAD_WEIGHT, (grad, rows, weight), chosen.grad_weight),
+        )
+        for product, methods, tensors, own in products:
+            steps = {}
+            for method in METHODS[: 2 if groups > 1 else None]:
+                plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
+                steps[method] = partial(methods[method], *tensors, plan)
+            timed = measure(steps, reference='halo', rounds=settings.rounds, device=settings.device)
+            times = {r.name: r.median * 1000 for r in timed}
+            layer = tuple(map(str, (tile, kernel, stride, f'{inputs} > {outputs}', groups)))
+            shown = (f'{times[m]:.1f}{"*" * (m == own)}' if m in times else '' for m in METHODS)
+            report.rows.append((*layer, product, *shown))
+            report.records.append({'layer': layer, 'product': product, 'chosen': own, **times})
+    return report
