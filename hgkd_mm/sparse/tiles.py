@@ -84,11 +84,8 @@ class TileMap(SparseFeatureMap):
         zero = self.data.new_zeros(1, self.channels)
         filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
         # Long, because its gradient adds up: at int32 positions torch takes a slower way.
-        halo = (
-            filled.index_select(0, index.flatten().long())
-            .view(*index.shape, -1)
-            .permute(0, 3, 1, 2)
-        )
+        halo = filled.index_select(0, index.flatten().long()).view(*index.shape, -1)
+        halo = halo.permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
         return self._at(rows_of(out), window.out_tile(self.mask, self.tile))
 

@@ -34,10 +34,10 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             G2SD's: docs/sources.md 1.3 d).
         mean: what the teacher's images are normalised with, R, G, B in 0..255.
         std: the same, standard deviations.
-        dtype: 'bfloat16' or 'float16': matrix products run in it under autocast, whatever the
-            student does, with weights that are kept in it; all else stays in float32. Worth it
-            where the device computes in that type (docs/speed.md); it changes the targets by
-            rounding. None: as the student does.
+        dtype: 'bfloat16', or 'float16' on a GPU: matrix products run in it under autocast,
+            whatever the student does, with weights that are kept in it; all else stays in
+            float32. Worth it where the device computes in that type (docs/speed.md); it changes
+            the targets by rounding. None: as the student does.
 
     Raises:
         ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` or ``dtype``
