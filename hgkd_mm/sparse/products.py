@@ -1,8 +1,8 @@
 """Matrix products of rows: what 1 x 1 convolutions and gathered taps come down to.
 
 On CPU they run as 1 x 1 convolutions of a channels-last image that has the rows as its
-positions: oneDNN's convolutions are up to 1.4 times as fast as the matrix product that torch
-would call (docs/speed.md).
+positions, because oneDNN's convolutions are faster there than the matrix product that torch
+would call.
 """
 
 from __future__ import annotations
