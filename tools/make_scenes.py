@@ -1,4 +1,4 @@
-"""Writes Scenes, the embedded data set, as ordinary folders.
+"""Writes Scenes, the embedded data set, as ordinary folders and in COCO's and ADE20K's layouts.
 
     python tools/make_scenes.py --out data/scenes
 
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import cv2
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hgkd_mm.scenes import SceneFolder, SceneRenderer, contact_sheet  # noqa: E402
+from hgkd_mm.scenes import SceneFolder, SceneLayouts, SceneRenderer, contact_sheet  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,15 +43,25 @@ def main() -> None:
     folder = SceneFolder(
         out=args.out, seed=args.seed, size=args.size, train=args.train, val=args.val
     )
-    if folder.is_complete():
+    layouts = SceneLayouts(scenes=folder)
+    if folder.is_complete() and layouts.is_complete():
         print(f'{args.out} already holds these Scenes; nothing to do.')
         return
-    columns = ('Scenes', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task('Scenes', total=args.train + args.val)
-        for done in folder.write(workers=args.workers):
-            progress.update(bar, completed=done)
-    print(f'{args.out}: {args.train} training and {args.val} validation images.')
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        for name, total, steps in (
+            ('Scenes', folder.total, folder.write(workers=args.workers)),
+            ('COCO and ADE20K', layouts.total, layouts.write(workers=args.workers)),
+        ):
+            bar = progress.add_task(name, total=total)
+            for done in steps:
+                progress.update(bar, completed=done)
+            progress.update(bar, completed=total)
+    extra = {split: layouts.extras(split) for split in ('train', 'val')}
+    print(
+        f'{args.out}: {args.train} training and {args.val} validation images; '
+        f'coco/ and ade/ have {extra["train"]} and {extra["val"]} more, empty ones and crowds.'
+    )
 
 
 if __name__ == '__main__':
@@ -59,7 +69,7 @@ if __name__ == '__main__':
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
         sys.exit(f'make_scenes: {error}')
     except KeyboardInterrupt:
         sys.exit('make_scenes: interrupted; the same command completes the folder.')

@@ -91,11 +91,7 @@ class SceneRenderer:
         Raises:
             ValueError: The split is unknown or the index is negative.
         """
-        if split not in SPLITS:
-            raise ValueError(f'Scenes have the splits {", ".join(SPLITS)}, got {split!r}.')
-        if index < 0:
-            raise ValueError(f'Scenes are numbered from 0, got index={index}.')
-        rng = np.random.default_rng([self.seed, SPLITS.index(split), index])
+        rng = scene_stream(self.seed, split, index)
         label = index % len(CLASSES)
         canvas = self.size * SUPERSAMPLING
         layers, main = self._compose(label, canvas, rng)
@@ -103,7 +99,7 @@ class SceneRenderer:
         image = paint_background(canvas, rng)
         for layer in layers:
             paint_layer(image, layer, light, rng)
-        image = self._photograph(image, rng)
+        image = photograph(image, self.size, rng)
         instances, instance_map = self._truth(layers, main)
         semantic = np.array([0] + [instance.label + 1 for instance in instances], np.uint8)
         return Scene(
@@ -148,14 +144,7 @@ class SceneRenderer:
             mask = layer.on_canvas(canvas)
             order[mask] = number
             whole.append(int(mask.sum()))
-        coverage = np.stack(
-            [
-                cv2.resize((order == n).astype(np.float32), (self.size, self.size),
-                           interpolation=cv2.INTER_AREA)
-                for n in range(len(layers) + 1)
-            ]
-        )  # fmt: skip
-        instance_map = coverage.argmax(axis=0).astype(np.uint8)
+        instance_map = most_covering(order, len(layers), self.size)
         instances = []
         for number, layer in enumerate(layers, 1):
             rows, columns = np.nonzero(instance_map == number)
@@ -172,22 +161,71 @@ class SceneRenderer:
             )
         return tuple(instances), instance_map
 
-    def _photograph(self, canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Lens, exposure and sensor: (size, size, 3) uint8 from the supersampled canvas."""
-        image = cv2.resize(
-            np.ascontiguousarray(canvas.transpose(1, 2, 0)), (self.size, self.size),
-            interpolation=cv2.INTER_AREA,
-        )  # fmt: skip
-        unevenness = fractal_noise(image.shape[:2], rng, base=2, octaves=2)[..., None]
-        ramp = np.linspace(-1, 1, self.size, dtype=np.float32) * rng.uniform(-0.2, 0.2)
-        exposure = rng.uniform(0.75, 1.2) * rng.uniform(0.88, 1.12, 3)
-        image = image * (1 + ramp[None, :, None]) * (0.85 + 0.4 * unevenness)
-        image = np.clip(image * exposure.astype(np.float32), 0, 1) ** rng.uniform(0.8, 1.25)
-        contrast = np.float32(rng.uniform(0.75, 1.1))
-        image = 0.5 + contrast * (image - 0.5)
-        sigma = rng.uniform(0.0, 0.7) * self.size / 128
-        if sigma > 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), sigma)
-        noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image += np.float32(rng.uniform(0.0, 0.012)) * noise
-        return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+def scene_stream(seed: int, split: str, index: int, *suffix: int) -> np.random.Generator:
+    """Where all that is random in one picture comes from.
+
+    Args:
+        seed: Seed of the data set.
+        split: One of `SPLITS`.
+        index: Number of the picture in its split.
+        *suffix: Not zero; tells the streams of other kinds of pictures from those of `Scene`.
+
+    Raises:
+        ValueError: The split is unknown or the index is negative.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'Scenes have the splits {", ".join(SPLITS)}, got {split!r}.')
+    if index < 0:
+        raise ValueError(f'Scenes are numbered from 0, got index={index}.')
+    return np.random.default_rng([seed, SPLITS.index(split), index, *suffix])
+
+
+def most_covering(order: np.ndarray, count: int, size: int) -> np.ndarray:
+    """Which object covers most of each pixel.
+
+    Args:
+        order: (canvas, canvas) uint8, the object seen at each sample, 0 where there is none.
+        count: Largest number of an object.
+        size: Side of the picture in pixels.
+
+    Returns:
+        (size, size) uint8, numbers as in `order`.
+    """
+    coverage = np.stack(
+        [
+            cv2.resize((order == n).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+            for n in range(count + 1)
+        ]
+    )
+    return coverage.argmax(axis=0).astype(np.uint8)
+
+
+def photograph(canvas: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Lens, exposure and sensor.
+
+    Args:
+        canvas: (3, size * SUPERSAMPLING, size * SUPERSAMPLING) float32 RGB, about [0, 1].
+        size: Side of the picture in pixels.
+        rng: Source of the camera's settings and noise.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+    """
+    image = cv2.resize(
+        np.ascontiguousarray(canvas.transpose(1, 2, 0)), (size, size),
+        interpolation=cv2.INTER_AREA,
+    )  # fmt: skip
+    unevenness = fractal_noise(image.shape[:2], rng, base=2, octaves=2)[..., None]
+    ramp = np.linspace(-1, 1, size, dtype=np.float32) * rng.uniform(-0.2, 0.2)
+    exposure = rng.uniform(0.75, 1.2) * rng.uniform(0.88, 1.12, 3)
+    image = image * (1 + ramp[None, :, None]) * (0.85 + 0.4 * unevenness)
+    image = np.clip(image * exposure.astype(np.float32), 0, 1) ** rng.uniform(0.8, 1.25)
+    contrast = np.float32(rng.uniform(0.75, 1.1))
+    image = 0.5 + contrast * (image - 0.5)
+    sigma = rng.uniform(0.0, 0.7) * size / 128
+    if sigma > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    image += np.float32(rng.uniform(0.0, 0.012)) * noise
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -3,21 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .files import in_processes, write_image, write_map, write_whole
 from .objects import CLASSES
 from .renderer import Scene, SceneRenderer
 
 # Raised whenever the same request would give other bytes.
 VERSION = 2
-JPEG_QUALITY = 92
 CHUNK = 60
 _PARTS = '.unfinished'
 
@@ -56,6 +54,11 @@ class SceneFolder:
             'size': self.size,
             'counts': {'train': self.train, 'val': self.val},
         }
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return self.train + self.val
 
     def is_complete(self) -> bool:
         """Whether the folder already holds exactly what is asked for.
@@ -103,7 +106,7 @@ class SceneFolder:
             return
         parts = self.out / _PARTS
         parts.mkdir(parents=True, exist_ok=True)
-        _write_whole(parts / 'meta.json', json.dumps(self.request, indent=2).encode())
+        write_whole(parts / 'meta.json', json.dumps(self.request, indent=2).encode())
         chunks = [
             (split, start, min(start + CHUNK, count))
             for split, count in self.request['counts'].items()
@@ -112,22 +115,14 @@ class SceneFolder:
         missing = [chunk for chunk in chunks if not self._lines(chunk).is_file()]
         done = sum(stop - start for _, start, stop in chunks)
         done -= sum(stop - start for _, start, stop in missing)
-        for count in self._render(missing, workers):
+        for count in in_processes(self.write_chunk, missing, workers):
             done += count
             yield done
         for split in self.request['counts']:
             lines = [self._lines(chunk).read_bytes() for chunk in chunks if chunk[0] == split]
-            _write_whole(self.out / f'{split}.jsonl', b''.join(lines))
+            write_whole(self.out / f'{split}.jsonl', b''.join(lines))
         os.replace(parts / 'meta.json', self.out / 'meta.json')
         shutil.rmtree(parts)
-
-    def _render(self, chunks: list[tuple[str, int, int]], workers: int) -> Iterable[int]:
-        if workers == 1 or len(chunks) < 2:
-            yield from map(self.write_chunk, chunks)
-            return
-        # Not forked: the caller may hold threads (torch, OpenCV) whose locks a fork would copy.
-        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            yield from pool.map(self.write_chunk, chunks)
 
     def _lines(self, chunk: tuple[str, int, int]) -> Path:
         return self.out / _PARTS / f'{chunk[0]}-{chunk[1]:06d}.jsonl'
@@ -148,24 +143,13 @@ class SceneFolder:
                 'instances': [asdict(instance) for instance in scene.instances],
             }
             lines.append(json.dumps(record) + '\n')
-        _write_whole(self._lines(chunk), ''.join(lines).encode())
+        write_whole(self._lines(chunk), ''.join(lines).encode())
         return stop - start
 
     def _write_scene(self, name: str, scene: Scene) -> None:
-        image = np.ascontiguousarray(scene.image[..., ::-1])
-        jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        _write_whole(self.out / f'{name}.jpg', jpeg.tobytes())
+        write_image(self.out / f'{name}.jpg', scene.image)
         for kind, truth in (('semantic', scene.semantic_map), ('instance', scene.instance_map)):
-            png = cv2.imencode('.png', truth)[1]
-            _write_whole(self.out / 'annotations' / kind / f'{name}.png', png.tobytes())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
-    partial.write_bytes(data)
-    os.replace(partial, path)
+            write_map(self.out / 'annotations' / kind / f'{name}.png', truth)
 
 
 def contact_sheet(renderer: SceneRenderer, *, split: str = 'train', rows: int = 7) -> np.ndarray:
