@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,14 +15,29 @@ from mmengine.utils import import_modules_from_strings
 
 from .data import ROOT, folder_options, make_scenes
 from .evaluation import FrozenEvaluation, Score, build_student
+from .job import Job
 from .report import draw, last_losses, print_table, write_summary
 from .teacher import CARRIED, train_teacher
-from .training import Job, train
+from .training import train
 
 HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
 SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
+PIXELS, HGKD = 'pixel baseline (SparK)', 'H-GKD student'
 SCENES = ROOT / 'data' / 'scenes'
 SCENES_CONFIG = ROOT / 'configs' / '_base_' / 'datasets' / 'scenes_cls.py'
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartResult:
+    """Outcome of :func:`quickstart`.
+
+    Attributes:
+        scores: rows of the table.
+        students: name to the checkpoint of each pre-trained student.
+    """
+
+    scores: dict[str, Score]
+    students: dict[str, Path]
 
 
 class Stopwatch:
@@ -45,7 +61,7 @@ def quickstart(
     new_teacher: bool = False,
     bank: int = 2400,
     options: dict[str, object] | None = None,
-) -> dict[str, Score]:
+) -> QuickstartResult:
     """Scenes, a teacher, a pixel baseline and an H-GKD student, and what each is worth.
 
     Stages that a former call finished with the same settings are not repeated.
@@ -60,7 +76,7 @@ def quickstart(
         options: overrides for both students, by dotted config key.
 
     Returns:
-        Rows of the table.
+        The table, and where the students are.
 
     Raises:
         RuntimeError: a stage failed; the message says which and shows its log.
@@ -87,13 +103,13 @@ def quickstart(
                 config=SPARK_CONFIG,
                 work_dir=work_dir / 'spark',
                 options=shared,
-                title='pixel baseline (SparK)',
+                title=PIXELS,
             ),
             Job(
                 config=HGKD_CONFIG,
                 work_dir=work_dir / 'hgkd',
                 options=distil,
-                title='H-GKD student',
+                title=HGKD,
             ),
         )
         reused = [job.title for job in jobs if job.done]
@@ -108,8 +124,8 @@ def quickstart(
         pixels = build_student(baseline.model, str(spark), seed)
         scores = {
             'random-init student': evaluation.score(untrained),
-            'pixel baseline (SparK)': evaluation.score(pixels),
-            'H-GKD student': evaluation.score(student),
+            PIXELS: evaluation.score(pixels),
+            HGKD: evaluation.score(student),
             'teacher (MAE)': evaluation.score_teacher(student, 'mim'),
         }
         draw(
@@ -132,7 +148,7 @@ def quickstart(
         final_losses={job.title: last_losses(job.work_dir) for job in jobs},
         reused_from_a_former_run=reused,
     )
-    return scores
+    return QuickstartResult(scores=scores, students={jobs[0].title: spark, jobs[1].title: hgkd})
 
 
 def student_options(data: Path | None, seed: int) -> dict[str, object]:

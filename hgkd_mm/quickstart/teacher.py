@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from .data import ROOT, folder_options, make_scenes
-from .training import Job, train
+from .job import Job
+from .training import train
 
 CONFIG = ROOT / 'configs' / 'pretrain' / 'mae_scenes.py'
 CARRIED = ROOT / 'assets' / 'mae_scenes.safetensors'

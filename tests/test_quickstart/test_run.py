@@ -38,7 +38,8 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     work_dir = tmp_path / 'work'
-    scores = run.quickstart(work_dir=work_dir, bank=72, seed=3, options=dict(QUICK))
+    result = run.quickstart(work_dir=work_dir, bank=72, seed=3, options=dict(QUICK))
+    scores = result.scores
     assert list(scores) == [
         'random-init student',
         'pixel baseline (SparK)',
@@ -53,7 +54,11 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     assert summary['labelled_images'] == {'train': 72, 'val': 24}
     with Image.open(work_dir / 'quickstart.png') as picture:
         assert picture.width > 500
-    assert (work_dir / 'hgkd' / 'epoch_1.pth').is_file()
+    assert result.students == {
+        'pixel baseline (SparK)': work_dir / 'spark' / 'epoch_1.pth',
+        'H-GKD student': work_dir / 'hgkd' / 'epoch_1.pth',
+    }
+    assert all(path.is_file() for path in result.students.values())
 
 
 def test_a_missing_teacher_is_noticed_before_any_work(

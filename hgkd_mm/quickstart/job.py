@@ -1,0 +1,151 @@
+"""One training by tools/train.py, in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmpretrain.registry import DATASETS
+
+from .data import ROOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training, as a process of its own.
+
+    A job counts as done if its last checkpoint is there and was made with the same config,
+    options and teacher file; anything else in ``work_dir`` is removed and trained anew.
+
+    Args:
+        config: config file.
+        work_dir: logs and checkpoints.
+        options: overrides by dotted key, as ``--cfg-options`` takes them.
+        title: shown beside the progress bar.
+    """
+
+    config: Path
+    work_dir: Path
+    options: dict[str, object]
+    title: str
+
+    @cached_property
+    def settings(self) -> Config:
+        """The config with its overrides."""
+        settings = Config.fromfile(self.config)
+        settings.merge_from_dict(self.options)
+        return settings
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        loop = self.settings.train_cfg
+        last = f'iter_{loop.max_iters}' if _by_iterations(loop) else f'epoch_{loop.max_epochs}'
+        return self.work_dir / f'{last}.pth'
+
+    @property
+    def request(self) -> Path:
+        """What the finished job was asked to do."""
+        return self.work_dir / 'request.txt'
+
+    @cached_property
+    def wanted(self) -> str:
+        """All that the run depends on, taken before it starts."""
+        return _request(self.settings)
+
+    @cached_property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        return _iterations(self.settings)
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.work_dir / 'output.log'
+
+    @property
+    def done(self) -> bool:
+        """Whether this very job was finished before."""
+        here = self.checkpoint.is_file() and self.request.is_file()
+        return here and self.request.read_text() == self.wanted
+
+    def start(self, threads: int) -> subprocess.Popen:
+        """Starts the process with so many threads, fewer if the environment says so."""
+        asked = os.environ.get('OMP_NUM_THREADS', '')
+        threads = min(threads, int(asked)) if asked.isdigit() else threads
+        _ = self.wanted
+        if self.work_dir.exists():
+            shutil.rmtree(self.work_dir)
+        self.work_dir.mkdir(parents=True)
+        config = self.work_dir / 'config.py'
+        self.settings.dump(config)
+        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
+        command += ['--work-dir', str(self.work_dir)]
+        environment = os.environ | {'OMP_NUM_THREADS': str(threads)}
+        with self.log.open('w') as out:
+            return subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+            )
+
+    def finish(self, process: subprocess.Popen) -> None:
+        """Marks the job as done, or says what went wrong.
+
+        Raises:
+            RuntimeError: the process stopped early; the message ends with its last lines.
+        """
+        if process.returncode != 0 or not self.checkpoint.is_file():
+            tail = '\n'.join(self.log.read_text().splitlines()[-15:])
+            raise RuntimeError(
+                f'{self.title} stopped (exit {process.returncode}). Its log, {self.log}:\n{tail}'
+            )
+        self.request.write_text(self.wanted)
+
+
+def _by_iterations(loop: ConfigDict) -> bool:
+    return loop.type == 'IterBasedTrainLoop'
+
+
+def _request(settings: Config) -> str:
+    """The config, what the weight files that it starts from hold, and which images there are."""
+    files = {name: _hash(path) for name, path in _weight_files(settings).items()}
+    dataset = settings.train_dataloader.dataset
+    root = Path(dataset.data_root)
+    # Seed and version of Scenes, whose COCO and ADE20K layouts lie one folder deeper.
+    made = [path for path in (root / 'meta.json', root.parent / 'meta.json') if path.is_file()]
+    images = made[0].read_text() if made else f'{len(DATASETS.build(dataset))} images'
+    return f'{settings.pretty_text}\nteachers: {files}\nimages: {images}\n'
+
+
+def _weight_files(settings: Config) -> dict[str, str]:
+    """Files that training starts from: teachers, and a backbone's pre-training."""
+    model = settings.model
+    files = {name: teacher.checkpoint for name, teacher in (model.get('teachers') or {}).items()}
+    start = model.backbone.get('init_cfg')
+    return files | {'backbone': start.checkpoint} if start else files
+
+
+def _hash(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _iterations(settings: Config) -> int:
+    if _by_iterations(settings.train_cfg):
+        return settings.train_cfg.max_iters
+    loader = settings.train_dataloader
+    images = len(DATASETS.build(loader.dataset))
+    per_epoch = images / loader.batch_size
+    per_epoch = math.floor(per_epoch) if loader.get('drop_last') else math.ceil(per_epoch)
+    if per_epoch == 0:
+        raise RuntimeError(
+            f'{images} images in {loader.dataset.data_root} do not fill one batch of '
+            f'{loader.batch_size}: add images or lower train_dataloader.batch_size.'
+        )
+    return settings.train_cfg.max_epochs * per_epoch
