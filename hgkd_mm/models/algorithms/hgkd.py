@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsify
 
 from ..heads.base import DistillHead
-from ..outputs import StudentOutput
+from ..outputs import StudentOutput, TeacherOutput
 from ..teachers.frozen import FrozenTeachers
 
 Images = Tensor | list[Tensor] | tuple[Tensor, ...]
@@ -188,15 +188,26 @@ class HGKD(BaseSelfSupervisor):
         """
         images = _single_view(inputs)
         mask = self.draw_mask(images) if mask is None else mask.to(images.device)
-        # Teachers first: their activations are gone before the student's are kept.
-        targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
-        maps = _as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
-        decoded = self.neck(maps) if self.with_neck else None
-        student = StudentOutput(images=images, mask=mask, maps=maps, decoded=decoded)
+        student, targets = self.compare(images, mask)
         return {
             f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
             for name, head in self.heads.items()
         }
+
+    def compare(
+        self, images: Tensor, mask: CellMask
+    ) -> tuple[StudentOutput, dict[str, TeacherOutput]]:
+        """What the heads compare: the student's output, and each teacher's by its name.
+
+        Args:
+            images: (B, 3, H, W) normalised images.
+            mask: visible cells, on the images' device.
+        """
+        # Teachers first: their activations are gone before the student's are kept.
+        targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
+        maps = _as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
+        decoded = self.neck(maps) if self.with_neck else None
+        return StudentOutput(images=images, mask=mask, maps=maps, decoded=decoded), targets
 
     def draw_mask(self, images: Tensor) -> CellMask:
         """A random mask for images (B, 3, H, W).

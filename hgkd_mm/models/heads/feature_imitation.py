@@ -117,7 +117,7 @@ class FeatureImitationHead(DistillHead):
                 of each other.
         """
         grid = tuple(teacher.tokens.shape[2:])
-        predicted = at_least_float32(self._on_grid(student.decoded, grid))
+        predicted = at_least_float32(self.predict(student.decoded, grid))
         if self.whitening is not None and self.training:
             rows = teacher.tokens.permute(0, 2, 3, 1).flatten(0, 2)
             self.whitening.update(rows, teacher.valid.flatten())
@@ -138,13 +138,19 @@ class FeatureImitationHead(DistillHead):
             rows = self.whitening(rows.flatten(0, 2)).view(rows.shape)
         return rows.permute(0, 3, 1, 2)
 
-    def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
-        if self.positions == 'all':
-            return valid
-        visible = student.mask.at(grid)
-        return valid & (visible if self.positions == 'visible' else ~visible)
+    def predict(self, decoded: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The student's guess at :meth:`target`: its decoded map, projected, on the token grid.
 
-    def _on_grid(self, decoded: Tensor, grid: tuple[int, int]) -> Tensor:
+        Args:
+            decoded: (B, C, h, w).
+            grid: (gh, gw) tokens.
+
+        Returns:
+            (B, D, gh, gw).
+
+        Raises:
+            ValueError: the two sizes are not multiples of each other.
+        """
         (h, w), (gh, gw) = decoded.shape[2:], grid
         # Projection and resizing commute; each order below does the less work.
         if h % gh == 0 and w % gw == 0:
@@ -159,3 +165,9 @@ class FeatureImitationHead(DistillHead):
             'are not multiples of each other: choose neck.out_stride equal to the patch size of '
             'the teacher, or an image size that both divide.'
         )
+
+    def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.positions == 'all':
+            return valid
+        visible = student.mask.at(grid)
+        return valid & (visible if self.positions == 'visible' else ~visible)

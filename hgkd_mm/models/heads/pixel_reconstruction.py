@@ -63,12 +63,26 @@ class PixelReconstructionHead(DistillHead):
         """The predicted, per-cell standardised image (B, 3, H, W) of a decoded map."""
         return F.pixel_shuffle(self.project(decoded), self.out_stride)
 
+    def fill_in(self, student: StudentOutput) -> Tensor:
+        """The images (B, 3, H, W) with their hidden cells from the prediction.
+
+        A predicted cell is standardised; here it gets the mean and the deviation of the cell
+        that it stands for, as in MAE's demo. They are not predicted: what is to be judged is
+        the structure.
+        """
+        images = at_least_float32(student.images)
+        predicted = at_least_float32(self.reconstruct(student.decoded))
+        mean, std = _cell_statistics(split_cells(images, student.mask.grid))
+        predicted = split_cells(predicted, student.mask.grid) * std + mean
+        visible = student.mask.at(images.shape[2:]).unsqueeze(1)
+        return torch.where(visible, images, predicted.flatten(4, 5).flatten(2, 3))
+
     def forward(self, student: StudentOutput, teacher: None = None) -> Tensor:
         """See :meth:`DistillHead.forward`."""
         grid = student.mask.grid
         target = split_cells(at_least_float32(student.images), grid)
-        var, mean = torch.var_mean(target, dim=(1, 3, 5), keepdim=True)
-        target = (target - mean) / (var + 1e-6).sqrt()
+        mean, std = _cell_statistics(target)
+        target = (target - mean) / std
         predicted = split_cells(at_least_float32(self.reconstruct(student.decoded)), grid)
         error = (predicted - target).square().mean(dim=(1, 3, 5))
         hidden = ~student.mask.visible
@@ -78,3 +92,9 @@ class PixelReconstructionHead(DistillHead):
 def split_cells(images: Tensor, grid: tuple[int, int]) -> Tensor:
     """A view (B, C, gh, H / gh, gw, W / gw) of images (B, C, H, W)."""
     return images.unflatten(3, (grid[1], -1)).unflatten(2, (grid[0], -1))
+
+
+def _cell_statistics(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each cell, (B, 1, gh, 1, gw, 1) both."""
+    var, mean = torch.var_mean(cells, dim=(1, 3, 5), keepdim=True)
+    return mean, (var + 1e-6).sqrt()

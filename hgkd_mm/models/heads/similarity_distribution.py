@@ -133,6 +133,29 @@ class SimilarityDistributionHead(DistillHead):
         Raises:
             ValueError: the last map is not ``in_channels`` wide.
         """
+        z_s, own = self._unit_vectors(student, teacher)
+        with torch.autocast(z_s.device.type, enabled=False):
+            loss = self._loss(z_s, own)
+        if self.training:
+            self.queue.enqueue(own)
+        return loss
+
+    def distributions(
+        self, student: StudentOutput, teacher: TeacherOutput
+    ) -> tuple[Tensor, Tensor]:
+        """What the loss compares, for people to look at; the queue is left as it is.
+
+        Returns:
+            :math:`p^s` and :math:`p^t`, (B, K) each, K the number of candidates: entries stored
+            in the queue, after the image's own with ``own_entry``. K may be 0.
+        """
+        z_s, own = self._unit_vectors(student, teacher)
+        with torch.autocast(z_s.device.type, enabled=False):
+            return self._distributions(z_s, own)
+
+    def _unit_vectors(
+        self, student: StudentOutput, teacher: TeacherOutput
+    ) -> tuple[Tensor, Tensor]:
         pooled = student.maps[-1].mean_visible()
         if pooled.shape[1] != self.in_channels:
             raise ValueError(
@@ -143,16 +166,16 @@ class SimilarityDistributionHead(DistillHead):
         embedding = at_least_float32(teacher.embedding)
         with torch.autocast(pooled.device.type, enabled=False):
             projected = self.projector(at_least_float32(pooled))
-            own = F.normalize(embedding, dim=1)
-            loss = self._loss(F.normalize(projected, dim=1), own)
-        if self.training:
-            self.queue.enqueue(own)
-        return loss
+            return F.normalize(projected, dim=1), F.normalize(embedding, dim=1)
 
     def _loss(self, z_s: Tensor, own: Tensor) -> Tensor:
-        entries = self.queue.stored().to(own.dtype)
-        if len(entries) + self.own_entry < 2:
+        if self.queue.num_stored + self.own_entry < 2:
             return z_s.sum() * 0.0
+        p_s, p_t = self._distributions(z_s, own)
+        return 1.0 - pearson(p_s, p_t).mean()
+
+    def _distributions(self, z_s: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        entries = self.queue.stored().to(own.dtype)
         if self.center and len(entries):
             mean = entries.mean(0)
             entries, own = entries - mean, own - mean
@@ -162,7 +185,7 @@ class SimilarityDistributionHead(DistillHead):
             entries, own = F.normalize(entries, dim=1), F.normalize(own, dim=1)
         p_s = self._distribution(z_s, own, entries, self.tau_s)
         p_t = self._distribution(own, own, entries, self.tau_t)
-        return 1.0 - pearson(p_s, p_t).mean()
+        return p_s, p_t
 
     def _distribution(self, z: Tensor, own: Tensor, entries: Tensor, tau: float) -> Tensor:
         similarities = z @ entries.T

@@ -78,6 +78,34 @@ def test_nothing_hidden_is_zero_not_nan() -> None:
     assert loss.requires_grad
 
 
+def test_a_perfect_prediction_fills_in_the_images() -> None:
+    head = build()
+    given = student(1)
+    images = given.images.numpy()
+    standardised = np.empty_like(images)
+    for b, i, j in np.ndindex(2, 2, 3):
+        cell = np.s_[b, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+        values = images[cell]
+        standardised[cell] = (values - values.mean()) / np.sqrt(values.var(ddof=1) + 1e-6)
+    given.decoded = torch.from_numpy(standardised)
+    head.project = torch.nn.Identity()
+    torch.testing.assert_close(head.fill_in(given), given.images, rtol=0, atol=1e-12)
+
+
+def test_visible_cells_are_the_images_and_hidden_ones_have_their_mean() -> None:
+    head = build(out_stride=2)
+    given = student(2)
+    given.decoded = torch.zeros_like(given.decoded)
+    head.project.bias.data.zero_()
+    filled, images = head.fill_in(given).detach().numpy(), given.images.numpy()
+    for b, i, j in np.ndindex(2, 2, 3):
+        cell = np.s_[b, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+        if given.mask.visible[b, i, j]:
+            np.testing.assert_array_equal(filled[cell], images[cell])
+        else:
+            np.testing.assert_allclose(filled[cell], images[cell].mean(), atol=1e-12)
+
+
 def test_check() -> None:
     head = build(out_stride=2)
     head.check('k', neck=SimpleNamespace(out_channels=C, out_stride=2), teacher=None)

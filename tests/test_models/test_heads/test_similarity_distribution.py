@@ -77,12 +77,17 @@ def test_equals_numpy(center: bool, whiten: bool, own_entry: bool) -> None:
         inverse_root = (vectors / np.sqrt(values)) @ vectors.T
         z_t, entries = z_t @ inverse_root, entries @ inverse_root
     z_t, entries = unit(z_t), unit(entries)
-    correlations = []
+    pairs, correlations = [], []
     for s, t in zip(z_s, z_t, strict=True):
         candidates = np.vstack([t[None], entries]) if own_entry else entries
         p_s, p_t = softmax(candidates @ s / 0.3), softmax(candidates @ t / 0.1)
+        pairs.append((p_s, p_t))
         correlations.append(np.corrcoef(p_s, p_t)[0, 1])
 
+    expected = np.array(pairs).transpose(1, 0, 2)
+    for got, wanted in zip(head.distributions(student, teacher), expected, strict=True):
+        np.testing.assert_allclose(got.detach().numpy(), wanted, rtol=1e-9)
+    assert head.queue.num_stored == 9
     loss = head(student, teacher)
     assert loss.shape == ()
     np.testing.assert_allclose(loss.item(), 1 - np.mean(correlations), rtol=1e-9)
@@ -110,6 +115,13 @@ def test_no_fill_in_evaluation() -> None:
     head = build().eval()
     head(*batch(2))
     assert head.queue.num_stored == 0
+
+
+@pytest.mark.parametrize('own_entry', [False, True])
+def test_distributions_over_an_empty_queue_have_no_candidate_of_it(own_entry: bool) -> None:
+    p_s, p_t = build(own_entry=own_entry).distributions(*batch(2))
+    assert p_s.shape == p_t.shape == (3, int(own_entry))
+    assert (p_s == 1).all() and (p_t == 1).all()
 
 
 def test_loss_of_an_empty_queue_keeps_every_gradient() -> None:
