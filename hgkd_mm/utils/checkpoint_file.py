@@ -1,0 +1,222 @@
+"""Reading weight files without running what they contain."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import get_local_path
+from mmengine.logging import MMLogger
+from mmengine.utils import digit_version
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# Log buffers, numpy values and command lines lie beside the weights in training checkpoints of
+# MMEngine, MAE and BEiT. None of them is needed, so that each name is read as a placeholder and
+# nothing of what it stands for is imported or called.
+_SKIPPED = (
+    'argparse.Namespace',
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy._core.multiarray._reconstruct',
+    'numpy._core.multiarray.scalar',
+    'numpy.core.multiarray._reconstruct',
+    'numpy.core.multiarray.scalar',
+    'numpy.dtype',
+    'numpy.ndarray',
+    'pathlib.PosixPath',
+    'pathlib.WindowsPath',
+)
+_CONTAINERS = ('state_dict', 'model', 'module')
+_HASH = re.compile(r'-([a-f0-9]{8,})\.')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How the messages name the file, so that they point to what their reader can change.
+
+    Attributes:
+        kind: 'checkpoint', 'teacher checkpoint'.
+        given_by: the config key or argument that names the file.
+        trust: the setting that allows the file to run code.
+        where: where that setting goes, '' if this needs no saying.
+    """
+
+    kind: str
+    given_by: str
+    trust: str
+    where: str = ''
+
+
+class _Placeholder:
+    """Takes any arguments and any state, and keeps nothing."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+@contextmanager
+def local_file(source: str, wording: Wording) -> Iterator[Path]:
+    """The file on this machine's disk.
+
+    Args:
+        source: path, ``http(s)://`` URL (kept in torch.hub's cache), or any address that
+            MMEngine's file backends read.
+        wording: for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it could not be downloaded.
+        RuntimeError: the download is damaged.
+    """
+    scheme = urlparse(source).scheme
+    if scheme in ('http', 'https'):
+        yield _downloaded(source, wording)
+    elif '://' in source:
+        with get_local_path(source) as path:
+            yield Path(path)
+    else:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'There is no {wording.kind} at {path} ({wording.given_by}; relative paths start '
+                f'at {Path.cwd()}).'
+            )
+        yield path
+
+
+def read_file(path: Path, source: str, wording: Wording, *, trusted: bool = False) -> Any:
+    """What a ``.safetensors`` file or a file of ``torch.save`` holds, on the CPU.
+
+    Pickled files are read with ``torch.load(weights_only=True)``, which runs nothing from the
+    file. What MMEngine's Runner and the official MAE and BEiT trainers store beside the weights
+    is skipped (torch >= 2.6; older ones refuse such a file).
+
+    Args:
+        path: the file.
+        source: how messages name it.
+        wording: for messages.
+        trusted: allow the file to run pickled code if it cannot be read without.
+
+    Raises:
+        RuntimeError: the file is broken, or wants to run code and is not trusted.
+    """
+    if path.suffix == '.safetensors':
+        try:
+            return load_file(str(path))
+        except SafetensorError as error:
+            raise RuntimeError(_broken(source, error, wording)) from error
+    try:
+        with _skipping_bookkeeping():
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trusted:
+            where = f' {wording.where}' if wording.where else ''
+            raise RuntimeError(
+                f'The checkpoint {source} is either damaged or holds more than tensors, and '
+                f'reading it would run code from the file ({_reason(error)}). If you trust '
+                f'where it comes from, set {wording.trust}{where}; otherwise save its weights as '
+                '.safetensors.'
+            ) from error
+    except Exception as error:  # a damaged file can trip the reader in any way
+        raise RuntimeError(_broken(source, error, wording)) from error
+    MMLogger.get_current_instance().warning(
+        f'Running pickled code of {source}, as {wording.trust} allows.'
+    )
+    try:
+        return torch.load(path, map_location='cpu', weights_only=False)
+    except Exception as error:
+        raise RuntimeError(_broken(source, error, wording)) from error
+
+
+def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
+    """Name to tensor in what `read_file` gave.
+
+    From ``state_dict``, ``model`` or ``module`` if the file has one of these, else from its top
+    level. A leading ``module.`` of DDP is removed.
+
+    Raises:
+        ValueError: the file holds no tensors.
+    """
+    found = content
+    if isinstance(content, Mapping):
+        inner = [content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)]
+        found = inner[0] if inner else content
+    tensors = {}
+    if isinstance(found, Mapping):
+        tensors = {str(k): v.detach() for k, v in found.items() if isinstance(v, Tensor)}
+    if not tensors:
+        held = ', '.join(map(str, list(content)[:8])) if isinstance(content, Mapping) else ''
+        raise ValueError(
+            f'The checkpoint {source} holds no weights: expected tensors by name, at the top or '
+            f'under {", ".join(_CONTAINERS)}; found {held or type(content).__name__}.'
+        )
+    if all(name.startswith('module.') for name in tensors):
+        tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
+    return tensors
+
+
+def _downloaded(url: str, wording: Wording) -> Path:
+    """The URL's file in torch.hub's cache; the main process fetches, the others wait."""
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
+    try:
+        if is_main_process():
+            _fetch(url, path, wording)
+    finally:
+        barrier()
+    _fetch(url, path, wording)  # other nodes have a disk of their own
+    return path
+
+
+def _fetch(url: str, path: Path, wording: Wording) -> None:
+    if path.exists():
+        return
+    digest = _HASH.search(path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    MMLogger.get_current_instance().info(f'Downloading {url} to {path}.')
+    try:
+        torch.hub.download_url_to_file(url, str(path), digest and digest.group(1))
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(
+            f'Could not download the {wording.kind} {url} ({error}). Download it on a '
+            f'machine with access and give its path ({wording.given_by}).'
+        ) from error
+    except RuntimeError as error:
+        raise RuntimeError(
+            f'The download of {url} is damaged ({error}). Start again, or download it by hand '
+            f'and give its path ({wording.given_by}).'
+        ) from error
+
+
+def _skipping_bookkeeping() -> AbstractContextManager:
+    # Reading a name as something else came with torch 2.6; before, such files are refused.
+    if digit_version(torch.__version__) < digit_version('2.6.0'):
+        return nullcontext()
+    return torch.serialization.safe_globals([(_Placeholder, name) for name in _SKIPPED])
+
+
+def _reason(error: Exception) -> str:
+    """What torch objects to, out of its long explanation."""
+    pattern = r'(?i)(unsupported .*?)( was not| whose|\. please|$)|(invalid load key.*)'
+    found = re.search(pattern, str(error), re.MULTILINE)
+    return (found.group(1) or found.group(3)) if found else str(error).strip().split('\n')[0]
+
+
+def _broken(source: str, error: Exception, wording: Wording) -> str:
+    reason = str(error).strip().split('\n')[0] or type(error).__name__
+    return (
+        f'The checkpoint {source} is not a readable weight file ({reason}). Delete it and '
+        f'download or save it again ({wording.given_by}).'
+    )
