@@ -43,8 +43,9 @@ esac
 venv="${HGKD_VENV:-$venv}"
 python="$venv/bin/python"
 mmcv="$(grep -E '^(onedl-)?mmcv==' "$requirements")"
-mm_packages="$(grep -E '^(onedl-)?mm' "$requirements" | grep -v "$mmcv")"
-wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm')"
+# imaug too goes in without what it asks for: opencv-python, which overwrites the headless one
+mm_packages="$(grep -E '^(onedl-)?mm|^imaug' "$requirements" | grep -v "$mmcv")"
+wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm|^imaug')"
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 fits() { [[ -n "$1" && " $versions " == *" $1 "* ]]; }
