@@ -1,0 +1,191 @@
+"""Learning rates by layer, against mmpretrain's own, SparK's tables and MMEngine's rules."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import mmdet.registry
+import mmengine.registry
+import mmpretrain.registry
+import mmseg.registry
+import pytest
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
+from mmpretrain.models import ConvNeXt, ImageClassifier, MobileNetV2, ResNet
+from torch import nn
+
+import hgkd_mm.engine  # noqa: F401  (registers mmpretrain's hooks and this constructor)
+from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor, backbone_layers
+
+OURS = 'LayerDecayOptimWrapperConstructor'
+
+
+def resnet(depth: int, **changes: Any) -> nn.Module:
+    return ResNet(depth=depth, out_indices=(0, 1, 2, 3), **changes)
+
+
+def classifier(depth: int) -> nn.Module:
+    return ImageClassifier(
+        backbone=dict(type='mmpretrain.ResNet', depth=depth),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=2048),
+    )
+
+
+class Detector(nn.Module):
+    """A backbone with something before and behind it."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.stem_of_the_neck = nn.Conv2d(2, 2, 1)
+        self.backbone = backbone
+        self.rpn_head = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.GroupNorm(1, 2))
+
+
+def optimization(
+    model: nn.Module, constructor: str = OURS, *, lr: float = 1.0, **paramwise: Any
+) -> OptimWrapper:
+    return mmengine.registry.OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type=constructor,
+            optim_wrapper_cfg=dict(optimizer=dict(type='SGD', lr=lr, weight_decay=0.1)),
+            paramwise_cfg=paramwise,
+        )
+    )(model)
+
+
+def by_name(model: nn.Module, wrapper: OptimWrapper, key: str) -> dict[str, float]:
+    groups = wrapper.optimizer.param_groups
+    values = {id(p): group[key] for group in groups for p in group['params']}
+    assert len(values) == sum(len(group['params']) for group in groups)
+    return {name: values[id(p)] for name, p in model.named_parameters() if id(p) in values}
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+def test_groups_are_those_of_mmpretrain(depth: int) -> None:
+    model = classifier(depth)
+    rules = dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0)
+    ours = optimization(model, layer_decay_rate=0.7, blocks_per_group=(3, 2, 3, 3), **rules)
+    theirs = optimization(
+        model, 'mmpretrain.LearningRateDecayOptimWrapperConstructor', layer_decay_rate=0.7, **rules
+    )
+    for key in ('lr', 'weight_decay'):
+        assert by_name(model, ours, key) == pytest.approx(by_name(model, theirs, key))
+    # Theirs has a group a tensor; ours one for each pair of learning rate and weight decay.
+    layers = {50: 8, 101: 14}[depth]
+    assert len(ours.optimizer.param_groups) == 2 * layers
+    assert len(theirs.optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_ids_are_those_of_spark_on_coco() -> None:
+    # keyu-tian/SparK downstream_d2/lr_decay.py: stem 0, res2 1, res3 2, res4 3 and 4, res5 5,
+    # the rest 6; timm's layerN is Detectron2's res(N+1).
+    ids = {
+        'backbone.conv1.weight': 0,
+        'backbone.bn1.bias': 0,
+        'backbone.layer1.2.conv3.weight': 1,
+        'backbone.layer2.0.downsample.0.weight': 2,
+        'backbone.layer2.3.conv1.weight': 2,
+        'backbone.layer3.0.conv1.weight': 3,
+        'backbone.layer3.2.bn3.weight': 3,
+        'backbone.layer3.3.conv1.weight': 4,
+        'backbone.layer3.5.conv3.weight': 4,
+        'backbone.layer4.2.conv3.weight': 5,
+        'stem_of_the_neck.weight': 6,
+        'rpn_head.0.weight': 6,
+    }
+    model = Detector(resnet(50))
+    decay = dict(layer_decay_rate=0.6, blocks_per_group=(3, 4, 3, 3))
+    rates = by_name(model, optimization(model, lr=2.5e-4, **decay), 'lr')
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+    expected = {name: 2.5e-4 * 0.6 ** (6 - i) for name, i in ids.items()}
+    assert {name: rates[name] for name in ids} == pytest.approx(expected)
+
+
+def test_a_stage_is_a_group_unless_told() -> None:
+    layers = backbone_layers(resnet(18))
+    assert layers.count == 5
+    assert [layers.id_of(f'layer{i}.1.conv1.weight') for i in (1, 2, 3, 4)] == [1, 2, 3, 4]
+
+
+def test_what_follows_the_last_stage_belongs_to_it() -> None:
+    network = MobileNetV2(out_indices=(1, 2, 4, 7))
+    layers = backbone_layers(network)
+    assert layers.count == 8
+    assert layers.id_of('conv1.conv.weight') == 0
+    assert layers.id_of('layer7.0.conv.0.conv.weight') == layers.id_of('conv2.bn.weight') == 7
+
+
+@pytest.mark.parametrize('registry', [mmpretrain.registry, mmdet.registry, mmseg.registry])
+def test_every_scope_finds_it(registry: Any) -> None:
+    assert registry.OPTIM_WRAPPER_CONSTRUCTORS.get(OURS) is LayerDecayOptimWrapperConstructor
+
+
+def test_without_decay_it_is_mmengines_default() -> None:
+    model = Detector(resnet(18))
+    rules = dict(
+        norm_decay_mult=0.25,
+        bias_decay_mult=0.5,
+        flat_decay_mult=0.0,
+        custom_keys={
+            'layer4': dict(lr_mult=3.0),
+            'layer4.1.bn': dict(lr_mult=2.0, decay_mult=0.75),
+            'neck': dict(decay_mult=0.0),
+        },
+    )
+    ours = optimization(model, **rules)
+    theirs = optimization(model, 'DefaultOptimWrapperConstructor', **rules)
+    for key in ('lr', 'weight_decay'):
+        assert by_name(model, ours, key) == pytest.approx(by_name(model, theirs, key))
+    assert len(ours.optimizer.param_groups) == 5
+
+
+def test_custom_keys_come_on_top_of_the_decay() -> None:
+    model = Detector(resnet(18))
+    keys = {'layer1': dict(lr_mult=10.0, momentum=0.5)}
+    wrapper = optimization(model, layer_decay_rate=0.5, custom_keys=keys)
+    rates, momenta = by_name(model, wrapper, 'lr'), by_name(model, wrapper, 'momentum')
+    name = 'backbone.layer1.0.conv1.weight'
+    assert rates[name] == pytest.approx(10 * 0.5**4)
+    assert (momenta[name], momenta['rpn_head.0.weight']) == (0.5, 0)
+
+
+def test_frozen_weights_are_left_out_and_shared_ones_come_once() -> None:
+    model = Detector(resnet(18, frozen_stages=1))
+    model.backbone.train()
+    model.again = model.rpn_head
+    wrapper = optimization(model, layer_decay_rate=0.5)
+    trained = by_name(model, wrapper, 'lr')
+    assert set(trained) == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert not any(n.startswith(('backbone.conv1', 'backbone.layer1')) for n in trained)
+
+
+def test_log_has_a_line_a_layer() -> None:
+    lines: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        optimization(Detector(resnet(18)), lr=0.32, layer_decay_rate=0.5)
+    finally:
+        logger.removeHandler(handler)
+    assert len(lines) == 6
+    assert lines[0].startswith('Layer 0 of 5: lr 0.01, 3 tensors, backbone.conv1.weight')
+    assert lines[5].startswith('Layer 5 of 5: lr 0.32, 5 tensors, ')
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match='ConvNeXt has downsample_layers, stages'):
+        backbone_layers(ConvNeXt(arch='atto'))
+    with pytest.raises(ValueError, match=r'4 stages of \[2, 2, 2, 2\] blocks, but got \[2, 2\]'):
+        backbone_layers(resnet(18), (2, 2))
+    with pytest.raises(ValueError, match='1 or more'):
+        backbone_layers(resnet(18), (2, 2, 0, 2))
+    with pytest.raises(ValueError, match='Sequential has none'):
+        optimization(nn.Sequential(nn.Conv2d(2, 2, 1)), layer_decay_rate=0.5)
+    with pytest.raises(ValueError, match='does not know decay_rate in'):
+        optimization(Detector(resnet(18)), decay_rate=0.5)
+    with pytest.raises(ValueError, match='a number in optim_wrapper.optimizer.lr'):
+        optimization(Detector(resnet(18)), lr=None, layer_decay_rate=0.5)
