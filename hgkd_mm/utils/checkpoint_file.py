@@ -168,9 +168,14 @@ def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
     return tensors
 
 
+def cached(url: str) -> Path:
+    """Where torch.hub's cache keeps the file of a URL; it need not be there yet."""
+    return Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
+
+
 def _downloaded(url: str, wording: Wording) -> Path:
     """The URL's file in torch.hub's cache; the main process fetches, the others wait."""
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
+    path = cached(url)
     try:
         if is_main_process():
             _fetch(url, path, wording)
