@@ -27,7 +27,8 @@ class SceneFolder:
     ``OUT/{train,val}/<class>/000123.jpg`` are the images,
     ``OUT/annotations/{semantic,instance}/{train,val}/<class>/000123.png`` their maps (`Scene`),
     ``OUT/{train,val}.jsonl`` their labels and boxes, ``OUT/meta.json`` what was asked for. The
-    maps lie as the images do, which is how mmseg's data sets look for them.
+    maps lie as the images do, which is how mmseg's data sets look for them. `SceneLayouts` adds the
+    layouts of COCO and ADE20K.
 
     Args:
         out: The folder.
