@@ -26,10 +26,7 @@ def main() -> int:
     args = parser.parse_args()
 
     installed = env_check.installed_versions()
-    stack = 'requirements.txt'
-    if 'mmcv' in installed and 'onedl-mmcv' not in installed:
-        stack = 'requirements/openmmlab.txt'
-    requirements = args.requirements or ROOT / stack
+    requirements = args.requirements or ROOT / env_check.stack_of(installed)
     pins = env_check.read_pins(requirements)
 
     problems = env_check.check_versions(pins, installed)

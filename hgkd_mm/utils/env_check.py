@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 SETUP = 'bash tools/setup_env.sh'
+STACKS = ('requirements.txt', 'requirements/openmmlab.txt')
 FORKS = {
     'mmcv': 'onedl-mmcv',
     'mmengine': 'onedl-mmengine',
@@ -29,6 +30,12 @@ _CURES = (
         r'libGL\.so|libgthread',
         'opencv-python is installed and this machine has no libGL: `pip uninstall -y opencv-python '
         f'opencv-python-headless`, then `{SETUP}`',
+    ),
+    (
+        r'no kernel image',
+        f'it was compiled without code for this GPU: compile mmcv on this machine (`{SETUP} '
+        '--rebuild-mmcv`); if torch itself fails, take a build with the GPU in '
+        '`torch.cuda.get_arch_list()`',
     ),
     (
         r'undefined symbol|mmcv\._ext',
@@ -77,6 +84,15 @@ def installed_versions() -> dict[str, str]:
     return {
         re.sub(r'[-_.]+', '-', dist.name).lower(): dist.version for dist in metadata.distributions()
     }
+
+
+def stack_of(installed: Mapping[str, str]) -> str:
+    """The requirements file, in the repository, of the stack that the installed mmcv is of.
+
+    Args:
+        installed: Installed versions, as `installed_versions` gives them.
+    """
+    return STACKS['mmcv' in installed and FORKS['mmcv'] not in installed]
 
 
 def check_versions(pins: Mapping[str, str], installed: Mapping[str, str]) -> list[str]:
@@ -133,14 +149,47 @@ def explain(what: str, error: BaseException) -> str:
     return f'{what} failed ({text}); {cure}.'
 
 
+def attempt(what: str, check: Callable[[], None]) -> str | None:
+    """Runs a check.
+
+    Args:
+        what: What it tries, as the subject of a sentence.
+        check: Raises if something is wrong.
+
+    Returns:
+        What went wrong as `explain` says it, or None.
+    """
+    # the checks report whatever third-party code raises, of any type
+    try:
+        check()
+    except Exception as error:
+        return explain(what, error)
+    return None
+
+
+def run_nms(device: str = 'cpu') -> None:
+    """Runs mmcv's non-maximum suppression on three boxes.
+
+    Raises:
+        RuntimeError: It gives another result than it should; or any error of mmcv's.
+    """
+    import torch
+    from mmcv.ops import nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], device=device)
+    _, keep = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)
+    if keep.tolist() != [0, 2]:
+        raise RuntimeError(f'nms kept boxes {keep.tolist()} where [0, 2] is right')
+
+
 def check_running() -> list[str]:
     """Runs an mmcv op and builds one model of each OpenMMLab package.
 
     Returns:
         One sentence for each of these that failed. Stops at the first that all others need.
     """
-    for what, check in (('import torchvision', _torchvision), ('mmcv.ops.nms on the CPU', _nms)):
-        problem = _attempt(what, check)
+    for what, check in (('import torchvision', _torchvision), ('mmcv.ops.nms on the CPU', run_nms)):
+        problem = attempt(what, check)
         if problem:
             return [problem]
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
@@ -148,7 +197,7 @@ def check_running() -> list[str]:
         ('Building mmdet Mask R-CNN', _mmdet),
         ('Building mmseg UperNet', _mmseg),
     )
-    return [problem for what, check in checks if (problem := _attempt(what, check))]
+    return [problem for what, check in checks if (problem := attempt(what, check))]
 
 
 def notes() -> list[str]:
@@ -158,7 +207,7 @@ def notes() -> list[str]:
     remarks = []
     if not torch.cuda.is_available():
         remarks.append('torch sees no CUDA device: everything runs on the CPU.')
-    elif problem := _attempt('mmcv.ops.nms on the GPU', lambda: _nms('cuda')):
+    elif problem := attempt('mmcv.ops.nms on the GPU', lambda: run_nms('cuda')):
         remarks.append(
             f'{problem} Pre-training does not use it; Mask R-CNN on the GPU does. Compile mmcv '
             f'where nvcc of CUDA {torch.version.cuda} is found: `{SETUP} --rebuild-mmcv`.'
@@ -169,15 +218,6 @@ def notes() -> list[str]:
             '`import mmpretrain.models`.'
         )
     return remarks
-
-
-def _attempt(what: str, check: Callable[[], None]) -> str | None:
-    # the checks report whatever third-party code raises, of any type
-    try:
-        check()
-    except Exception as error:
-        return explain(what, error)
-    return None
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
@@ -191,16 +231,6 @@ def _raised_in(error: BaseException, package: str) -> bool:
 
 def _torchvision() -> None:
     import torchvision  # noqa: F401
-
-
-def _nms(device: str = 'cpu') -> None:
-    import torch
-    from mmcv.ops import nms
-
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], device=device)
-    _, keep = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)
-    if keep.tolist() != [0, 2]:
-        raise RuntimeError(f'nms kept boxes {keep.tolist()} where [0, 2] is right')
 
 
 def _mmpretrain() -> None:
@@ -219,6 +249,7 @@ def _mmpretrain() -> None:
 
 
 def _mmdet() -> None:
+    import mmdet.datasets  # it needs packages that the models do not
     import mmdet.models
     from mmdet.registry import MODELS
 
@@ -226,6 +257,7 @@ def _mmdet() -> None:
 
 
 def _mmseg() -> None:
+    import mmseg.datasets
     import mmseg.models
     from mmseg.registry import MODELS
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hgkd_mm.doctor import probes as module
+from hgkd_mm.sparse import TileMap
+from hgkd_mm.utils import env_check
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    # building three models takes seconds, and env_check has tests of its own
+    monkeypatch.setattr(env_check, 'check_running', lambda: [])
+
+
+def test_all_is_right_here() -> None:
+    section = module.probes()
+    assert section.problems == []
+    facts = dict(section.facts)
+    for what in ('attention, float32, cpu', 'attention, bfloat16, cpu', 'sparse step, tiles, cpu'):
+        assert facts[what].startswith('right to ')
+
+
+def test_broken_mmcv_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: str = 'cpu') -> None:
+        raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(env_check, 'run_nms', broken)
+    section = module.probes()
+    (problem,) = section.problems
+    assert problem.startswith('mmcv.ops.nms on the CPU failed (RuntimeError: CUDA error: no kernel')
+    assert 'bash tools/setup_env.sh --rebuild-mmcv' in problem
+    assert 'sparse step, tiles, cpu' in dict(section.facts)
+
+
+def test_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, k, v: 1.2 * right(q, k, v))
+    section = module.probes()
+    assert len(section.problems) == 2
+    for dtype, problem in zip(('float32', 'bfloat16'), section.problems, strict=True):
+        assert problem.startswith(f'Attention, {dtype}, cpu failed (RuntimeError: a result is off')
+        assert 'off by 0.2' in problem
+
+
+def test_wrong_gradient_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, 'scaled_dot_product_attention', lambda q, k, v: right(q.detach() + 0 * q, k, v)
+    )
+    assert module.attention_error(device='cpu') == pytest.approx(1.0)
+
+
+def test_not_a_number_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        F, 'scaled_dot_product_attention', lambda q, k, v: (q + k + v) * float('nan')
+    )
+    section = module.probes()
+    assert len(section.problems) == 2
+    assert 'off by nan' in section.problems[0]
+
+
+def test_wrong_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = TileMap.conv2d
+
+    def wrong(self: TileMap, weight, bias, window, groups) -> TileMap:
+        out = right(self, weight, bias, window, groups)
+        return out.with_rows(out.rows.roll(1, dims=0))
+
+    monkeypatch.setattr(TileMap, 'conv2d', wrong)
+    section = module.probes()
+    assert any(p.startswith('Sparse step, tiles, cpu failed') for p in section.problems)
+
+
+@pytest.mark.parametrize(
+    ('wheels', 'fact', 'note'),
+    [([], True, None), (['spconv'], False, 'this CPU-only wheel gives wrong results')],
+)
+def test_spconv_is_optional(
+    wheels: list[str], fact: bool, note: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('hgkd_mm.sparse.spconv_wheel.installed_wheels', lambda: wheels)
+    section = module.probes()
+    assert section.problems == []
+    assert ('spconv' in dict(section.facts)) == fact
+    assert 'sparse step, spconv, cpu' not in dict(section.facts)
+    assert (note is None) or any(note in n for n in section.notes)
