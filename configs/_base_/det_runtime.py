@@ -1,0 +1,13 @@
+"""mmdet's runtime for trainings that count steps, with this project's hooks."""
+
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['mmpretrain.models', 'hgkd_mm.engine'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=3))
+custom_hooks = [
+    dict(type='mmpretrain.NonFiniteLossHook', interval=50),
+    dict(type='PretrainedReportHook'),
+]
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(vis_backends=vis_backends)
+log_processor = dict(by_epoch=False)
