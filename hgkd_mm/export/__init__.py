@@ -1,0 +1,18 @@
+"""From a checkpoint of pre-training to a backbone that other libraries load."""
+
+from .export import TARGETS, Exported, convert, export_backbone
+from .loading import Converted, LoadReport
+from .provenance import Provenance
+from .source import PretrainedBackbone, read_pretrained
+
+__all__ = [
+    'TARGETS',
+    'Converted',
+    'Exported',
+    'LoadReport',
+    'PretrainedBackbone',
+    'Provenance',
+    'convert',
+    'export_backbone',
+    'read_pretrained',
+]

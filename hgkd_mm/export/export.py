@@ -1,0 +1,92 @@
+"""A backbone into a file for one library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from .files import SUFFIXES, check_output, weights_bytes, write_whole
+from .loading import Converted
+from .source import PretrainedBackbone
+from .to_mmpretrain import to_mmpretrain
+
+TARGETS = tuple(SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: the file.
+        converted: what is in it, and how it was loaded.
+        metadata: what is written beside the weights.
+    """
+
+    path: Path
+    converted: Converted
+    metadata: dict[str, str]
+
+    def load_line(self) -> str:
+        """What loads the file in its library."""
+        file = repr(str(self.path))
+        if self.path.suffix == '.safetensors':
+            weights = f'safetensors.torch.load_file({file})'
+        else:
+            weights = f"torch.load({file}, weights_only=True)['state_dict']"
+        return self.converted.load.replace('{file}', file).replace('{weights}', weights)
+
+
+def convert(backbone: PretrainedBackbone, target: str) -> Converted:
+    """The backbone in the target's network.
+
+    It is loaded into mmpretrain's network first, so that what is converted is what the config
+    says.
+
+    Args:
+        backbone: what to convert.
+        target: one of `TARGETS`.
+
+    Raises:
+        ValueError: the target does not exist or does not have the network, or the weights do not
+            fit it.
+    """
+    if target not in TARGETS:
+        raise ValueError(f'The target is one of {", ".join(TARGETS)}, and not {target!r}.')
+    converted = to_mmpretrain(backbone)
+    if target == 'mmpretrain':
+        return converted
+    # mmdet, timm and torchvision take seconds to import, and one is needed
+    module = import_module(f'.to_{target}', __package__)
+    converter: Callable[[PretrainedBackbone], Converted] = getattr(module, f'to_{target}')
+    return converter(backbone)
+
+
+def export_backbone(backbone: PretrainedBackbone, *, target: str, out: str | Path) -> Exported:
+    """Writes a backbone for one library; nothing is written unless all of it fits.
+
+    Args:
+        backbone: what to export.
+        target: one of `TARGETS`.
+        out: file to write; ``.pth``, ``.safetensors`` (timm, torchvision) or ``.onnx``.
+
+    Raises:
+        ValueError: the target does not have the network or does not read such a file, or the
+            weights do not fit.
+        FileNotFoundError: the folder of ``out`` does not exist.
+        OSError: the file could not be written.
+    """
+    out = Path(out)
+    converted = convert(backbone, target)
+    check_output(out, target)
+    metadata = backbone.provenance.metadata(target=target, network=converted.made_by)
+    if target == 'onnx':
+        from .to_onnx import onnx_bytes
+
+        content = onnx_bytes(converted.network, metadata)
+    else:
+        content = weights_bytes(converted.weights, metadata, out.suffix)
+    write_whole(out, content)
+    return Exported(path=out, converted=converted, metadata=metadata)

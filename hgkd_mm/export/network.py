@@ -1,0 +1,160 @@
+"""mmpretrain's networks from configs that may come from anywhere."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import mmpretrain.models  # noqa: F401  registers the networks
+from mmpretrain.registry import MODELS
+from torch import nn
+
+# They change neither the names of the weights nor the maps in eval mode.
+_TRAINING_ONLY = frozenset(
+    {
+        'drop_path_rate',
+        'frozen_stages',
+        'init_cfg',
+        'norm_eval',
+        'out_indices',
+        'type',
+        'with_cp',
+        'zero_init_residual',
+    }
+)
+_SYNCHRONISED = ('SyncBN', 'MMSyncBN')
+# A config may name any function of any package, and MMEngine would import and call it.
+_HOMES = (
+    'torch.nn.',
+    'mmcv.cnn.',
+    'mmcv.ops.',
+    'mmengine.model.',
+    'mmpretrain.models.backbones.',
+    'mmpretrain.models.utils.',
+)
+
+
+def describe_backbone(config: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
+    """The config of a backbone in one form, from which nothing but a network is built.
+
+    The scope 'mmpretrain.' goes, synchronised batch norms become plain ones (same weights), and
+    so does what acts before training only.
+
+    Args:
+        config: ``model.backbone`` of a run.
+        trusted: whether it may name classes of other packages.
+
+    Raises:
+        ValueError: it names no network of mmpretrain, or a layer that is not one.
+    """
+    described = _plain(config)
+    for name in ('init_cfg', 'pretrained'):
+        described.pop(name, None)
+    if not trusted:
+        for name in _types(described):
+            _check_known(name)
+    return described
+
+
+def build_backbone(config: Mapping[str, Any]) -> nn.Module:
+    """The network of a described config, with initial weights, in eval mode.
+
+    Raises:
+        ValueError: mmpretrain does not take these settings.
+    """
+    try:
+        # a copy, since ConvNeXt writes into its out_indices
+        settings = copy.deepcopy(dict(config))
+        network = MODELS.build({**settings, 'init_cfg': None, '_scope_': 'mmpretrain'})
+    except (TypeError, KeyError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f'mmpretrain cannot make the backbone {dict(config)}: {error}. Give the config file '
+            'of the run with --config.'
+        ) from error
+    network.train(False)
+    return network
+
+
+def unusual_settings(config: Mapping[str, Any], *, known: frozenset[str]) -> dict[str, Any]:
+    """Settings that change the network and that a conversion does not look at.
+
+    Args:
+        config: a described config.
+        known: settings that the conversion looks at by itself.
+
+    Returns:
+        Name to value, of those that differ from the default of mmpretrain's class.
+    """
+    defaults = _defaults(MODELS.get(config['type']))
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in known | _TRAINING_ONLY
+        and _comparable(value) != _comparable(defaults.get(name, inspect.Parameter.empty))
+    }
+
+
+def _defaults(network: type) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    for cls in reversed(network.__mro__):
+        if '__init__' in vars(cls):
+            for name, parameter in inspect.signature(cls.__init__).parameters.items():
+                defaults[name] = parameter.default
+    return defaults
+
+
+def _comparable(value: Any) -> Any:
+    """Lists as tuples, and norms without what matters in training only."""
+    if isinstance(value, Mapping):
+        kept = {k: _comparable(v) for k, v in value.items()}
+        if kept.get('type') == 'BN':
+            kept = {k: v for k, v in kept.items() if k not in ('requires_grad', 'momentum')}
+            kept.setdefault('eps', 1e-5)
+        return kept
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_comparable, value))
+    return value
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        plain = {key: _plain(value) for key, value in node.items()}
+        if isinstance(plain.get('type'), str):
+            plain['type'] = _plain_type(plain['type'])
+        return plain
+    if isinstance(node, (list, tuple)):
+        return type(node)(_plain(value) for value in node)
+    return node
+
+
+def _plain_type(name: str) -> str:
+    # 'mmpretrain.models.backbones.resnet.ResNet' in configs of MMEngine's newer style
+    short = name.rsplit('.', 1)[-1] if name.startswith('mmpretrain.') else name
+    return 'BN' if short in _SYNCHRONISED else short
+
+
+def _types(node: Any) -> list[object]:
+    if isinstance(node, Mapping):
+        own = [value for key, value in node.items() if key in ('type', '_scope_')]
+        return own + [name for value in node.values() for name in _types(value)]
+    if isinstance(node, (list, tuple)):
+        return [name for value in node for name in _types(value)]
+    return []
+
+
+def _check_known(name: object) -> None:
+    found = None
+    registry = MODELS
+    # Registry.get would import what it does not know.
+    while isinstance(name, str) and re.fullmatch(r'\w+', name) and found is None and registry:
+        found = registry.module_dict.get(name)
+        registry = registry.parent
+    home = f'{getattr(found, "__module__", "")}.'
+    if not (isinstance(found, type) and issubclass(found, nn.Module) and home.startswith(_HOMES)):
+        raise ValueError(
+            f'The config in the checkpoint names {name!r}, which is neither a backbone nor a layer '
+            'of mmpretrain. If it is your own, give the config file of the run with --config.'
+        )

@@ -1,0 +1,115 @@
+"""To ONNX, through torch's own exporter."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from .loading import Converted, load_converted
+from .network import build_backbone
+from .source import PretrainedBackbone
+
+# the first with LayerNormalization; torch 2.1 writes it too
+OPSET = 17
+INPUT = 'images'
+
+
+def to_onnx(backbone: PretrainedBackbone) -> Converted:
+    """mmpretrain's backbone, which gives one map for each of its ``out_indices``.
+
+    Raises:
+        ValueError: the weights do not fit the network of the config.
+    """
+    config = backbone.config
+    network = build_backbone(config)
+    weights, report = load_converted(
+        network, backbone.weights, what=f"mmpretrain's {config['type']}"
+    )
+    shown = ', '.join(f'{key}={value!r}' for key, value in config.items())
+    return Converted(
+        network=network,
+        weights=weights,
+        made_by=f'dict({shown})',
+        load="maps = onnxruntime.InferenceSession({file}).run(None, {'images': images})",
+        report=report,
+    )
+
+
+def onnx_bytes(network: nn.Module, metadata: Mapping[str, str], *, size: int = 224) -> bytes:
+    """The network as an ONNX model of free batch size, height and width.
+
+    Its input is ``images``, (B, 3, H, W) float32, normalised as in training; its outputs are
+    ``map0``, ``map1``, ... in the order of the network's.
+
+    Args:
+        network: that takes images and gives a sequence of maps; in eval mode.
+        metadata: goes into the model's ``metadata_props``.
+        size: pixels of the square image that the network is traced with.
+
+    Raises:
+        ValueError: the package onnx, which torch's exporter needs, is not installed; or torch
+            cannot write a layer of the network.
+    """
+    if find_spec('onnx') is None:
+        raise ValueError(
+            'Writing ONNX needs the package onnx, and it is not installed: pip install onnx.'
+        )
+    images = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        names = [f'map{index}' for index in range(len(network(images)))]
+    axes = {name: {0: 'batch', 2: f'{name}_height', 3: f'{name}_width'} for name in names}
+    axes[INPUT] = {0: 'batch', 2: 'height', 3: 'width'}
+    # The newer exporter needs onnxscript and does not exist in torch 2.1.
+    parameters = inspect.signature(torch.onnx.export).parameters
+    choice: dict[str, Any] = {'dynamo': False} if 'dynamo' in parameters else {}
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            torch.onnx.export(
+                network,
+                (images,),
+                file,
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                **choice,
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().split('\n')[0]
+            raise ValueError(
+                f'torch {torch.__version__} cannot write this network as ONNX: {reason}'
+            ) from error
+    return file.getvalue() + _properties(metadata)
+
+
+def _properties(metadata: Mapping[str, str]) -> bytes:
+    """``metadata_props`` in the wire format of protobuf.
+
+    What is appended to a serialised message is merged into it, and repeated fields grow
+    (protobuf.dev/programming-guides/encoding, "Last One Wins"), so that the model itself,
+    which may be large, need not be parsed.
+    """
+    entries = b''
+    for key, value in metadata.items():
+        # StringStringEntryProto: key = 1, value = 2; ModelProto.metadata_props = 14
+        entry = _field(1, key.encode()) + _field(2, value.encode())
+        entries += _field(14, entry)
+    return entries
+
+
+def _field(number: int, content: bytes) -> bytes:
+    length, size = b'', len(content)
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    # the low three bits say that a length and as many bytes follow
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content

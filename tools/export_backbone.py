@@ -1,0 +1,59 @@
+"""Writes the backbone of a pre-training checkpoint for another library.
+
+    python tools/export_backbone.py work_dirs/r50/epoch_300.pth --to timm r50.safetensors
+
+Every weight has to fit the library's network, or nothing is written. See docs/export.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from hgkd_mm.export import TARGETS, Exported, export_backbone, read_pretrained
+
+SHOWN = ('method', 'experiment', 'epoch', 'iteration', 'images', 'source_sha256')
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('checkpoint', metavar='CKPT', help='checkpoint of a training run')
+    parser.add_argument('out', metavar='OUT', help='.pth, .safetensors (timm, torchvision), .onnx')
+    parser.add_argument('--to', choices=TARGETS, required=True, help='the library')
+    parser.add_argument('--config', help='config file of the run; default: from the checkpoint')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='allow CKPT to run pickled code; with torch < 2.6 training checkpoints need it',
+    )
+    return parser.parse_args(arguments)
+
+
+def report(exported: Exported) -> str:
+    """What was written, for people."""
+    size = exported.path.stat().st_size / 1e6
+    lines = [f'{exported.metadata["source"]} -> {exported.converted.made_by}']
+    lines += [f'  {line}' for line in exported.converted.report.lines()]
+    lines += [f'  {key}: {exported.metadata[key]}' for key in SHOWN if key in exported.metadata]
+    lines += [f'Wrote {exported.path} ({size:.1f} MB). Load it with', f'  {exported.load_line()}']
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Reads, converts, writes, reports."""
+    args = parse_args()
+    logging.disable(logging.INFO)
+    try:
+        backbone = read_pretrained(
+            args.checkpoint, config=args.config, trust_checkpoint=args.trust_checkpoint
+        )
+        exported = export_backbone(backbone, target=args.to, out=args.out)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f'tools/export_backbone.py: {error}')
+    print(report(exported))
+
+
+if __name__ == '__main__':
+    main()
