@@ -58,7 +58,8 @@ def look_at_data(section: Section, config: Config) -> None:
             f'start at {Path.cwd()}): {data_cure(root, keys[0])}.'
         )
     for key, path in _annotations_of_evaluators(config):
-        if not is_remote(path) and not Path(path).is_file():
+        told = any(path.startswith(root) for root in missing_roots)
+        if not told and not is_remote(path) and not Path(path).is_file():
             section.problems.append(
                 f'There is no annotation file {path}, which {key} compares with: make or link it, '
                 f'or set {key}.ann_file.'

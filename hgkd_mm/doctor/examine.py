@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hgkd_mm.utils import env_check
 
+from .apart import probes_apart
 from .machine import machine
-from .probes import probes
 from .section import Section
 from .stack import stack
 
@@ -54,9 +54,7 @@ def examine(
 
     yield right_cure(machine(root / 'work_dirs'))
     yield right_cure(stack(root, installed))
-    with quiet():
-        section = probes()
-    yield right_cure(section)
+    yield right_cure(probes_apart(root))
     for path in configs:
         with quiet():
             section = look_at_config(path, options, build=build)
@@ -147,8 +145,11 @@ def _parsed(options: Sequence[str]) -> dict[str, Any]:
     return parser.parse_args(['--cfg-options', *options]).cfg_options
 
 
-def _unreadable(path: str, error: Exception) -> str:
+def _unreadable(path: str, error: BaseException) -> str:
     if isinstance(error, ImportError):
+        # mmengine puts its own list of paths around the reason
+        while error.__cause__ or error.__context__:
+            error = error.__cause__ or error.__context__
         return (
             f'The config {path} needs a module that cannot be imported ({error}): install it, or '
             'correct custom_imports; hgkd_mm itself is found from the repository root, or after '

@@ -156,7 +156,8 @@ def _types(config: Config) -> Iterator[tuple[str, str]]:
             if name == 'Albu':
                 foreign = f'{key}.'
             # a norm_cfg, an upsample_cfg and the like are read by the layer that they are for
-            owned = key.startswith(foreign) or (key.endswith('_cfg') and key != part)
+            read_by_owner = key.endswith('_cfg') and not key.endswith(('init_cfg', part))
+            owned = key.startswith(foreign) or read_by_owner
             if isinstance(name, str) and not owned:
                 yield key, name
 

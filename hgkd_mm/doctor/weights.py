@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,6 @@ from .files import is_remote
 from .section import Section
 from .urls import unreachable
 from .walk import nodes
-
-# what the repository's own commands write
-_MADE_BY = {
-    'work_dirs/quickstart': '`bash tools/quickstart.sh` trains it',
-    'assets/mae_scenes': 'it is part of the repository: `git checkout assets`',
-}
 
 
 def look_at_teachers(section: Section, config: Config) -> None:
@@ -44,7 +39,7 @@ def look_at_teachers(section: Section, config: Config) -> None:
             teacher = MODELS.build(node)
         except (FileNotFoundError, RuntimeError, TypeError, ValueError) as error:
             # they are sentences, and name the settings of the teacher without where it stands
-            section.problems.append(f'{key}: {error}{_how_made(source, error)}')
+            section.problems.append(f'{key}: {error}')
             continue
         weights = sum(p.numel() for p in teacher.parameters()) / 1e6
         section.facts.append(
@@ -71,7 +66,7 @@ def look_at_checkpoints(section: Section, config: Config) -> None:
         if not path.is_file():
             section.problems.append(
                 f'There is no checkpoint {source}, which {key} names (relative paths start at '
-                f'{Path.cwd()}): {_made_by(source)}, or set {key}.'
+                f'{Path.cwd()}): {_made_by(source)}, or name another with --cfg-options {key}=FILE.'
             )
             continue
         wording = Wording(kind='checkpoint', given_by=f'config key {key}', trust='it')
@@ -145,10 +140,11 @@ def _resolved(source: str) -> str:
 
 
 def _made_by(source: str) -> str:
-    found = (how for where, how in _MADE_BY.items() if where in source)
-    return next(found, 'train or copy it there')
-
-
-def _how_made(source: str, error: Exception) -> str:
-    known = any(where in source for where in _MADE_BY)
-    return f' ({_made_by(source)})' if known and isinstance(error, FileNotFoundError) else ''
+    """How a file that is not there comes about, as far as the repository knows."""
+    if 'work_dirs/quickstart' in source:
+        return '`bash tools/quickstart.sh` trains it'
+    run = re.search(r'work_dirs/([^/]+)/', source)
+    config = f'configs/pretrain/{run.group(1)}.py' if run else ''
+    if config and Path(config).is_file():
+        return f'`bash tools/dist_train.sh {config} 8` trains it'
+    return 'train or copy it there'

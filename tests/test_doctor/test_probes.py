@@ -17,9 +17,11 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_is_right_here() -> None:
-    section = module.probes()
+    begun = []
+    section = module.probes(begun.append)
     assert section.problems == []
     facts = dict(section.facts)
+    assert [what for what in begun if what in facts] == begun[1:]
     for what in ('attention, float32, cpu', 'attention, bfloat16, cpu', 'sparse step, tiles, cpu'):
         assert facts[what].startswith('right to ')
 
@@ -31,7 +33,7 @@ def test_broken_mmcv_op(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(env_check, 'run_nms', broken)
-    section = module.probes()
+    section = module.probes(lambda what: None)
     (problem,) = section.problems
     assert problem.startswith('mmcv.ops.nms on the CPU failed (RuntimeError: CUDA error: no kernel')
     assert 'bash tools/setup_env.sh --rebuild-mmcv' in problem
@@ -41,7 +43,7 @@ def test_broken_mmcv_op(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     right = F.scaled_dot_product_attention
     monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, k, v: 1.2 * right(q, k, v))
-    section = module.probes()
+    section = module.probes(lambda what: None)
     assert len(section.problems) == 2
     for dtype, problem in zip(('float32', 'bfloat16'), section.problems, strict=True):
         assert problem.startswith(f'Attention, {dtype}, cpu failed (RuntimeError: a result is off')
@@ -60,7 +62,7 @@ def test_not_a_number_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         F, 'scaled_dot_product_attention', lambda q, k, v: (q + k + v) * float('nan')
     )
-    section = module.probes()
+    section = module.probes(lambda what: None)
     assert len(section.problems) == 2
     assert 'off by nan' in section.problems[0]
 
@@ -73,7 +75,7 @@ def test_wrong_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
         return out.with_rows(out.rows.roll(1, dims=0))
 
     monkeypatch.setattr(TileMap, 'conv2d', wrong)
-    section = module.probes()
+    section = module.probes(lambda what: None)
     assert any(p.startswith('Sparse step, tiles, cpu failed') for p in section.problems)
 
 
@@ -85,7 +87,7 @@ def test_spconv_is_optional(
     wheels: list[str], fact: bool, note: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('hgkd_mm.sparse.spconv_wheel.installed_wheels', lambda: wheels)
-    section = module.probes()
+    section = module.probes(lambda what: None)
     assert section.problems == []
     assert ('spconv' in dict(section.facts)) == fact
     assert 'sparse step, spconv, cpu' not in dict(section.facts)
