@@ -48,11 +48,7 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
         ValueError: If the config does not have what a flag needs.
         FileNotFoundError: If the checkpoint to resume from does not exist.
     """
-    config.launcher = args.launcher
-    if args.work_dir:
-        config.work_dir = args.work_dir
-    config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
-
+    place_run(config, args)
     if args.resume == 'auto':
         config.resume, config.load_from = True, None
     elif args.resume:
@@ -72,8 +68,21 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
                 'config has none: add auto_scale_lr=dict(base_batch_size=...).'
             )
         config.auto_scale_lr.enable = True
-    _fill_dataloaders(config)
     return config
+
+
+def place_run(config: Config, args: argparse.Namespace) -> None:
+    """Writes what training and testing have in common: launcher, work dir, data loaders.
+
+    Args:
+        config: What `load_config` gave; changed in place.
+        args: ``config``, ``work_dir``, ``launcher``.
+    """
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
+    _fill_dataloaders(config)
 
 
 def start_distributed(config: Config) -> None:

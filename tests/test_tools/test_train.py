@@ -160,5 +160,5 @@ def test_slurm_command(tmp_path: Path, environment: dict[str, str]) -> None:
     words = result.stdout.splitlines()
     assert words[:4] == ['--partition', 'gpu', '--job-name', 'my job']
     assert words[words.index('--gres') + 1] == 'gpu:2'
-    assert words[-4:] == [str(config), '--launcher', 'slurm', '--amp']
+    assert words[-4:] == ['--launcher', 'slurm', str(config), '--amp']
     assert words[words.index('--time') + 1] == '1:00:00'

@@ -2,5 +2,12 @@
 
 from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
+from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
 
-__all__ = ['KNNEvalHook', 'NonFiniteError', 'NonFiniteLossHook']
+__all__ = [
+    'IncompleteCheckpointError',
+    'KNNEvalHook',
+    'NonFiniteError',
+    'NonFiniteLossHook',
+    'WholeCheckpointHook',
+]
