@@ -1,0 +1,169 @@
+"""tools/visualize.py and the function behind it, on a tiny config."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_hgkd import FEAT, PIXEL, SIM, hgkd, mae_file, mae_teacher
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
+from torch import nn
+
+from hgkd_mm.visualization import visualize
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=64)]
+
+
+def config_of(model: dict, **kwargs: Any) -> Config:
+    settings = dict(
+        custom_imports=dict(imports=['mmpretrain.models', 'hgkd_mm.models']),
+        default_scope='mmpretrain',
+        model=model,
+        train_dataloader=dict(dataset=dict(pipeline=PIPELINE)),
+    )
+    return Config(settings | kwargs)
+
+
+def saved(module: nn.Module, file: Path, prefix: str = '') -> str:
+    weights = {f'{prefix}{name}': value for name, value in module.state_dict().items()}
+    torch.save(dict(state_dict=weights, meta=dict(epoch=1)), file)
+    return str(file)
+
+
+def build(config: dict, scope: str = 'mmpretrain') -> nn.Module:
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    images = tmp_path / 'images'
+    images.mkdir()
+    for index in range(3):
+        pixels = generator.integers(0, 256, (70 + 9 * index, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f'{index}.jpg')
+    return images
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> tuple[Config, str]:
+    """Config and checkpoint with a feature, a similarity and a pixel head."""
+    teacher = mae_teacher(mae_file(tmp_path))
+    model = hgkd(heads=dict(feat=FEAT, sim=SIM, pixel=PIXEL), teachers=dict(mim=teacher))
+    network = build(model)
+    network.heads['sim'].queue.enqueue(torch.randn(20, 24))
+    return config_of(model), saved(network, tmp_path / 'epoch_1.pth')
+
+
+def test_command_line(student: tuple[Config, str], folder: Path, tmp_path: Path) -> None:
+    config, checkpoint = student
+    config.dump(tmp_path / 'config.py')
+    command = [sys.executable, 'tools/visualize.py', str(tmp_path / 'config.py'), checkpoint]
+    command += [str(folder), '--out', str(tmp_path / 'pictures'), '--num', '2']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 'weights loaded, 0 missing, 0 unexpected' in done.stdout
+    assert '2 of 3 images' in done.stdout and 'The student sees 2 of 4 cells.' in done.stdout
+    picture = Image.open(tmp_path / 'pictures' / 'epoch_1.png')
+    # 2 input, 3 feature and 1 pixel columns of 1.5 inches and a plot, with gaps; 2 rows.
+    width = 6 * 1.5 + 2.7 + 3 * 0.08 + 3 * 0.3 + 2 * 0.15
+    assert picture.width == pytest.approx(130 * width, abs=2)
+    # Headings, 2 rows with captions, an axis, and at least a line for each of 5 notes.
+    height = 1.13 + 2 * (1.5 + 0.2) + 0.3 + 5 * 0.17 + 0.15
+    assert 130 * height - 1 < picture.height < 130 * height + 80
+
+
+def test_errors_are_one_sentence(student: tuple[Config, str], folder: Path, tmp_path: Path) -> None:
+    config, checkpoint = student
+    config.dump(tmp_path / 'config.py')
+    spec = importlib.util.spec_from_file_location('visualize_tool', ROOT / 'tools/visualize.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    arguments = [str(tmp_path / 'config.py'), checkpoint, str(folder), '--out', str(tmp_path)]
+    with pytest.raises(SystemExit, match='tools/visualize.py: 0 images make no picture'):
+        tool.main([*arguments, '--num', '0'])
+    with pytest.raises(SystemExit, match='tools/visualize.py: model.mask.ratio must be in'):
+        tool.main([*arguments, '--cfg-options', 'model.mask.ratio=1.5'])
+
+
+def test_the_seed_decides(student: tuple[Config, str], folder: Path, tmp_path: Path) -> None:
+    config, checkpoint = student
+    shown = [
+        visualize(
+            config,
+            checkpoint=checkpoint,
+            folder=folder,
+            out=tmp_path / f'{index}.png',
+            count=2,
+            seed=seed,
+        )
+        for index, seed in enumerate((0, 0, 1))
+    ]
+    first, second, other = (np.asarray(Image.open(one.path)) for one in shown)
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_only_the_backbone_of_the_same_checkpoint(
+    student: tuple[Config, str], folder: Path, tmp_path: Path
+) -> None:
+    config, checkpoint = student
+    made = visualize(
+        config,
+        checkpoint=checkpoint,
+        folder=folder,
+        out=tmp_path / 'p.png',
+        size=(64, 96),
+        backbone_only=True,
+    )
+    assert made.images.pictures.shape == (3, 64, 96, 3)
+    assert made.report.fits and any('heads.sim' in name for name in made.report.not_used)
+    assert 'a centre crop of 64 x 96' in made.notes[0]
+
+
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmseg'])
+def test_networks_of_other_packages(scope: str, folder: Path, tmp_path: Path) -> None:
+    types = dict(mmpretrain='ImageClassifier', mmdet='MaskRCNN', mmseg='EncoderDecoder')
+    backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
+    imports = dict(imports=[f'{scope}.models'])
+    model = dict(type=types[scope], backbone=backbone)
+    config = config_of(model, default_scope=scope, custom_imports=imports)
+    network = build(backbone, scope)
+    checkpoint = saved(network, tmp_path / 'x.pth', 'backbone.')
+    made = visualize(config, checkpoint=checkpoint, folder=folder, out=tmp_path / 'p.png')
+    assert made.report.loaded == len(network.state_dict())
+    assert made.path.stat().st_size > 5000
+
+
+def test_refusals(student: tuple[Config, str], folder: Path, tmp_path: Path) -> None:
+    config, checkpoint = student
+
+    def attempt(config: Config = config, **kwargs: Any) -> None:
+        settings = dict(checkpoint=checkpoint, folder=folder, out=tmp_path / 'p.png') | kwargs
+        visualize(config, **settings)
+
+    with pytest.raises(ValueError, match=r'written as \.docx .*\.png'):
+        attempt(out=tmp_path / 'p.docx')
+    with pytest.raises(RuntimeError, match=r"no device 'gpu7'.*--device"):
+        attempt(device='gpu7')
+    with pytest.raises(ValueError, match=r'90 x 90 px do not divide into cells of 32 px'):
+        attempt(size=(90, 90))
+    with pytest.raises(ValueError, match='no model.backbone'):
+        attempt(Config(dict(model=dict(type='GAN'))))
+    with pytest.raises(ValueError, match=r"mmpretrain knows no model.type='Unknown'"):
+        attempt(config_of(dict(type='Unknown', backbone={})))
+    pixels = config_of(hgkd(heads=dict(pixel=PIXEL)))
+    with pytest.raises(ValueError, match=r'not made with this config.*--backbone.*unexpected'):
+        attempt(pixels)
+    assert not (tmp_path / 'p.png').exists()
