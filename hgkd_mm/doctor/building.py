@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
+from torch import nn
 
 from hgkd_mm.utils.checkpoint_file import cached
 
@@ -15,12 +16,15 @@ from .section import Section
 from .walk import nodes
 
 
-def look_at_build(section: Section, config: Config) -> None:
+def look_at_build(section: Section, config: Config) -> nn.Module | None:
     """Builds the model and its optimizer on the CPU, unless a teacher would have to be fetched.
 
     Args:
         section: Is added to.
         config: With its default scope set.
+
+    Returns:
+        The model, with random weights; None if it was not built.
 
     Raises:
         Exception: What building raises.
@@ -32,7 +36,7 @@ def look_at_build(section: Section, config: Config) -> None:
     ]
     if absent:
         section.notes.append(f'The model was not built: the weights of {absent[0]} are not here.')
-        return
+        return None
     model = MODELS.build(config.model)
     weights = sum(p.numel() for p in model.parameters()) / 1e6
     section.facts.append(('model', f'{type(model).__name__} is built, {weights:.1f} M weights'))
@@ -41,6 +45,7 @@ def look_at_build(section: Section, config: Config) -> None:
         groups = len(wrapper.optimizer.param_groups)
         name = type(wrapper.optimizer).__name__
         section.facts.append(('optimizer', f'{name} is built, {groups} parameter groups'))
+    return model
 
 
 def _is_there(checkpoint: object) -> bool:

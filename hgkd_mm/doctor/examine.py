@@ -20,6 +20,7 @@ from .stack import stack
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from torch import nn
 
 
 def examine(
@@ -116,11 +117,19 @@ def _look(section: Section, config: Config, path: str, build: bool) -> None:
     )
     from .weights import look_at_checkpoints, look_at_teachers
 
+    built: list[nn.Module | None] = [None]
     looks: list[tuple[str, Callable[[], None]]] = [
         ('Looking up its types', lambda: look_at_types(section, config)),
         ('Looking at its data', lambda: look_at_data(section, config)),
         ('Looking at its teachers', lambda: look_at_teachers(section, config)),
-        ('Looking at its checkpoints', lambda: look_at_checkpoints(section, config)),
+        (
+            'Building its model',
+            lambda: built.append(look_at_build(section, config) if build else None),
+        ),
+        (
+            'Looking at its checkpoints',
+            lambda: look_at_checkpoints(section, config, built[-1]),
+        ),
         ('Looking at its engine', lambda: look_at_engine(section, config)),
         ('Looking at its precision', lambda: look_at_precision(section, config)),
         ("Looking at mmcv's ops", lambda: look_at_nms(section, config)),
@@ -130,11 +139,16 @@ def _look(section: Section, config: Config, path: str, build: bool) -> None:
         ),
         ('Looking at its work dir', lambda: look_at_work_dir(section, config, path)),
     ]
-    if build:
-        looks.append(('Building its model', lambda: look_at_build(section, config)))
     for what, look in looks:
-        problem = env_check.attempt(what, look)
-        section.problems += [problem] if problem else []
+        try:
+            look()
+        except ImportError as error:
+            section.problems.append(env_check.explain(what, error))
+        except Exception as error:  # whatever the code that a config names may raise
+            text = str(error).split('\n')[0]
+            section.problems.append(
+                f'{what} failed ({type(error).__name__}: {text}): correct the config there.'
+            )
 
 
 def _parsed(options: Sequence[str]) -> dict[str, Any]:

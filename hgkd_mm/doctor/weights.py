@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
+from torch import Tensor, nn
 
 from hgkd_mm.models.teachers.base import BaseTeacher
 from hgkd_mm.utils.checkpoint_file import Wording, cached, find_tensors, read_file
@@ -51,12 +52,13 @@ def look_at_teachers(section: Section, config: Config) -> None:
         )
 
 
-def look_at_checkpoints(section: Section, config: Config) -> None:
+def look_at_checkpoints(section: Section, config: Config, model: nn.Module | None = None) -> None:
     """Looks for the files of ``init_cfg`` of type Pretrained, ``pretrained`` and ``load_from``.
 
     Args:
         section: Is added to.
         config: The config.
+        model: What the config trains, to compare the files with; None to look for them only.
     """
     for key, source, prefix in _checkpoints(config):
         address = _resolved(source)
@@ -71,23 +73,44 @@ def look_at_checkpoints(section: Section, config: Config) -> None:
             continue
         wording = Wording(kind='checkpoint', given_by=f'config key {key}', trust='it')
         try:
-            names = find_tensors(read_file(path, source, wording), source)
+            found = find_tensors(read_file(path, source, wording), source)
         except (RuntimeError, ValueError) as error:
             if isinstance(error.__cause__, pickle.UnpicklingError) and zipfile.is_zipfile(path):
                 section.notes.append(f'{key}: {path} holds more than tensors and was not read.')
             else:
                 section.problems.append(f'{key}: {error}')
             continue
-        matching = [name for name in names if name.startswith(prefix)]
-        shown = f' of {len(names)} begin with {prefix!r}' if prefix else ''
+        matching = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+        shown = f' of {len(found)} begin with {prefix!r}' if prefix else ''
         section.facts.append((key, f'{len(matching)} weights{shown} in {path}'))
         if not matching:
-            beginnings = sorted({name.split('.')[0] + '.' for name in names})
+            beginnings = sorted({name.split('.')[0] + '.' for name in found})
             section.problems.append(
                 f'{key}: no weight of {path} begins with {prefix!r}, so that the network would '
                 f'start from random ones. They begin with {", ".join(beginnings[:6])}: set '
                 f'{key.removesuffix(".checkpoint")}.prefix to that of the wanted part.'
             )
+        elif model is not None:
+            _compare(section, key, matching, model)
+
+
+def _compare(section: Section, key: str, weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Says how many weights of the network that a file is for it would fill."""
+    name = re.sub(r'^model\.?|\.?init_cfg.*$|\.?pretrained$|^load_from$', '', key)
+    network = dict(model.named_modules()).get(name)
+    if network is None:
+        return
+    # counters of batch norms do not change what the network computes, and old files lack them
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
+    wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
+    what = name or 'the model'
+    section.facts.append((f'{what} filled', f'{len(own) - len(wrong)} of {len(own)} weights'))
+    if wrong:
+        section.problems.append(
+            f'{key}: {len(wrong)} of {len(own)} weights of {what} are not in the file, or of '
+            f'another shape there ({", ".join(wrong[:3])}, ...), and would stay random: use a file '
+            'of the same network, or the network of the file.'
+        )
 
 
 def _is_teacher(name: Any) -> bool:

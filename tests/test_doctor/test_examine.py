@@ -86,6 +86,7 @@ def test_model_that_cannot_be_built(tmp_path: Path) -> None:
     (problem,) = look_at_config(str(path), build=True).problems
     assert problem.startswith('Building its model failed (KeyError: ')
     assert 'invalid depth 19' in problem
+    assert problem.endswith(': correct the config there.')
 
 
 def test_packages_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:

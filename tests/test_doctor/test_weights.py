@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
+from torch import nn
 
 import hgkd_mm.models  # noqa: F401  (registers)
 from hgkd_mm.doctor import Section
@@ -168,6 +169,26 @@ def test_network_that_starts_from_a_checkpoint() -> None:
     assert section.facts == [
         ('model.backbone.init_cfg.checkpoint', "1 weights of 2 begin with 'backbone.' in w.pth")
     ]
+
+
+class Network(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+
+
+@pytest.mark.parametrize(('width', 'filled'), [(4, 6), (5, 0)])
+def test_weights_are_compared_with_the_network(width: int, filled: int) -> None:
+    # as old files are: without the counters of batch norms
+    weights = {k: v for k, v in Network(4).state_dict().items() if 'num_batches' not in k}
+    torch.save({'state_dict': weights}, 'w.pth')
+    section = Section(title='c')
+    config = Config(dict(model=pretrained('w.pth', prefix='backbone.'), load_from='w.pth'))
+    look_at_checkpoints(section, config, Network(width))
+    assert section.facts[1] == ('backbone filled', f'{filled} of 6 weights')
+    assert section.facts[3] == ('the model filled', f'{filled} of 6 weights')
+    assert len(section.problems) == (0 if filled else 2)
+    assert all('6 of 6 weights of ' in p and 'stay random' in p for p in section.problems)
 
 
 def test_prefix_that_no_weight_has() -> None:
