@@ -93,7 +93,11 @@ def _add_reconstruction(
 ) -> None:
     filled = input_format.restore(head.fill_in(masked[0]))
     view.columns.append(
-        Pictures(group=f"head '{name}': pixels", title='hidden cells\npredicted', pictures=filled)
+        Pictures(
+            group=f"head '{name}': reconstruction",
+            title='hidden cells predicted,\ntrue mean and contrast',
+            pictures=filled,
+        )
     )
     view.notes.append(
         'Predicted cells are pasted into the image; each is given the mean and contrast of the '
