@@ -1,10 +1,13 @@
 """Hooks, optimizer wrappers and layer decay; importing this registers them."""
 
 from .hooks import (
+    ExportBackboneHook,
     IncompleteCheckpointError,
     KNNEvalHook,
     NonFiniteError,
     NonFiniteLossHook,
+    PretrainedReportHook,
+    PretrainedWeightsError,
     WholeCheckpointHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
@@ -12,10 +15,13 @@ from .optim_wrapper import BF16OptimWrapper
 
 __all__ = [
     'BF16OptimWrapper',
+    'ExportBackboneHook',
     'IncompleteCheckpointError',
     'KNNEvalHook',
     'LayerDecayOptimWrapperConstructor',
     'NonFiniteError',
     'NonFiniteLossHook',
+    'PretrainedReportHook',
+    'PretrainedWeightsError',
     'WholeCheckpointHook',
 ]

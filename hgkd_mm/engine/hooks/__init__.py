@@ -1,13 +1,18 @@
-"""Hooks: evaluation while training, and safety."""
+"""Hooks: evaluation while training, exports, and safety."""
 
+from .export_backbone_hook import ExportBackboneHook
 from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
+from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
 from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
 
 __all__ = [
+    'ExportBackboneHook',
     'IncompleteCheckpointError',
     'KNNEvalHook',
     'NonFiniteError',
     'NonFiniteLossHook',
+    'PretrainedReportHook',
+    'PretrainedWeightsError',
     'WholeCheckpointHook',
 ]
