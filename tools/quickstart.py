@@ -1,6 +1,7 @@
 """From nothing to a distilled ResNet-18 on this machine; see tools/quickstart.sh.
 
 python tools/quickstart.py                    # Scenes, the carried teacher
+python tools/quickstart.py --transfer         # and then classification, Mask R-CNN, UperNet
 python tools/quickstart.py --data DIR         # pre-train on your own images
 python tools/quickstart.py --train-teacher    # make the teacher anew as well
 """
@@ -14,13 +15,16 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import DictAction  # noqa: E402
 
-from hgkd_mm.quickstart.run import quickstart  # noqa: E402
+from hgkd_mm.quickstart.run import SCENES, quickstart  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, help='folder of unlabelled images')
     parser.add_argument('--train-teacher', action='store_true', help='train the MAE teacher too')
+    parser.add_argument(
+        '--transfer', action='store_true', help='go on with classification, detection, segmentation'
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'quickstart')
     parser.add_argument(
@@ -33,17 +37,29 @@ def main() -> None:
     args = parse_args()
     if args.data is not None and not args.data.is_dir():
         sys.exit(f'quickstart: --data {args.data} is not a folder.')
+    work_dir = args.work_dir.resolve()
     try:
-        quickstart(
-            work_dir=args.work_dir.resolve(),
+        result = quickstart(
+            work_dir=work_dir,
             data=args.data and args.data.resolve(),
             seed=args.seed,
             new_teacher=args.train_teacher,
             options=args.cfg_options,
         )
+        print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
+        if args.transfer:
+            # mmdet and mmseg take seconds to import, and only this needs them
+            from hgkd_mm.quickstart.transfer import transfer
+            from hgkd_mm.quickstart.transfer_report import report
+
+            folder = work_dir / 'transfer'
+            table = transfer(
+                work_dir=folder, scenes=SCENES, students=result.students, seed=args.seed
+            )
+            report(folder, table, scenes=SCENES, seed=args.seed)
+            print(f'Written to {folder}: summary.json, detection.png, segmentation.png')
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'quickstart: {error}')
-    print(f'Written to {args.work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
 
 
 if __name__ == '__main__':

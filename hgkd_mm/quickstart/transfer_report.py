@@ -1,0 +1,146 @@
+"""What the transfer leaves behind: its table, pictures of predictions, summary.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.apis import inference_detector, init_detector
+from mmseg.apis import inference_model, init_model
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+
+from hgkd_mm.scenes import CLASSES
+from hgkd_mm.visualization import Instances, draw_instances, draw_semantic
+
+from .job import Job
+from .seeds import over_seeds, print_transfer_table
+from .transfer import TransferResult
+
+SCORE_THRESHOLD = 0.3
+TRUTH = 'ground truth'
+
+
+def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
+    """Prints the table, draws predictions on some validation images, writes summary.json.
+
+    Args:
+        work_dir: where they go.
+        result: of :func:`transfer`.
+        scenes: folder of Scenes.
+        facts: kept in the summary.
+    """
+    print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
+    record = {
+        'scores': result.scores,
+        'iterations': {
+            task: next(iter(jobs.values())).iterations for task, jobs in result.jobs.items()
+        },
+        'runs': {
+            task: {start: str(job.work_dir) for start, job in jobs.items()}
+            for task, jobs in result.jobs.items()
+        },
+        **facts,
+    }
+    (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
+    if 'detection' in result.jobs:
+        draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
+    if 'segmentation' in result.jobs:
+        draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
+
+
+def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 4) -> None:
+    """Boxes and masks of every start beside the truth, on images with several objects.
+
+    Args:
+        path: PNG to write.
+        jobs: start to its finished training.
+        scenes: folder of Scenes.
+        count: images.
+    """
+    truth = COCO(str(scenes / 'coco' / 'annotations' / 'instances_val2017.json'))
+    chosen = _images_with_several(truth, count)
+    files = [scenes / 'coco' / 'val2017' / truth.imgs[i]['file_name'] for i in chosen]
+    columns = {TRUTH: [_true_instances(truth, image_id) for image_id in chosen]}
+    for start, job in jobs.items():
+        model = init_detector(str(job.work_dir / 'config.py'), str(job.checkpoint), device='cpu')
+        samples = inference_detector(model, [str(file) for file in files])
+        columns[start] = [_found_instances(sample.pred_instances) for sample in samples]
+    draw_instances(
+        images=[_read(file) for file in files],
+        columns=columns,
+        path=path,
+        title=f'Mask R-CNN on Scenes, scores above {SCORE_THRESHOLD}',
+        class_names=CLASSES,
+    )
+
+
+def draw_segmentation(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 4) -> None:
+    """Semantic maps of every start beside the truth.
+
+    Args:
+        path: PNG to write.
+        jobs: start to its finished training.
+        scenes: folder of Scenes.
+        count: images.
+    """
+    folder = scenes / 'ade'
+    files = sorted((folder / 'images' / 'validation').glob('*.jpg'))[:: len(CLASSES) + 1][:count]
+    maps = [
+        cv2.imread(str(folder / 'annotations' / 'validation' / f'{file.stem}.png'), -1)
+        for file in files
+    ]
+    # ADE20K's 0 is unlabelled and 1 the first class, background; mmseg's first class is 0.
+    columns = {TRUTH: [m.astype(np.int64) - 1 for m in maps]}
+    for start, job in jobs.items():
+        model = init_model(str(job.work_dir / 'config.py'), str(job.checkpoint), device='cpu')
+        samples = inference_model(model, [str(file) for file in files])
+        columns[start] = [sample.pred_sem_seg.data[0].numpy() for sample in samples]
+    draw_semantic(
+        images=[_read(file) for file in files],
+        columns=columns,
+        path=path,
+        title='UperNet on Scenes',
+        class_names=('background', *CLASSES),
+    )
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
+
+
+def _images_with_several(truth: COCO, count: int) -> list[int]:
+    """Ids of images with two objects or more, each of another class than those before."""
+    chosen: list[int] = []
+    seen: set[int] = set()
+    for image_id in truth.getImgIds():
+        found = truth.loadAnns(truth.getAnnIds(image_id))
+        classes = {annotation['category_id'] for annotation in found}
+        if len(found) > 1 and not classes & seen and len(chosen) < count:
+            chosen.append(image_id)
+            seen |= classes
+    return chosen
+
+
+def _true_instances(truth: COCO, image_id: int) -> Instances:
+    found = truth.loadAnns(truth.getAnnIds(image_id))
+    boxes = np.array([annotation['bbox'] for annotation in found], dtype=np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return Instances(
+        boxes=boxes,
+        masks=np.stack([truth.annToMask(annotation) for annotation in found]).astype(bool),
+        labels=np.array([annotation['category_id'] - 1 for annotation in found]),
+        scores=None,
+    )
+
+
+def _found_instances(found: object) -> Instances:
+    kept = found[found.scores > SCORE_THRESHOLD]
+    return Instances(
+        boxes=kept.bboxes.numpy(),
+        masks=kept.masks.numpy().astype(bool),
+        labels=kept.labels.numpy(),
+        scores=kept.scores.numpy(),
+    )
