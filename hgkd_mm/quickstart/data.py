@@ -1,4 +1,4 @@
-"""Where the quickstart's images come from."""
+"""Where the quickstart's images come from, and what the machine computes in."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def folder_options(folder: Path, config: Path) -> dict[str, object]:
         pipeline=[dict(type='LoadColorImage'), *pipeline[1:]],
     )
     return {'train_dataloader.dataset': dataset}
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU says that it multiplies bfloat16 (AVX-512 BF16 or AMX, Linux)."""
+    info = Path('/proc/cpuinfo')
+    flags = info.read_text() if info.is_file() else ''
+    return 'avx512_bf16' in flags or 'amx_bf16' in flags

@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from .data import ROOT, folder_options, make_scenes
+from .data import ROOT, cpu_has_bfloat16, folder_options, make_scenes
 from .evaluation import FrozenEvaluation, Score, build_student
 from .job import Job
 from .report import draw, last_losses, print_table, write_summary
@@ -160,13 +160,6 @@ def student_options(data: Path | None, seed: int) -> dict[str, object]:
         'optim_wrapper.type': 'BF16OptimWrapper' if cpu_has_bfloat16() else 'OptimWrapper',
     }
     return options if data is None else options | folder_options(data, HGKD_CONFIG)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU says that it multiplies bfloat16 (AVX-512 BF16 or AMX, Linux)."""
-    info = Path('/proc/cpuinfo')
-    flags = info.read_text() if info.is_file() else ''
-    return 'avx512_bf16' in flags or 'amx_bf16' in flags
 
 
 def scenes_evaluation(bank: int) -> FrozenEvaluation:

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from hgkd_mm.evaluation import build_labelled_dataset
 from hgkd_mm.visualization import read_scalars
 
-from .data import ROOT
+from .data import ROOT, cpu_has_bfloat16
 from .job import Job
 from .training import train
 
@@ -29,12 +29,14 @@ class Task:
         metrics: column of the table to the scalar that validation logs, and what it is
             multiplied by to give percent.
         label_share: fraction of the labelled training images that is used.
+        bfloat16: whether the task can be trained in bfloat16; mmcv's nms cannot.
     """
 
     name: str
     config: Path
     metrics: Mapping[str, tuple[str, float]]
     label_share: float = 1.0
+    bfloat16: bool = True
 
 
 _CLS = ROOT / 'configs' / 'cls' / 'r18_scenes.py'
@@ -51,6 +53,7 @@ TASKS = (
         name='detection',
         config=ROOT / 'configs' / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
         metrics={'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
+        bfloat16=False,
     ),
     Task(
         name='segmentation',
@@ -139,6 +142,8 @@ def task_options(
     for evaluator in ('val_evaluator', 'test_evaluator'):
         if 'ann_file' in config[evaluator]:
             options[f'{evaluator}.ann_file'] = _moved(config[evaluator].ann_file, scenes)
+    if task.bfloat16 and cpu_has_bfloat16():
+        options['optim_wrapper.type'] = 'BF16OptimWrapper'
     if checkpoint is None:
         options['model.backbone.init_cfg'] = None
     else:
