@@ -25,7 +25,7 @@ def content_problem(key: str, dataset: BaseDataset) -> str | None:
     Returns:
         One sentence with its cure, or None. Data sets of unknown kinds are not looked into.
     """
-    if any(is_remote(path) for path in (*dataset.data_prefix.values(), dataset.ann_file)):
+    if any(is_remote(path) for path in (*dataset.data_prefix.values(), dataset.ann_file or '')):
         return None
     # By name: mmdet and mmseg need not be imported to look at a classification data set.
     kinds = {kind.__name__ for kind in type(dataset).__mro__}

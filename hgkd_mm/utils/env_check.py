@@ -6,6 +6,8 @@ check imports what it looks at.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -159,9 +161,11 @@ def attempt(what: str, check: Callable[[], None]) -> str | None:
     Returns:
         What went wrong as `explain` says it, or None.
     """
-    # the checks report whatever third-party code raises, of any type
+    # the checks report whatever third-party code raises, of any type; what it prints when it is
+    # imported (mmdet: 'Could not import OneDL') is no finding
     try:
-        check()
+        with contextlib.redirect_stdout(io.StringIO()):
+            check()
     except Exception as error:
         return explain(what, error)
     return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hgkd_mm.utils.env_check import check_versions, explain, read_pins
+from hgkd_mm.utils.env_check import attempt, check_versions, explain, read_pins, stack_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +69,7 @@ def test_two_opencvs_are_found() -> None:
         (AssertionError('MMCV==2.2.0 is used but incompatible'), 'do not fit were mixed'),
         (ModuleNotFoundError("No module named 'mmseg'"), 'a package is missing'),
         (ImportError("cannot import name 'X' from 'transformers'"), 'uninstall -y transformers'),
+        (RuntimeError('CUDA error: no kernel image is available'), 'without code for this GPU'),
         (ValueError('anything else'), 'install the tested versions'),
     ],
 )
@@ -77,3 +78,29 @@ def test_known_errors_get_their_cure(error: Exception, cure: str) -> None:
     assert sentence.startswith(f'import mmcv.ops failed ({type(error).__name__}: ')
     assert cure in sentence
     assert '\n' not in sentence
+
+
+def test_what_an_import_prints_is_no_finding(capsys: pytest.CaptureFixture) -> None:
+    def broken() -> None:
+        print('Could not import a thing that nothing needs')
+        raise ImportError('_ext.so: undefined symbol: _ZN3c10')
+
+    assert attempt('import a', lambda: print('noise')) is None
+    assert attempt('import b', broken) == explain(
+        'import b', ImportError('_ext.so: undefined symbol: _ZN3c10')
+    )
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    ('installed', 'stack'),
+    [
+        ({'onedl-mmcv': '2.3.6'}, 'requirements.txt'),
+        ({}, 'requirements.txt'),
+        ({'mmcv': '2.1.0'}, 'requirements/openmmlab.txt'),
+        # one installed over the other: the stack is the fork's, and check_versions says the rest
+        ({'mmcv': '2.1.0', 'onedl-mmcv': '2.3.6'}, 'requirements.txt'),
+    ],
+)
+def test_stack_by_its_mmcv(installed: dict[str, str], stack: str) -> None:
+    assert stack_of(installed) == stack
