@@ -21,7 +21,11 @@ model = dict(
         ),
     ),
     neck=dict(norm_cfg=norm_cfg),
+    # Float...: what mmdet's own do, and --amp works (hgkd_mm/detection/full_precision.py).
+    rpn_head=dict(type='FloatRPNHead'),
     roi_head=dict(
+        bbox_roi_extractor=dict(type='FloatRoIExtractor'),
+        mask_roi_extractor=dict(type='FloatRoIExtractor'),
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm_cfg),
         mask_head=dict(norm_cfg=norm_cfg),
     ),
