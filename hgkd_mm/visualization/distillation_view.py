@@ -91,14 +91,16 @@ def _add_reconstruction(
     masked: Compared,
     input_format: InputFormat,
 ) -> None:
-    filled = input_format.restore(head.fill_in(masked[0]))
-    view.columns.append(
-        Pictures(
-            group=f"head '{name}': reconstruction",
-            title='hidden cells predicted,\ntrue mean and contrast',
-            pictures=filled,
-        )
+    group = f"head '{name}': reconstruction"
+    filled, original = (
+        input_format.restore(images) for images in (head.fill_in(masked[0]), masked[0].images)
     )
+    view.columns += [
+        Pictures(
+            group=group, title='hidden cells predicted,\ntrue mean and contrast', pictures=filled
+        ),
+        Pictures(group=group, title='original', pictures=original),
+    ]
     view.notes.append(
         'Predicted cells are pasted into the image; each is given the mean and contrast of the '
         'true cell, since the network predicts standardised pixels.'
@@ -170,7 +172,7 @@ def _add_similarities(
         return
     view.columns.append(
         Distributions(
-            group=f"head '{name}': the queue of teacher '{head.teacher}'",
+            group=f"head '{name}': queue of teacher '{head.teacher}'",
             title=f'similarity to {p_s.shape[1]} entries,\nsorted by what the teacher says',
             teacher=p_t.cpu().double().numpy(),
             student=p_s.cpu().double().numpy(),

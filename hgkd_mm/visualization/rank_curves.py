@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
+from .sheet import FAINT, INK
 from .view import Distributions
 
 TEACHER_COLOUR, STUDENT_COLOUR = '#2b6cb0', '#dd6b20'
-_INK, _FAINT = '#1f2933', '#9aa5b1'
+
 _BINS = 48
 
 
@@ -32,8 +33,8 @@ def draw_rank_curves(ax: Axes, column: Distributions, row: int, *, last: bool) -
     ax.fill_between(centres, low, high, color=STUDENT_COLOUR, alpha=0.25, linewidth=0)
     ax.plot(ranks, teacher, color=TEACHER_COLOUR, linewidth=1.6, label='teacher')
     ax.plot(centres, mean, color=STUDENT_COLOUR, linewidth=1.6, label='student')
-    ax.axhline(1, color=_FAINT, linewidth=0.7, linestyle=':')
-    at = dict(transform=ax.transAxes, ha='right', va='top', fontsize=8.5, color=_INK)
+    ax.axhline(1, color=FAINT, linewidth=0.7, linestyle=':')
+    at = dict(transform=ax.transAxes, ha='right', va='top', fontsize=8.5, color=INK)
     ax.text(0.97, 0.95, f'r = {column.correlation[row]:.2f}', **at)
     if row == 0:
         ax.legend(fontsize=7.5, frameon=False, loc='upper right', bbox_to_anchor=(1, 0.86))
@@ -44,11 +45,11 @@ def draw_rank_curves(ax: Axes, column: Distributions, row: int, *, last: bool) -
     ax.xaxis.set_major_formatter('{x:g}' if last else NullFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.spines[['top', 'right']].set_visible(False)
-    ax.spines[['left', 'bottom']].set_color(_FAINT)
-    ax.tick_params(labelsize=7, colors=_FAINT, labelcolor=_INK, length=3)
-    ax.tick_params(axis='x', which='minor', colors=_FAINT, length=1.5)
+    ax.spines[['left', 'bottom']].set_color(FAINT)
+    ax.tick_params(labelsize=7, colors=FAINT, labelcolor=INK, length=3)
+    ax.tick_params(axis='x', which='minor', colors=FAINT, length=1.5)
     if last:
-        ax.set_xlabel("teacher's rank", fontsize=7.5, color=_INK, labelpad=1)
+        ax.set_xlabel("teacher's rank", fontsize=7.5, color=INK, labelpad=1)
 
 
 def by_rank(

@@ -12,7 +12,7 @@ class Pictures:
     """A column of pictures.
 
     Attributes:
-        group: heading that it shares with its neighbours.
+        group: heading that it shares with its neighbours; none if empty.
         title: its own, of one or two lines.
         pictures: (B, h, w, 3) uint8.
         captions: a line below each picture; none if empty.
@@ -29,7 +29,7 @@ class Distributions:
     """A column of similarity distributions over a queue of K entries.
 
     Attributes:
-        group: heading that it shares with its neighbours.
+        group: heading that it shares with its neighbours; none if empty.
         title: its own, of one or two lines.
         teacher: (B, K), each row sums to 1.
         student: the same.
@@ -49,10 +49,12 @@ class View:
 
     Attributes:
         columns: with B rows each; those of one group are neighbours.
-        notes: sentences, below the pictures.
+        legend: name to colour (R, G, B), below the pictures.
+        notes: sentences, below that.
     """
 
     columns: list[Pictures | Distributions] = field(default_factory=list)
+    legend: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property

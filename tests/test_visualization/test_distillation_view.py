@@ -58,7 +58,8 @@ def test_images_and_what_the_student_sees(weights: Path) -> None:
 def test_pasted_reconstruction() -> None:
     model = build(dict(pixel=PIXEL))
     view = show(model)
-    [column] = view.columns[2:]
+    column, original = view.columns[2:]
+    np.testing.assert_array_equal(original.pictures, PICTURES)
     pixels = MASK.at((64, 64)).numpy()
     np.testing.assert_array_equal(column.pictures[pixels], PICTURES[pixels])
     assert (column.pictures[~pixels] != PICTURES[~pixels]).mean() > 0.5
@@ -167,7 +168,7 @@ def test_several_teachers_and_heads(weights: Path) -> None:
     assert [column.group for column in view.columns] == (
         ['input'] * 2
         + ["head 'feat': features of teacher 'mim'"] * 3
-        + ["head 'sim': the queue of teacher 'mim'"]
+        + ["head 'sim': queue of teacher 'mim'"]
         + ["head 'other': features of teacher 'b'"] * 4
     )
     assert [type(c) for c in view.columns].count(Pictures) == 9

@@ -76,11 +76,11 @@ def test_command_line(student: tuple[Config, str], folder: Path, tmp_path: Path)
     assert 'weights loaded, 0 missing, 0 unexpected' in done.stdout
     assert '2 of 3 images' in done.stdout and 'The student sees 2 of 4 cells.' in done.stdout
     picture = Image.open(tmp_path / 'pictures' / 'epoch_1.png')
-    # 2 input, 3 feature and 1 pixel columns of 1.5 inches and a plot, with gaps; 2 rows.
-    width = 6 * 1.5 + 2.7 + 3 * 0.08 + 3 * 0.3 + 2 * 0.15
+    # 2 input, 3 feature and 2 pixel columns of 1.5 inches and a plot, with gaps; 2 rows.
+    width = 7 * 1.5 + 2.7 + 4 * 0.08 + 3 * 0.3 + 2 * 0.15
     assert picture.width == pytest.approx(130 * width, abs=2)
     # Headings, 2 rows with captions, an axis, and at least a line for each of 5 notes.
-    height = 1.13 + 2 * (1.5 + 0.2) + 0.3 + 5 * 0.17 + 0.15
+    height = 0.15 + 0.36 + 0.24 + 0.38 + 2 * (1.5 + 0.2) + 0.3 + 5 * 0.17 + 0.15
     assert 130 * height - 1 < picture.height < 130 * height + 80
 
 
