@@ -67,6 +67,24 @@ def resnet_shape(config: Mapping[str, Any], library: str) -> ResNetShape:
     )
 
 
+def keep_place_for_pooling(name: str, stages: Iterable[int]) -> str:
+    """Renames the shortcut of a stage that does not shrink in networks with ``avg_down``.
+
+    mmpretrain pools in no such stage and counts convolution and norm from 0; timm and mmdet have
+    a pooling of stride 1 there, or a place for it.
+
+    Args:
+        name: of a weight.
+        stages: those that don't shrink, counted from 1.
+    """
+    for stage in stages:
+        prefix = f'layer{stage}.0.downsample.'
+        if name.startswith(prefix):
+            index, kind = name.removeprefix(prefix).split('.')
+            return f'{prefix}{int(index) + 1}.{kind}'
+    return name
+
+
 def mobilenet_width(config: Mapping[str, Any], library: str) -> float:
     """The width factor of a MobileNetV2.
 

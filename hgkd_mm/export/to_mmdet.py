@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from torch import nn
 
+from .families import keep_place_for_pooling
 from .loading import Converted, Counterpart, load_converted
 from .network import build_backbone, unusual_settings
 from .source import PretrainedBackbone
@@ -68,27 +69,33 @@ def _own(config: Mapping[str, Any]) -> dict[str, Any]:
 def _native(config: Mapping[str, Any]) -> Counterpart | None:
     """The network in mmdet, or None if it has none with these settings."""
     kind = config['type']
-    settings = _MOBILENET_SETTINGS if kind == 'MobileNetV2' else _RESNET_SETTINGS
-    renames = {
-        'ResNet': _rename_stem,
-        'ResNetV1d': _rename_stem,
-        'ResNeXt': _rename_stem,
-        'MobileNetV2': str,
-    }
+    if kind == 'MobileNetV2':
+        settings, rename = _MOBILENET_SETTINGS, _rename_mobilenet
+    elif kind in ('ResNet', 'ResNetV1d', 'ResNeXt'):
+        settings, rename = _RESNET_SETTINGS, _resnet_names(config)
+    else:
+        return None
     if kind == 'ResNeXt':
         settings = settings | {'groups', 'width_per_group'}
-    if kind not in renames or unusual_settings(config, known=frozenset(settings)):
+    if unusual_settings(config, known=frozenset(settings)):
         return None
     arguments = {key: config[key] for key in config if key in settings | {'out_indices'}}
     if kind == 'ResNeXt':
         arguments['groups'] = arguments.get('groups', 32)
         arguments['base_width'] = arguments.pop('width_per_group', 4)
-    return Counterpart(name=kind, rename=renames[kind], arguments=arguments)
+    return Counterpart(name=kind, rename=rename, arguments=arguments)
 
 
 def _build(found: Counterpart) -> nn.Module:
     register_all_modules(init_default_scope=False)
     return MODELS.build({'type': found.name, **found.arguments, '_scope_': 'mmdet'})
+
+
+def _resnet_names(config: Mapping[str, Any]) -> Callable[[str], str]:
+    pooled = config['type'] == 'ResNetV1d' or config.get('avg_down', False)
+    strides = config.get('strides', (1, 2, 2, 2)) if pooled else ()
+    same_size = [index + 1 for index, stride in enumerate(strides) if stride == 1]
+    return lambda name: _rename_stem(keep_place_for_pooling(name, same_size))
 
 
 def _rename_stem(name: str) -> str:
@@ -98,3 +105,15 @@ def _rename_stem(name: str) -> str:
         return name
     index, part, kind = stem.groups()
     return f'stem.{3 * int(index) + (part == "bn")}.{kind}'
+
+
+def _rename_mobilenet(name: str) -> str:
+    # layer2.0.conv.1.conv.weight: the second of three steps, its convolution
+    block = re.fullmatch(r'(layer\d)\.(\d+)\.conv\.(\d)\.(.*)', name)
+    if block is None:
+        return name
+    stage, index, step, rest = block.groups()
+    # the first stage does not widen
+    first = 1 if stage == 'layer1' else 0
+    steps = ('expand_conv', 'depthwise_conv', 'linear_conv')
+    return f'{stage}.{index}.{steps[first + int(step)]}.{rest}'

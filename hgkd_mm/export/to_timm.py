@@ -10,6 +10,7 @@ from .families import (
     RESNETS,
     convnext_norms_left_out,
     convnext_shape,
+    keep_place_for_pooling,
     mobilenet_width,
     resnet_shape,
     without_counterpart,
@@ -71,15 +72,12 @@ def _resnet(backbone: PretrainedBackbone) -> Counterpart:
         names = ('depth', 'deep_stem', 'avg_down', 'groups', 'width_per_group')
         shown = {key: backbone.config[key] for key in names if key in backbone.config}
         raise without_counterpart(_LIBRARY, backbone.config, shown)
-    # timm keeps a place for the pooling of the shortcut in a stage that does not shrink
-    shifted = 'layer1.0.downsample.' if shape.avg_down else None
-    return Counterpart(name=name, rename=lambda weight: _rename_resnet(weight, shifted))
+    same_size = (1,) if shape.avg_down else ()
+    return Counterpart(name=name, rename=lambda weight: _rename_resnet(weight, same_size))
 
 
-def _rename_resnet(name: str, shifted: str | None) -> str:
-    if shifted and name.startswith(shifted):
-        index, kind = name.removeprefix(shifted).split('.')
-        return f'{shifted}{int(index) + 1}.{kind}'
+def _rename_resnet(name: str, same_size: tuple[int, ...]) -> str:
+    name = keep_place_for_pooling(name, same_size)
     stem = re.fullmatch(r'stem\.(\d)\.(conv|bn)\.(\w+)', name)
     if stem is None:
         return name
