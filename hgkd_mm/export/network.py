@@ -122,7 +122,7 @@ def _comparable(value: Any) -> Any:
 def _plain(node: Any) -> Any:
     if isinstance(node, Mapping):
         plain = {key: _plain(value) for key, value in node.items()}
-        if isinstance(plain.get('type'), str):
+        if isinstance(plain.get('type'), (str, type)):
             plain['type'] = _plain_type(plain['type'])
         return plain
     if isinstance(node, (list, tuple)):
@@ -130,10 +130,17 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _plain_type(name: str) -> str:
-    # 'mmpretrain.models.backbones.resnet.ResNet' in configs of MMEngine's newer style
-    short = name.rsplit('.', 1)[-1] if name.startswith('mmpretrain.') else name
+def _plain_type(kind: str | type) -> str:
+    # configs of MMEngine's newer style have classes, and 'mmpretrain.models...ResNet' as text
+    name = kind if isinstance(kind, str) else f'{kind.__module__}.{kind.__qualname__}'
+    short = short_name(name) if name.startswith('mmpretrain.') else name
     return 'BN' if short in _SYNCHRONISED else short
+
+
+def short_name(kind: object) -> str:
+    """'HGKD' for a class, its whole name or its name with a scope."""
+    name = kind.__qualname__ if isinstance(kind, type) else str(kind)
+    return name.rsplit('.', 1)[-1]
 
 
 def _types(node: Any) -> list[object]:

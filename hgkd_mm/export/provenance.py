@@ -9,6 +9,8 @@ from typing import Any
 
 from hgkd_mm import __version__
 
+from .network import short_name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -54,7 +56,7 @@ class Provenance:
         return cls(
             source=source,
             sha256=sha256,
-            method=str(model.get('type', 'unknown')),
+            method=short_name(model.get('type', 'unknown')),
             backbone=model['backbone'],
             images={key: known[key] for key in ('mean', 'std', 'to_rgb') if key in known},
             epoch=epoch if isinstance(epoch, int) else None,

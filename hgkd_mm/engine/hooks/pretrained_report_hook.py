@@ -146,6 +146,6 @@ def _advice(part: PretrainedPart, *, changed: bool) -> str:
         f'Training was not started. Make the network that of the file ({part.key}: depth, '
         f'settings of the stem, ...), or change the file (config key '
         f'{part.key}.init_cfg.checkpoint) or the part of it ({part.key}.init_cfg.prefix). '
-        f'{written}If it is meant so, give dict(type="PretrainedReportHook") '
+        f"{written}If it is meant so, give dict(type='PretrainedReportHook') "
         "allow_missing=True, or a list of the names' patterns."
     )

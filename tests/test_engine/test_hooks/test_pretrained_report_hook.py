@@ -1,0 +1,283 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from hgkd_mm.engine import PretrainedReportHook, PretrainedWeightsError
+
+TINY = dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
+# of TINY without counters: 20 convolutions and 20 norms of 4
+TOTAL = 100
+
+
+class Ones(Dataset):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> dict:
+        return {'inputs': torch.ones(3, 32, 32)}
+
+
+class Small(BaseModel):
+    def __init__(self, backbone: dict, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = nn.Linear(32, 1)
+        self.steps = 0
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        self.steps += 1
+        pooled = self.backbone(inputs)[-1].mean((2, 3))
+        return {'loss': self.head(pooled).square().mean()}
+
+
+@pytest.fixture
+def weights() -> dict[str, Tensor]:
+    """Of a model that was trained before, and is wider than its backbone."""
+    torch.manual_seed(4)
+    model = Small(TINY)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.add_(0.1 * torch.rand_like(value))
+        else:
+            value.fill_(7)
+        assert name.startswith(('backbone.', 'head.'))
+    return model.state_dict()
+
+
+@pytest.fixture
+def file(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
+    torch.save(dict(state_dict=weights, meta={}), tmp_path / 'epoch_9.pth')
+    return tmp_path / 'epoch_9.pth'
+
+
+def config(
+    work_dir: Path, file: Path | str, *, scope: str = 'mmpretrain', **changes: object
+) -> Config:
+    init = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(type=Ones),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )
+    return Config(
+        dict(
+            model=dict(type=Small, backbone={**TINY, 'init_cfg': init}),
+            work_dir=str(work_dir),
+            train_dataloader=loader,
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
+            custom_hooks=[dict(type='PretrainedReportHook', **changes)],
+            default_scope=scope,
+            experiment_name=f'{work_dir.parent.name}_{work_dir.name}',
+        )
+    )
+
+
+def train(settings: Config) -> tuple[Small, str]:
+    """The trained model and the log."""
+    model = Runner.from_cfg(settings).train()
+    return model, log_of(Path(settings.work_dir))
+
+
+def log_of(work_dir: Path) -> str:
+    return next(work_dir.glob('*/*.log')).read_text()
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet', 'mmseg'])
+def test_all_weights_are_those_of_the_file(
+    tmp_path: Path, file: Path, weights: dict[str, Tensor], scope: str
+) -> None:
+    model, log = train(config(tmp_path / 'run', file, scope=scope))
+    assert (
+        f'model.backbone starts from {file} with {TOTAL} of {TOTAL} weights (0 missing, 0 of '
+        'another shape, 0 with other values; 0 in the file not used).'
+    ) in log
+    assert model.steps == 1
+    torch.testing.assert_close(
+        model.backbone.conv1.weight, weights['backbone.conv1.weight'], rtol=0, atol=0
+    )
+
+
+def refused(settings: Config) -> str:
+    """The sentence that stopped the run before its first step."""
+    runner = Runner.from_cfg(settings)
+    with pytest.raises(PretrainedWeightsError) as stopped:
+        runner.train()
+    assert runner.model.steps == 0
+    return str(stopped.value)
+
+
+def test_missing_names_stop_the_run(tmp_path: Path, file: Path, weights: dict[str, Tensor]) -> None:
+    few = {k: v for k, v in weights.items() if not k.startswith('backbone.layer4')}
+    torch.save(dict(state_dict=few), file)
+    message = refused(config(tmp_path / 'run', file))
+    # the last stage: 5 convolutions and 5 norms
+    assert f'model.backbone starts from {file} with 75 of 100 weights (25 missing: ' in message
+    assert 'missing: backbone.layer4.0.conv1.weight, ' in message and 'and 21 more' in message
+    assert 'config key model.backbone.init_cfg.checkpoint' in message
+    assert 'model.backbone.init_cfg.prefix' in message and 'allow_missing=True' in message
+
+
+def test_other_shapes_stop_the_run(tmp_path: Path, file: Path) -> None:
+    settings = config(tmp_path / 'run', file)
+    settings.model.backbone.stem_channels = 8
+    message = refused(settings)
+    # the stem's convolution and norm, what takes them, and a shortcut that is now needed
+    assert '6 of another shape: backbone.conv1.weight, backbone.bn1.weight' in message
+    assert 'with 94 of 105 weights (5 missing: backbone.layer1.0.downsample.0' in message
+
+
+def test_values_written_after_loading_stop_the_run(tmp_path: Path, file: Path) -> None:
+    settings = config(tmp_path / 'run', file)
+    # mmpretrain zeroes the last norm of each of the 8 blocks unless init_cfg is a dict
+    settings.model.backbone.init_cfg = [settings.model.backbone.init_cfg]
+    message = refused(settings)
+    assert 'with 84 of 100 weights (0 missing, 0 of another shape, 16 with other values' in message
+    assert 'backbone.layer1.0.bn2.weight' in message and 'zero_init_residual' in message
+    settings.model.backbone.zero_init_residual = False
+    assert '100 of 100 weights' in train(settings)[1]
+
+
+def test_allowed_by_pattern_or_altogether(
+    tmp_path: Path, file: Path, weights: dict[str, Tensor]
+) -> None:
+    few = {k: v for k, v in weights.items() if 'layer4' not in k and 'layer3.1' not in k}
+    torch.save(dict(state_dict=few), file)
+    some = config(tmp_path / 'some', file, allow_missing=['backbone.layer4.*', 'head.*'])
+    assert 'missing: backbone.layer3.1.conv1.weight' in refused(some)
+    both = config(
+        tmp_path / 'both', file, allow_missing=['backbone.layer4.*', 'backbone.layer3.1.*']
+    )
+    assert '65 of 100 weights (35 missing' in train(both)[1]
+    every = config(tmp_path / 'every', file, allow_missing=True)
+    assert '65 of 100 weights (35 missing' in train(every)[1]
+
+
+def test_counters_of_norms_are_no_weights(
+    tmp_path: Path, file: Path, weights: dict[str, Tensor]
+) -> None:
+    old = {k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')}
+    torch.save(dict(state_dict=old | {'backbone.fc.weight': torch.ones(2)}), file)
+    log = train(config(tmp_path / 'run', file))[1]
+    assert '100 of 100 weights (0 missing' in log
+    assert '1 in the file not used: fc.weight).' in log
+
+
+def test_an_outer_module_loads_last(tmp_path: Path, file: Path, weights: dict[str, Tensor]) -> None:
+    outer = {k: v + 1 for k, v in weights.items() if 'layer1' in k or 'head' in k}
+    torch.save(outer, tmp_path / 'outer.pth')
+    settings = config(tmp_path / 'run', file, allow_missing=['backbone.*'])
+    settings.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'outer.pth'))
+    model, log = train(settings)
+    assert f'model.backbone starts from {file} with 100 of 100 weights' in log
+    # 4 convolutions and 4 norms of the first stage, weight and bias of the head
+    assert f'model starts from {tmp_path}/outer.pth with 22 of 102 weights' in log
+    name = 'backbone.layer1.0.conv1.weight'
+    torch.testing.assert_close(model.state_dict()[name], weights[name] + 1, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_missing_file_is_a_sentence(tmp_path: Path, file: Path, resumed: bool) -> None:
+    settings = config(tmp_path / 'run', tmp_path / 'gone.pth')
+    if resumed:  # MMEngine reads the file all the same
+        settings.load_from = str(file)
+    message = refused(settings)
+    assert message.startswith(f'There is no file {tmp_path}/gone.pth for model.backbone to start')
+    assert 'config key model.backbone.init_cfg.checkpoint' in message
+    assert '--cfg-options model.backbone.init_cfg=None' in message
+
+
+def test_a_missing_prefix_is_a_sentence(tmp_path: Path, file: Path) -> None:
+    settings = config(tmp_path / 'run', file)
+    settings.model.backbone.init_cfg.prefix = 'encoder'
+    message = refused(settings)
+    assert "holds no weights under 'encoder.', from which model.backbone is to start" in message
+    assert 'it holds backbone (120), head (2)' in message
+    assert 'model.backbone.init_cfg.prefix' in message
+
+
+def test_a_damaged_file_is_a_sentence(tmp_path: Path, file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-300])
+    message = refused(config(tmp_path / 'run', file))
+    assert f'{file}, from which model.backbone is to start, cannot be read (' in message
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_runs_with_other_weights_are_exempt(
+    tmp_path: Path, file: Path, weights: dict[str, Tensor], resume: bool
+) -> None:
+    first = config(tmp_path / 'run', file)
+    first.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    train(first)
+    few = {k: v for k, v in weights.items() if 'layer4' not in k}
+    torch.save(dict(state_dict=few), file)
+    again = config(tmp_path / 'again', file)
+    again.load_from = str(tmp_path / 'run' / 'epoch_1.pth')
+    again.resume = resume
+    again.train_cfg.max_epochs = 2
+    model, log = train(again)
+    assert 'Weights come from resume or load_from' in log and model.steps == 2 - resume
+
+
+def test_resume_without_a_checkpoint_is_not_exempt(
+    tmp_path: Path, file: Path, weights: dict[str, Tensor]
+) -> None:
+    few = {k: v for k, v in weights.items() if 'layer4' not in k}
+    torch.save(dict(state_dict=few), file)
+    settings = config(tmp_path / 'run', file)
+    settings.resume = True
+    assert 'with 75 of 100 weights' in refused(settings)
+
+
+def test_a_run_from_scratch_says_so(tmp_path: Path) -> None:
+    settings = config(tmp_path / 'run', 'unused')
+    settings.model.backbone.init_cfg = None
+    assert 'No init_cfg of the model names a file: it starts from random.' in train(settings)[1]
+
+
+def test_tests_do_not_need_the_file(tmp_path: Path) -> None:
+    settings = config(tmp_path / 'run', tmp_path / 'gone.pth')
+    settings.test_dataloader = settings.train_dataloader
+    settings.test_cfg = dict()
+    settings.test_evaluator = []
+    runner = Runner.from_cfg(settings)
+    runner.call_hook('before_run')
+    assert runner.model.steps == 0
+
+
+def test_patterns_are_a_list() -> None:
+    with pytest.raises(ValueError, match=r"list of patterns .* not the text 'head.\*'"):
+        PretrainedReportHook(allow_missing='head.*')
+
+
+def test_all_ranks_stop_and_only_one_reads(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    few = {k: v for k, v in weights.items() if 'layer4' not in k}
+    torch.save(dict(state_dict=few), tmp_path / 'few.pth')
+    worker = Path(__file__).with_name('pretrained_report_worker.py')
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[3]), OMP_NUM_THREADS='1')
+    processes = [
+        subprocess.Popen([sys.executable, str(worker), str(rank), str(tmp_path)], env=env)
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    reads, messages = zip(
+        *((tmp_path / str(rank)).read_text().split(' ', 1) for rank in range(2)), strict=True
+    )
+    assert reads == ('1', '0')
+    assert 'with 75 of 100 weights (25 missing' in messages[0] and messages[0] == messages[1]

@@ -1,0 +1,119 @@
+"""Reading checkpoints of runs: what is found, what is refused, and that nothing is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.exports import MEAN, config_text, random_backbone, write_checkpoint
+from mmengine.logging import MessageHub
+from mmengine.utils import digit_version
+from safetensors.torch import save_file
+
+from hgkd_mm.export import read_pretrained
+
+OLD_TORCH = digit_version(torch.__version__) < digit_version('2.6.0')
+TINY = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4)
+
+
+class Attack:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f'touch {self.victim}',)
+
+
+def test_weights_config_and_where_they_come_from(tmp_path: Path) -> None:
+    network = random_backbone(TINY)
+    path = write_checkpoint(tmp_path / 'epoch_4.pth', network, TINY)
+    found = read_pretrained(path)
+    assert found.config == TINY
+    assert found.weights.keys() == network.state_dict().keys()
+    torch.testing.assert_close(dict(found.weights), dict(network.state_dict()), rtol=0, atol=0)
+    origin = found.provenance
+    assert (origin.source, origin.method) == ('epoch_4.pth', 'HGKD')
+    assert (origin.epoch, origin.iteration, origin.experiment) == (4, 752, 'hgkd_tiny_2026')
+    assert origin.images == dict(mean=MEAN, to_rgb=True)
+    assert origin.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert origin.config == config_text(TINY)
+
+
+def test_checkpoints_of_real_runs_need_trust_only_with_old_torch(tmp_path: Path) -> None:
+    hub = MessageHub.get_instance('test_source')
+    hub.update_scalar('train/loss', 0.5)
+    network = random_backbone(TINY)
+    path = write_checkpoint(tmp_path / 'e.pth', network, TINY, message_hub=hub.state_dict())
+    if OLD_TORCH:
+        with pytest.raises(RuntimeError, match='set the flag --trust-checkpoint;'):
+            read_pretrained(path)
+    assert read_pretrained(path, trust_checkpoint=OLD_TORCH).config == TINY
+
+
+def test_code_in_the_file_does_not_run(tmp_path: Path) -> None:
+    victim = tmp_path / 'was_here'
+    meta = dict(seed=Attack(victim))
+    path = write_checkpoint(tmp_path / 'evil.pth', random_backbone(TINY), TINY, meta=meta)
+    with pytest.raises(RuntimeError, match='would run code from the file.*--trust-checkpoint'):
+        read_pretrained(path)
+    assert not victim.exists()
+
+
+def test_code_in_the_config_does_not_run(tmp_path: Path) -> None:
+    victim = tmp_path / 'was_here'
+    texts = [
+        f"import os\nos.system('touch {victim}')\nmodel = dict(backbone=dict(type='ResNet'))",
+        f"model = dict(backbone=dict(type='os.system', command='touch {victim}'))",
+    ]
+    for number, text in enumerate(texts):
+        path = tmp_path / f'{number}.pth'
+        write_checkpoint(path, random_backbone(TINY), TINY, meta=dict(cfg=text))
+    assert read_pretrained(tmp_path / '0.pth').config == dict(type='ResNet')
+    with pytest.raises(ValueError, match="names 'os.system'"):
+        read_pretrained(tmp_path / '1.pth')
+    assert not victim.exists()
+
+
+def test_a_config_file_instead_of_the_text(tmp_path: Path) -> None:
+    network = random_backbone(TINY)
+    weights = {f'backbone.{name}': value for name, value in network.state_dict().items()}
+    save_file(weights, tmp_path / 'w.safetensors')
+    with pytest.raises(ValueError, match=r'does not say which network .*no meta.cfg.*--config'):
+        read_pretrained(tmp_path / 'w.safetensors')
+    config = tmp_path / 'mine.py'
+    config.write_text(f"model = dict(type='SparK', backbone={TINY!r})")
+    found = read_pretrained(tmp_path / 'w.safetensors', config=config)
+    assert (found.config, found.provenance.method) == (TINY, 'SparK')
+    assert found.provenance.epoch is None and "'SparK'" in found.provenance.config
+    with pytest.raises(FileNotFoundError, match="no config file '.*gone.py'"):
+        read_pretrained(tmp_path / 'w.safetensors', config=tmp_path / 'gone.py')
+
+
+def test_files_without_a_backbone_are_refused(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'head.fc.weight': torch.zeros(2)}}, tmp_path / 'head.pth')
+    with pytest.raises(ValueError, match=r"no weights under 'backbone\.'.*it holds head \(1\)"):
+        read_pretrained(tmp_path / 'head.pth')
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint at .*gone.pth \(argument CKPT'):
+        read_pretrained(tmp_path / 'gone.pth')
+    (tmp_path / 'cut.pth').write_bytes(b'PK\3\4')
+    with pytest.raises(RuntimeError, match='cut.pth is not a readable weight file'):
+        read_pretrained(tmp_path / 'cut.pth')
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ('model = dict(', 'the config in it is no Python'),
+        ('work_dir = 1', 'has no model.backbone in its config'),
+        ("model = dict(type='A', backbone='B')", 'has no model.backbone in its config'),
+    ],
+)
+def test_configs_without_a_backbone_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = write_checkpoint(tmp_path / 'e.pth', random_backbone(TINY), TINY, meta=dict(cfg=text))
+    with pytest.raises(ValueError, match=f'{sentence}.*--config'):
+        read_pretrained(path)

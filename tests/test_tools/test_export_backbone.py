@@ -1,0 +1,66 @@
+"""tools/export_backbone.py, run as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torchvision
+from helpers.exports import random_backbone, write_checkpoint
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+RESNET = dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3))
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location('export_tool', ROOT / 'tools/export_backbone.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # it silences the log of its process, which here is that of the other tests
+    monkeypatch.setattr(module.logging, 'disable', lambda level: None)
+    return module
+
+
+def run(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr('sys.argv', ['export_backbone.py', *map(str, words)])
+    tool.main()
+
+
+def test_writes_and_reports(
+    tool: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / 'epoch_4.pth', random_backbone(RESNET), RESNET)
+    out = tmp_path / 'r18.safetensors'
+    run(tool, monkeypatch, checkpoint, '--to', 'torchvision', out)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == 'epoch_4.pth -> torchvision.models.resnet18()'
+    assert lines[1].split() == ['loaded', '120', 'of', '120']
+    assert lines[2].strip() == 'missing     2 (of the classifier: fc.weight, fc.bias)'
+    assert lines[3].split() == ['unexpected', '0']
+    assert '  epoch: 4' in lines and '  method: HGKD' in lines
+    network = torchvision.models.resnet18()
+    names = {'network': network, 'safetensors': __import__('safetensors.torch')}
+    result = eval(lines[-1].strip(), names)
+    assert result.unexpected_keys == []
+    assert (network.conv1.weight == load_file(out)['conv1.weight']).all()
+
+
+def test_errors_are_one_sentence(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(tool, monkeypatch, tmp_path / 'gone.pth', '--to', 'timm', tmp_path / 'a.pth')
+    assert str(stopped.value).startswith('tools/export_backbone.py: There is no checkpoint at')
+    deep = dict(type='ResNetV1d', depth=50)
+    checkpoint = write_checkpoint(tmp_path / 'd.pth', random_backbone(deep), deep)
+    with pytest.raises(SystemExit) as stopped:
+        run(tool, monkeypatch, checkpoint, '--to', 'torchvision', tmp_path / 'a.pth')
+    assert 'torchvision has no counterpart of ResNetV1d' in str(stopped.value)
+    assert not (tmp_path / 'a.pth').exists()
