@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import DictAction  # noqa: E402
 
-from hgkd_mm.quickstart.run import SCENES, quickstart  # noqa: E402
+from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
+from hgkd_mm.quickstart.run import quickstart  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

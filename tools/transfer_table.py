@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from hgkd_mm.benchmark import versions  # noqa: E402
-from hgkd_mm.quickstart.run import SCENES, quickstart  # noqa: E402
+from hgkd_mm.quickstart.pretraining import SCENES, pretrain_students  # noqa: E402
 from hgkd_mm.quickstart.seeds import (  # noqa: E402
     over_seeds,
     print_transfer_table,
@@ -41,11 +41,11 @@ def main() -> None:
     try:
         for seed in args.seeds:
             work_dir = args.work_dir.resolve() / f'seed-{seed}'
-            students = quickstart(work_dir=work_dir / 'pretrain', seed=seed).students
+            students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)
             result = transfer(
                 work_dir=work_dir,
                 scenes=SCENES,
-                students=students,
+                students=students.checkpoints,
                 seed=seed,
                 length=args.length,
                 tasks=tasks,

@@ -17,7 +17,9 @@ _base_ = [
     '../_base_/datasets/scenes_coco.py',
     '../_base_/schedules/scenes_transfer.py',
 ]
-custom_imports = dict(imports=['mmpretrain.models', 'hgkd_mm.engine'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmpretrain.models', 'hgkd_mm.engine', 'hgkd_mm.detection'], allow_failed_imports=False
+)
 
 norm = dict(type='BN')
 classes = 12
@@ -35,11 +37,14 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm),
-    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
+    # Float...: as mmdet's own, and bfloat16 works (hgkd_mm/detection/full_precision.py).
+    rpn_head=dict(
+        type='FloatRPNHead', in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])
+    ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
+        bbox_roi_extractor=dict(type='FloatRoIExtractor', out_channels=64),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=classes),
-        mask_roi_extractor=dict(out_channels=64),
+        mask_roi_extractor=dict(type='FloatRoIExtractor', out_channels=64),
         mask_head=dict(
             num_convs=2, in_channels=64, conv_out_channels=64, num_classes=classes, norm_cfg=norm
         ),

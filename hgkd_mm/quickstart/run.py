@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
 
-from .data import ROOT, cpu_has_bfloat16, folder_options, make_scenes
+from .data import ROOT
 from .evaluation import FrozenEvaluation, Score, build_student
-from .job import Job
+from .pretraining import HGKD, PIXELS, SCENES, Stopwatch, pretrain_students
 from .report import draw, last_losses, print_table, write_summary
-from .teacher import CARRIED, train_teacher
-from .training import train
 
-HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
-SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
-PIXELS, HGKD = 'pixel baseline (SparK)', 'H-GKD student'
-SCENES = ROOT / 'data' / 'scenes'
 SCENES_CONFIG = ROOT / 'configs' / '_base_' / 'datasets' / 'scenes_cls.py'
 
 
@@ -38,19 +26,6 @@ class QuickstartResult:
 
     scores: dict[str, Score]
     students: dict[str, Path]
-
-
-class Stopwatch:
-    """Seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
 
 
 def quickstart(
@@ -82,46 +57,21 @@ def quickstart(
         RuntimeError: a stage failed; the message says which and shows its log.
         FileNotFoundError: there is no teacher.
     """
-    if not new_teacher and not CARRIED.is_file():
-        raise FileNotFoundError(
-            f'The teacher {CARRIED} is not in this checkout: --train-teacher makes one.'
-        )
     watch = Stopwatch()
-    with watch('scenes'):
-        make_scenes(SCENES)
-    shared = student_options(data, seed) | (options or {})
-    import_modules_from_strings(Config.fromfile(HGKD_CONFIG).custom_imports['imports'])
-    init_default_scope('mmpretrain')
-    # What MMEngine says of every single weight it initialises is for log files.
-    MMLogger.get_instance('quickstart', log_level='WARNING')
-    with watch('teacher'):
-        teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
-    distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}
-    with watch('both students'):
-        jobs = (
-            Job(
-                config=SPARK_CONFIG,
-                work_dir=work_dir / 'spark',
-                options=shared,
-                title=PIXELS,
-            ),
-            Job(
-                config=HGKD_CONFIG,
-                work_dir=work_dir / 'hgkd',
-                options=distil,
-                title=HGKD,
-            ),
-        )
-        reused = [job.title for job in jobs if job.done]
-        spark, hgkd = train(*jobs)
+    students = pretrain_students(
+        work_dir=work_dir,
+        data=data,
+        seed=seed,
+        new_teacher=new_teacher,
+        options=options,
+        watch=watch,
+    )
+    hgkd, spark = students.jobs[HGKD], students.jobs[PIXELS]
     with watch('evaluation'):
-        config, baseline = Config.fromfile(HGKD_CONFIG), Config.fromfile(SPARK_CONFIG)
-        config.merge_from_dict(distil)
-        baseline.merge_from_dict(shared)
         evaluation = scenes_evaluation(bank)
-        student = build_student(config.model, str(hgkd), seed)
-        untrained = build_student(baseline.model, None, seed)
-        pixels = build_student(baseline.model, str(spark), seed)
+        student = build_student(hgkd.settings.model, str(hgkd.checkpoint), seed)
+        untrained = build_student(spark.settings.model, None, seed)
+        pixels = build_student(spark.settings.model, str(spark.checkpoint), seed)
         scores = {
             'random-init student': evaluation.score(untrained),
             PIXELS: evaluation.score(pixels),
@@ -132,34 +82,23 @@ def quickstart(
             work_dir / 'quickstart.png',
             student=student,
             dataset=evaluation.val,
-            runs={'SparK': work_dir / 'spark', 'H-GKD': work_dir / 'hgkd'},
+            runs={'SparK': spark.work_dir, 'H-GKD': hgkd.work_dir},
         )
     print_table(scores, classes=evaluation.classes)
     write_summary(
         work_dir / 'summary.json',
         scores,
-        config,
+        hgkd.settings,
         watch.seconds,
         seed=seed,
         data=str(data or 'Scenes'),
         labelled_images={'train': len(evaluation.train), 'val': len(evaluation.val)},
-        teacher=str(teacher),
-        student=str(hgkd),
-        final_losses={job.title: last_losses(job.work_dir) for job in jobs},
-        reused_from_a_former_run=reused,
+        teacher=str(students.teacher),
+        student=str(hgkd.checkpoint),
+        final_losses={job.title: last_losses(job.work_dir) for job in students.jobs.values()},
+        reused_from_a_former_run=list(students.reused),
     )
-    return QuickstartResult(scores=scores, students={jobs[0].title: spark, jobs[1].title: hgkd})
-
-
-def student_options(data: Path | None, seed: int) -> dict[str, object]:
-    """Overrides that both students share."""
-    options: dict[str, object] = {
-        'randomness.seed': seed,
-        'train_dataloader.dataset.data_root': str(SCENES),
-        # Without instructions for it, bfloat16 is slower than float32 on a CPU.
-        'optim_wrapper.type': 'BF16OptimWrapper' if cpu_has_bfloat16() else 'OptimWrapper',
-    }
-    return options if data is None else options | folder_options(data, HGKD_CONFIG)
+    return QuickstartResult(scores=scores, students=students.checkpoints)
 
 
 def scenes_evaluation(bank: int) -> FrozenEvaluation:

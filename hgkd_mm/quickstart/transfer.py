@@ -29,14 +29,12 @@ class Task:
         metrics: column of the table to the scalar that validation logs, and what it is
             multiplied by to give percent.
         label_share: fraction of the labelled training images that is used.
-        bfloat16: whether the task can be trained in bfloat16; mmcv's nms cannot.
     """
 
     name: str
     config: Path
     metrics: Mapping[str, tuple[str, float]]
     label_share: float = 1.0
-    bfloat16: bool = True
 
 
 _CLS = ROOT / 'configs' / 'cls' / 'r18_scenes.py'
@@ -53,7 +51,6 @@ TASKS = (
         name='detection',
         config=ROOT / 'configs' / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
         metrics={'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
-        bfloat16=False,
     ),
     Task(
         name='segmentation',
@@ -142,7 +139,7 @@ def task_options(
     for evaluator in ('val_evaluator', 'test_evaluator'):
         if 'ann_file' in config[evaluator]:
             options[f'{evaluator}.ann_file'] = _moved(config[evaluator].ann_file, scenes)
-    if task.bfloat16 and cpu_has_bfloat16():
+    if cpu_has_bfloat16():
         options['optim_wrapper.type'] = 'BF16OptimWrapper'
     if checkpoint is None:
         options['model.backbone.init_cfg'] = None

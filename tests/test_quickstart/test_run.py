@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 import hgkd_mm.models  # noqa: F401  registers
-from hgkd_mm.quickstart import run
+from hgkd_mm.quickstart import pretraining, run
 from hgkd_mm.quickstart.teacher import CARRIED
 from hgkd_mm.scenes import SceneFolder
 
@@ -29,8 +29,9 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / 'scenes'
     for _ in SceneFolder(out=folder, train=72, val=24).write(workers=1):
         pass
-    monkeypatch.setattr(run, 'SCENES', folder)
-    monkeypatch.setattr(run, 'make_scenes', lambda _: None)
+    for module in (run, pretraining):
+        monkeypatch.setattr(module, 'SCENES', folder)
+    monkeypatch.setattr(pretraining, 'make_scenes', lambda _: None)
     return folder
 
 
@@ -64,15 +65,15 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
 def test_a_missing_teacher_is_noticed_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, 'CARRIED', tmp_path / 'absent.safetensors')
-    monkeypatch.setattr(run, 'make_scenes', lambda _: pytest.fail('work was begun'))
+    monkeypatch.setattr(pretraining, 'CARRIED', tmp_path / 'absent.safetensors')
+    monkeypatch.setattr(pretraining, 'make_scenes', lambda _: pytest.fail('work was begun'))
     with pytest.raises(FileNotFoundError, match='--train-teacher'):
         run.quickstart(work_dir=tmp_path)
 
 
 def test_the_carried_teacher_fits_the_config_and_is_small() -> None:
     init_default_scope('mmpretrain')
-    config = Config.fromfile(run.HGKD_CONFIG).model.teachers.mim
+    config = Config.fromfile(pretraining.HGKD_CONFIG).model.teachers.mim
     config.checkpoint = str(CARRIED)
     teacher = MODELS.build(config)
     assert teacher.embed_dim == 192 and teacher.grid((96, 96)) == (6, 6)

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from hgkd_mm.quickstart.data import folder_options
 from hgkd_mm.quickstart.evaluation import Score
 from hgkd_mm.quickstart.job import Job
+from hgkd_mm.quickstart.pretraining import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.quickstart.report import print_table, write_summary
-from hgkd_mm.quickstart.run import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.quickstart.teacher import CONFIG, export
 from hgkd_mm.quickstart.training import train
 

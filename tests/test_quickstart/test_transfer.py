@@ -111,7 +111,7 @@ def test_every_start_is_trained_once_and_scored(
         scenes=scenes,
         students={'student': student},
         seed=0,
-        length=2 / 300,
+        length=2 / 200,
         tasks=(BY_NAME['classification'], BY_NAME['segmentation']),
         options=TINY,
     )

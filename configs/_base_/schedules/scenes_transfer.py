@@ -1,11 +1,11 @@
 """Short trainings on Scenes, the same for all three tasks and for every start of the network.
 
-AdamW with warm-up and cosine per iteration, in float32 (the transfer table takes bfloat16 where
-CPU and task allow it). No layer decay: it would hold back the networks that start from random
-weights, and the comparison wants one recipe.
+AdamW with warm-up and cosine per iteration, in float32; the transfer table takes bfloat16 where
+the CPU has it. No layer decay: it would hold back the networks that start from random weights, and
+the comparison wants one recipe.
 """
 
-max_iters = 300
+max_iters = 200
 
 optim_wrapper = dict(
     type='OptimWrapper',
