@@ -1,0 +1,102 @@
+"""The full-scale configs of the tasks: read, built and followed, for tests."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from torch import nn
+
+import hgkd_mm.detection
+import hgkd_mm.engine  # noqa: F401  (registers)
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
+# The small ones on Scenes have tests of their own.
+ALL = sorted(
+    str(path.relative_to(CONFIGS))
+    for task in SCOPES
+    for path in (CONFIGS / task).glob('*.py')
+    if not path.stem.endswith('_scenes')
+)
+TWINS = [name for name in ALL if name.endswith(('_scratch.py', '_supervised.py'))]
+# Width of the four maps, by the network's name in the config's.
+WIDTHS = {
+    'r18': (64, 128, 256, 512),
+    'r50': (256, 512, 1024, 2048),
+    'r101': (256, 512, 1024, 2048),
+    'mobilenet-v2': (24, 32, 96, 1280),
+}
+
+
+@functools.cache
+def _read(name: str) -> Config:
+    return Config.fromfile(CONFIGS / name)
+
+
+def load(name: str) -> Config:
+    """A config of one's own; reading takes a while with bases in other packages."""
+    return copy.deepcopy(_read(name))
+
+
+def student(name: str) -> str:
+    (found,) = [key for key in WIDTHS if re.search(rf'(^|[_/]){key}_', name)]
+    return found
+
+
+_built: dict[str, nn.Module] = {}
+
+
+def build(config: Config) -> nn.Module:
+    """The network without values, which is all that names and shapes need; equal ones once."""
+    settings = copy.deepcopy(config.model)
+    settings.backbone.pop('init_cfg', None)
+    key = repr(settings)
+    if key not in _built:
+        with DefaultScope.overwrite_default_scope(config.default_scope):
+            _built[key] = MODELS.build(settings).to('meta')
+    return copy.deepcopy(_built[key])
+
+
+def optimization(model: nn.Module, config: Config) -> OptimWrapper:
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        return build_optim_wrapper(model, config.optim_wrapper)
+
+
+def settings_by_weight(model: nn.Module, config: Config) -> dict[str, dict]:
+    """The optimizer's group of every trained weight by name."""
+    groups = optimization(model, config).optimizer.param_groups
+    # A group a tensor would make every step a loop over hundreds of kernels.
+    assert len(groups) <= 30
+    found = {id(p): group for group in groups for p in group['params']}
+    assert len(found) == sum(len(group['params']) for group in groups)
+    return {name: found[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def follow(config: Config, *, steps_per_epoch: int = 1, scale: int = 1) -> list[float]:
+    """The learning rate at each step, as a share of its peak; ``scale`` steps are made one."""
+    loop = config.train_cfg
+    steps = loop.get('max_iters') or loop.max_epochs * steps_per_epoch
+    wrapper = OptimWrapper(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0))
+    defaults = dict(optimizer=wrapper, epoch_length=steps_per_epoch)
+    schedulers = []
+    for settings in copy.deepcopy(config.param_scheduler):
+        for key in {'begin', 'end'} & set(settings):
+            assert settings[key] % scale == 0
+            settings[key] //= scale
+        if 'milestones' in settings:
+            settings.milestones = [m // scale for m in settings.milestones]
+        schedulers.append(PARAM_SCHEDULERS.build(settings, default_args=dict(defaults)))
+    seen = []
+    wrapper.step()
+    for _ in range(steps // scale):
+        seen.append(wrapper.optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    return seen
