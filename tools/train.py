@@ -15,7 +15,8 @@ from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import hgkd_mm.engine.optim_wrapper  # noqa: F401  (what --amp names)
+# The package also registers what --amp names.
+from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
 from hgkd_mm.utils.launch import load_config, merge_args, start_distributed
 
 
@@ -66,7 +67,10 @@ def main() -> None:
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/train.py: {error}')
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    runner.train()
+    try:
+        runner.train()
+    except (NonFiniteError, PretrainedWeightsError) as error:
+        sys.exit(f'tools/train.py: {error}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,8 +32,8 @@ class FourNumbers(torch.utils.data.Dataset):
 
 @MODELS.register_module()
 class Centre(BaseModel):
-    def __init__(self, norm_cfg):
-        super().__init__()
+    def __init__(self, norm_cfg, init_cfg=None):
+        super().__init__(init_cfg=init_cfg)
         assert norm_cfg['type'] == 'BN'
         self.centre = torch.nn.Parameter(torch.zeros(1))
 
@@ -115,6 +116,27 @@ def test_absent_config_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(stopped.value).startswith(
         "tools/train.py: There is no config file 'configs/typo.py'"
     )
+
+
+def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'toy_module_of_train.py').write_text(
+        TOY_MODULE.replace('FourNumbers', 'FourNumbersOfTrain').replace('Centre', 'CentreOfTrain')
+    )
+    text = TOY_CONFIG.format(batch=2, norm='BN').replace('toy_module', 'toy_module_of_train')
+    text = text.replace('FourNumbers', 'FourNumbersOfTrain').replace('Centre', 'CentreOfTrain')
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"{text}model['init_cfg'] = dict(type='Pretrained', checkpoint='typo.pth')\n"
+        "custom_hooks = [dict(type='PretrainedReportHook')]\n"
+    )
+    words = ['train.py', str(config), '--work-dir', str(tmp_path / 'out')]
+    monkeypatch.setattr(sys, 'argv', words)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.syspath_prepend(tmp_path)
+    with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
+        load_tool().main()
+    assert str(stopped.value).startswith('tools/train.py: There is no')
+    assert 'typo.pth' in str(stopped.value)
 
 
 def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
