@@ -2,14 +2,15 @@ import hashlib
 import random
 from pathlib import Path
 
+import mmpretrain.models  # noqa: F401  registers the networks
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner, load_checkpoint
-from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +19,8 @@ from hgkd_mm.engine import ExportBackboneHook
 TINY = dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
 
 
-class Ones(Dataset):
+@DATASETS.register_module()
+class ExportOnes(Dataset):
     def __len__(self) -> int:
         return 2
 
@@ -26,7 +28,8 @@ class Ones(Dataset):
         return {'inputs': torch.ones(3, 32, 32)}
 
 
-class Small(BaseModel):
+@MODELS.register_module()
+class ExportSmall(BaseModel):
     """A backbone whose first norm's statistics tell how long it was trained."""
 
     def __init__(self, backbone: dict) -> None:
@@ -41,7 +44,8 @@ class Small(BaseModel):
         return {'loss': self.backbone(inputs)[-1].square().mean()}
 
 
-class Scores(BaseMetric):
+@METRICS.register_module()
+class ExportScores(BaseMetric):
     """Given values, one a validation."""
 
     def __init__(self, scores: list[float]) -> None:
@@ -59,14 +63,14 @@ def config(work_dir: Path, *, epochs: int = 4, checkpoint: dict | None = None, *
     loader = dict(
         batch_size=2,
         num_workers=0,
-        dataset=dict(type=Ones),
+        dataset=dict(type='ExportOnes'),
         sampler=dict(type='DefaultSampler', shuffle=False),
         collate_fn=dict(type='default_collate'),
     )
     saving = dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_optimizer=False)
     return Config(
         dict(
-            model=dict(type=Small, backbone=TINY),
+            model=dict(type='ExportSmall', backbone=TINY),
             work_dir=str(work_dir),
             train_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
@@ -96,7 +100,7 @@ def assert_export_of(checkpoint: Path) -> None:
     assert export['meta']['source'] == checkpoint.name
     assert export['meta']['source_sha256'] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert export['meta']['epoch'] == str(saved['meta']['epoch'])
-    assert export['meta']['method'] == 'Small'
+    assert export['meta']['method'] == 'ExportSmall'
 
 
 def test_follows_the_checkpoints(tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_follows_the_checkpoints(tmp_path: Path) -> None:
     name = 'backbone.bn1.running_mean'
     assert not torch.equal(four[name], five[name])
     # and it is of use
-    network = Small(TINY)
+    network = ExportSmall(TINY)
     load_checkpoint(
         network, str(run / 'backbone_mmpretrain_epoch_5.pth'), map_location='cpu', strict=True
     )
@@ -154,7 +158,7 @@ def test_the_best_one(tmp_path: Path) -> None:
     settings = config(run, epochs=4, checkpoint=saving)
     settings.val_dataloader = settings.train_dataloader
     settings.val_cfg = dict()
-    settings.val_evaluator = dict(type=Scores, scores=[1.0, 3.0, 2.0, 1.0])
+    settings.val_evaluator = dict(type='ExportScores', scores=[1.0, 3.0, 2.0, 1.0])
     Runner.from_cfg(settings).train()
     assert names(run) == [
         'backbone_mmpretrain_best_score_epoch_2.pth',
@@ -213,7 +217,7 @@ def test_needs_checkpoints_in_a_local_folder(tmp_path: Path) -> None:
 def test_needs_a_config(tmp_path: Path) -> None:
     settings = config(tmp_path / 'run')
     names = ('work_dir', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'custom_hooks')
-    runner = Runner(model=Small(TINY), **{name: settings[name] for name in names})
+    runner = Runner(model=ExportSmall(TINY), **{name: settings[name] for name in names})
     with pytest.raises(ValueError, match='the run has no model.backbone'):
         runner.train()
 

@@ -3,12 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmpretrain.models  # noqa: F401  registers the networks
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -19,7 +20,8 @@ TINY = dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4
 TOTAL = 100
 
 
-class Ones(Dataset):
+@DATASETS.register_module()
+class ReportOnes(Dataset):
     def __len__(self) -> int:
         return 2
 
@@ -27,7 +29,8 @@ class Ones(Dataset):
         return {'inputs': torch.ones(3, 32, 32)}
 
 
-class Small(BaseModel):
+@MODELS.register_module()
+class ReportSmall(BaseModel):
     def __init__(self, backbone: dict, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
@@ -44,7 +47,7 @@ class Small(BaseModel):
 def weights() -> dict[str, Tensor]:
     """Of a model that was trained before, and is wider than its backbone."""
     torch.manual_seed(4)
-    model = Small(TINY)
+    model = ReportSmall(TINY)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             value.add_(0.1 * torch.rand_like(value))
@@ -67,13 +70,13 @@ def config(
     loader = dict(
         batch_size=2,
         num_workers=0,
-        dataset=dict(type=Ones),
+        dataset=dict(type='ReportOnes'),
         sampler=dict(type='DefaultSampler', shuffle=False),
         collate_fn=dict(type='default_collate'),
     )
     return Config(
         dict(
-            model=dict(type=Small, backbone={**TINY, 'init_cfg': init}),
+            model=dict(type='ReportSmall', backbone={**TINY, 'init_cfg': init}),
             work_dir=str(work_dir),
             train_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=1),
@@ -85,7 +88,7 @@ def config(
     )
 
 
-def train(settings: Config) -> tuple[Small, str]:
+def train(settings: Config) -> tuple[ReportSmall, str]:
     """The trained model and the log."""
     model = Runner.from_cfg(settings).train()
     return model, log_of(Path(settings.work_dir))
