@@ -1,0 +1,121 @@
+"""A pixel baseline and an H-GKD student, pre-trained side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from .data import ROOT, cpu_has_bfloat16, folder_options, make_scenes
+from .job import Job
+from .teacher import CARRIED, train_teacher
+from .training import train
+
+HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
+SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
+PIXELS, HGKD = 'pixel baseline (SparK)', 'H-GKD student'
+SCENES = ROOT / 'data' / 'scenes'
+
+
+class Stopwatch:
+    """Seconds of each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Students:
+    """Pre-trained students.
+
+    Attributes:
+        jobs: `PIXELS` and `HGKD` to their finished trainings.
+        teacher: weights that H-GKD learned from.
+        reused: which of them a former call had finished.
+    """
+
+    jobs: dict[str, Job]
+    teacher: Path
+    reused: tuple[str, ...]
+
+    @property
+    def checkpoints(self) -> dict[str, Path]:
+        """The last checkpoint of each."""
+        return {name: job.checkpoint for name, job in self.jobs.items()}
+
+
+def pretrain_students(
+    *,
+    work_dir: Path,
+    data: Path | None = None,
+    seed: int = 0,
+    new_teacher: bool = False,
+    options: dict[str, object] | None = None,
+    watch: Stopwatch | None = None,
+) -> Students:
+    """Scenes, a teacher if asked for, a pixel baseline and an H-GKD student.
+
+    Stages that a former call finished with the same settings are not repeated.
+
+    Args:
+        work_dir: everything that is made goes here.
+        data: folder of unlabelled images to pre-train on instead of Scenes.
+        seed: of the students: initialisation, masks, order of images.
+        new_teacher: train the teacher instead of taking the one in ``assets/``.
+        options: overrides for both students, by dotted config key.
+        watch: takes the time of each stage.
+
+    Raises:
+        RuntimeError: a stage failed; the message says which and shows its log.
+        FileNotFoundError: there is no teacher.
+    """
+    if not new_teacher and not CARRIED.is_file():
+        raise FileNotFoundError(
+            f'The teacher {CARRIED} is not in this checkout: --train-teacher makes one.'
+        )
+    watch = watch or Stopwatch()
+    with watch('scenes'):
+        make_scenes(SCENES)
+    shared = student_options(data, seed) | (options or {})
+    import_modules_from_strings(Config.fromfile(HGKD_CONFIG).custom_imports['imports'])
+    init_default_scope('mmpretrain')
+    # What MMEngine says of every single weight it initialises is for log files.
+    MMLogger.get_instance('quickstart', log_level='WARNING')
+    with watch('teacher'):
+        teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
+    distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}
+    with watch('both students'):
+        jobs = {
+            title: Job(config=config, work_dir=work_dir / folder, options=overrides, title=title)
+            for title, config, folder, overrides in (
+                (PIXELS, SPARK_CONFIG, 'spark', shared),
+                (HGKD, HGKD_CONFIG, 'hgkd', distil),
+            )
+        }
+        reused = tuple(title for title, job in jobs.items() if job.done)
+        train(*jobs.values())
+    return Students(jobs=jobs, teacher=teacher, reused=reused)
+
+
+def student_options(data: Path | None, seed: int) -> dict[str, object]:
+    """Overrides that both students share."""
+    options: dict[str, object] = {
+        'randomness.seed': seed,
+        'train_dataloader.dataset.data_root': str(SCENES),
+        # Without instructions for it, bfloat16 is slower than float32 on a CPU.
+        'optim_wrapper.type': 'BF16OptimWrapper' if cpu_has_bfloat16() else 'OptimWrapper',
+    }
+    return options if data is None else options | folder_options(data, HGKD_CONFIG)
