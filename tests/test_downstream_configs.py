@@ -22,6 +22,7 @@ from helpers.downstream import (
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import get_torchvision_models
 from torch import nn
 
 
@@ -103,6 +104,8 @@ def test_twins_differ_in_the_start_only(name: str) -> None:
     config.model.backbone.pop('init_cfg')
     if name.endswith('_supervised.py'):
         assert start == dict(type='Pretrained', checkpoint='torchvision://resnet50')
+        # torchvision's IMAGENET1K_V1; V2 is resnet50-11ad3fa6.pth
+        assert get_torchvision_models()['resnet50'].endswith('resnet50-0676ba61.pth')
     else:
         assert [s.type for s in start] == ['Kaiming', 'Constant']
         assert twin.optim_wrapper.paramwise_cfg.pop('layer_decay_rate') == 1.0

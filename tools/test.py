@@ -65,6 +65,10 @@ def main() -> None:
         runner.test()
     except IncompleteCheckpointError as error:
         sys.exit(f'tools/test.py: {error}')
+    except FileNotFoundError as error:
+        sys.exit(
+            f'tools/test.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
+        )
 
 
 if __name__ == '__main__':

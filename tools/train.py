@@ -71,6 +71,10 @@ def main() -> None:
         runner.train()
     except (NonFiniteError, PretrainedWeightsError) as error:
         sys.exit(f'tools/train.py: {error}')
+    except FileNotFoundError as error:
+        sys.exit(
+            f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
+        )
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +26,9 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 @DATASETS.register_module()
 class FourNumbers(torch.utils.data.Dataset):
     metainfo = {}
+
+    def __init__(self, names=None):
+        self.names = names and open(names).read()
 
     def __len__(self):
         return 4
@@ -101,16 +105,28 @@ def load_tool() -> ModuleType:
 
 
 @pytest.mark.usefixtures('environment')
-def test_weights_that_do_not_fit_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ('weights', 'option', 'sentence'),
+    [
+        ('bad.pth', 'randomness.seed=0', 'bad.pth does not fit this config'),
+        (
+            'good.pth',
+            'test_dataloader.dataset.names=typo.txt',
+            "'typo.txt'; python tools/doctor.py",
+        ),
+    ],
+)
+def test_what_is_missing_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, option: str, sentence: str
 ) -> None:
-    words = [tmp_path / 'a config.py', tmp_path / 'bad.pth', '--work-dir', tmp_path / 'out']
-    monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, words)])
+    words = [tmp_path / 'a config.py', tmp_path / weights, '--work-dir', tmp_path / 'out']
+    monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, words), '--cfg-options', option])
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
+    with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
         load_tool().main()
-    assert str(stopped.value).startswith(f'tools/test.py: {tmp_path / "bad.pth"} does not fit')
+    assert str(stopped.value).startswith('tools/test.py: ')
+    assert sentence in str(stopped.value)
 
 
 @pytest.mark.parametrize(
