@@ -1,0 +1,101 @@
+"""Part of a labelled folder, as the annotation file that mmpretrain's datasets take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# File below the split's folder, and class index.
+Labelled = tuple[str, int]
+
+_IMAGES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif'}
+
+
+def labelled_files(data: Path, split: str = 'train') -> list[Labelled]:
+    """The images of a split with their class, in order of their names.
+
+    From ``DATA/meta/SPLIT.txt`` if it is there, else from the folders of classes in
+    ``DATA/SPLIT``, numbered by alphabet: as mmpretrain's ``ImageNet`` does.
+
+    Args:
+        data: The data set's folder.
+        split: 'train' or 'val'.
+
+    Raises:
+        FileNotFoundError: There is neither, or no image.
+    """
+    lines = data / 'meta' / f'{split}.txt'
+    if lines.is_file():
+        pairs = (line.rsplit(' ', 1) for line in lines.read_text().splitlines() if line.strip())
+        return sorted((name, int(label)) for name, label in pairs)
+    root = data / split
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f'There is neither {lines} nor a folder {root}: --data is the folder that holds '
+            f'{split}/, as data/imagenet does.'
+        )
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [
+        (str(path.relative_to(root)), label)
+        for label, folder in enumerate(folders)
+        for path in sorted(folder.rglob('*'))
+        if path.suffix.lower() in _IMAGES
+    ]
+    if not found:
+        raise FileNotFoundError(f'{root} has no images in folders of classes.')
+    return found
+
+
+def pick_listed(files: Sequence[Labelled], names: Iterable[str]) -> list[Labelled]:
+    """The images of a list, such as SimCLR's: one file name a line, without its folder.
+
+    Args:
+        files: What `labelled_files` found.
+        names: File names; empty lines are skipped.
+
+    Raises:
+        ValueError: An image of the list is not there, or stands for several.
+    """
+    by_name: dict[str, list[Labelled]] = defaultdict(list)
+    for path, label in files:
+        by_name[Path(path).name].append((path, label))
+    wanted = {name.strip() for name in names} - {''}
+    missing = sorted(name for name in wanted if len(by_name.get(name, ())) != 1)
+    if missing or not wanted:
+        raise ValueError(
+            f'{len(missing)} of the {len(wanted)} listed images are not there, or more than once '
+            f'({", ".join(missing[:3])}): --list takes one file name a line, of images in --data.'
+        )
+    return sorted(by_name[name][0] for name in wanted)
+
+
+def pick_share(files: Sequence[Labelled], share: float, *, seed: int = 0) -> list[Labelled]:
+    """A random share of every class, at least one image of each.
+
+    Args:
+        files: What `labelled_files` found.
+        share: Fraction of each class, more than 0 and at most 1.
+        seed: Of the choice; classes are drawn from independently.
+
+    Raises:
+        ValueError: The share is out of range.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f'--share is a fraction, more than 0 and at most 1, and not {share}.')
+    classes: dict[int, list[str]] = defaultdict(list)
+    for path, label in sorted(files):
+        classes[label].append(path)
+    picked = []
+    for label, paths in classes.items():
+        count = max(1, round(share * len(paths)))
+        chosen = np.random.default_rng([seed, label]).permutation(len(paths))[:count]
+        picked += [(paths[i], label) for i in chosen]
+    return sorted(picked)
+
+
+def annotation_lines(picked: Iterable[Labelled]) -> str:
+    """The text of mmpretrain's ``ann_file``: a path and a class index a line."""
+    return ''.join(f'{path} {label}\n' for path, label in picked)
