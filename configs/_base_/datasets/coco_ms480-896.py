@@ -2,9 +2,7 @@
 
 Layout:    data/coco/{train2017,val2017} and data/coco/annotations/instances_{train,val}2017.json
 Batch:     2 a GPU; 8 GPUs make 16
-Elsewhere: --cfg-options train_dataloader.dataset.data_root=DIR/
-           val_dataloader.dataset.data_root=DIR/
-           val_evaluator.ann_file=DIR/annotations/instances_val2017.json
+Elsewhere: ln -s DIR data/coco
 """
 
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'

@@ -1,0 +1,145 @@
+"""The pages on the tasks: their commands and configs are read as a user's shell would."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.downstream import ALL, CONFIGS, build, load
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image
+
+from hgkd_mm.utils.launch import merge_args
+
+ROOT = CONFIGS.parent
+PAGES = ('finetuning', 'detection', 'segmentation')
+
+
+def page(name: str) -> str:
+    return (ROOT / 'docs' / f'{name}.md').read_text()
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every command in the page's shell blocks."""
+    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [command for command in words if command]
+
+
+def tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def config_of(path: str) -> Config:
+    assert (ROOT / path).is_file(), path
+    return load(str(Path(path).relative_to('configs')))
+
+
+ALL_COMMANDS = [(name, command) for name in PAGES for command in commands(page(name))]
+STARTS = [words for _, words in ALL_COMMANDS if 'make_subset' not in words[1]]
+
+
+@pytest.mark.parametrize('words', STARTS, ids=' '.join)
+def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the tools would set it for good
+    runner, script, *arguments = words
+    assert runner == {'.sh': 'bash', '.py': 'python'}[Path(script).suffix]
+    assert (ROOT / script).is_file()
+    if Path(script).name == 'dist_train.sh':
+        path, gpus, *flags = arguments
+        args = tool('train').parse_args([path, *flags])
+    elif Path(script).name == 'dist_test.sh':
+        path, checkpoint, gpus, *flags = arguments
+        args = tool('test').parse_args([path, checkpoint, *flags])
+    else:
+        path, gpus = arguments[0], '1'
+        args = tool('test').parse_args(arguments)
+    assert gpus.isdigit()
+    config = config_of(path)
+    for key, value in (args.cfg_options or {}).items():
+        # An option of a name that is not there would be taken, and change nothing.
+        node = config
+        for part in key.split('.')[:-1]:
+            node = node[int(part)] if part.isdigit() else node[part]
+        known = {'accumulative_counts'}
+        assert key.split('.')[-1] in {*node, *known}, key
+        config.merge_from_dict({key: value})
+    if 'train' in script:
+        merge_args(config, args)
+    else:
+        # The file that is tested is the one that the training ends with.
+        loop = config.train_cfg
+        last = f'iter_{loop.max_iters}' if 'max_iters' in loop else f'epoch_{loop.max_epochs}'
+        assert args.checkpoint == f'work_dirs/{Path(path).stem}/{last}.pth'
+
+
+def test_lists_of_images_end_where_the_configs_look() -> None:
+    text = page('finetuning')
+    made = set(re.findall(r'meta/train_\d+pct\.txt', text))
+    read = {
+        load(f'cls/r50_semi-{share}_in1k.py').train_dataloader.dataset.ann_file
+        for share in ('1pct', '10pct')
+    }
+    assert read == made
+    assert {' '.join(w[:3]) for _, w in ALL_COMMANDS if 'make_subset' in w[1]} == {
+        'python tools/make_subset.py --list',
+        'python tools/make_subset.py --share',
+    }
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_configs_named_in_tables_exist(name: str) -> None:
+    known = {Path(config).name for config in ALL}
+    known |= {path.name for path in CONFIGS.glob('*/*_scenes.py')}
+    named = set(re.findall(r'`(?:configs/\w+/)?([\w-]+_[\w.-]+\.py)`', page(name)))
+    # '..._3x_coco.py' stands for the rest of the name before it.
+    assert {n for n in named if not n.startswith('_') and '...' not in n} <= known
+
+
+def own_config(name: str, folder: Path) -> Config:
+    text = page(name).split('<!-- own -->')[1].split('```')[1].split('\n', 1)[1]
+    task = {'finetuning': 'cls', 'detection': 'det', 'segmentation': 'seg'}[name]
+    leaf = folder / 'leaf.py'
+    leaf.write_text(text.replace("'./", f"'{CONFIGS}/{task}/"))
+    return Config.fromfile(leaf)
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_own_data(name: str, tmp_path: Path) -> None:
+    config = own_config(name, tmp_path)
+    model = build(config)
+    expected = {'finetuning': 17, 'detection': 2, 'segmentation': 3}[name]
+    heads = {
+        'finetuning': lambda m: [m.head],
+        'detection': lambda m: [m.roi_head.bbox_head, m.roi_head.mask_head],
+        'segmentation': lambda m: [m.decode_head, m.auxiliary_head],
+    }[name](model)
+    assert {head.num_classes for head in heads} == {expected}
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert config[loader].dataset.data_root.startswith('data/') and 'coco' not in str(
+            config[loader].dataset.data_root
+        )
+
+
+def test_own_classes_are_read(tmp_path: Path) -> None:
+    config = own_config('finetuning', tmp_path)
+    for split in ('train', 'val'):
+        for name in ('rose', 'tulip'):
+            folder = tmp_path / 'flowers' / split / name
+            folder.mkdir(parents=True)
+            Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(folder / 'a.jpg')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        for loader in (config.train_dataloader, config.val_dataloader):
+            loader.dataset.data_root = str(tmp_path / 'flowers')
+            dataset = DATASETS.build(loader.dataset)
+            assert [dataset[i]['data_samples'].gt_label.item() for i in range(2)] == [0, 1]
+            assert dataset[0]['inputs'].shape == (3, 224, 224)
