@@ -6,9 +6,9 @@ import inspect
 import io
 import warnings
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
@@ -54,13 +54,8 @@ def onnx_bytes(network: nn.Module, metadata: Mapping[str, str], *, size: int = 2
         size: pixels of the square image that the network is traced with.
 
     Raises:
-        ValueError: the package onnx, which torch's exporter needs, is not installed; or torch
-            cannot write a layer of the network.
+        ValueError: torch cannot write a layer of the network.
     """
-    if find_spec('onnx') is None:
-        raise ValueError(
-            'Writing ONNX needs the package onnx, and it is not installed: pip install onnx.'
-        )
     images = torch.zeros(1, 3, size, size)
     with torch.no_grad():
         names = [f'map{index}' for index in range(len(network(images)))]
@@ -88,28 +83,6 @@ def onnx_bytes(network: nn.Module, metadata: Mapping[str, str], *, size: int = 2
             raise ValueError(
                 f'torch {torch.__version__} cannot write this network as ONNX: {reason}'
             ) from error
-    return file.getvalue() + _properties(metadata)
-
-
-def _properties(metadata: Mapping[str, str]) -> bytes:
-    """``metadata_props`` in the wire format of protobuf.
-
-    What is appended to a serialised message is merged into it, and repeated fields grow
-    (protobuf.dev/programming-guides/encoding, "Last One Wins"), so that the model itself,
-    which may be large, need not be parsed.
-    """
-    entries = b''
-    for key, value in metadata.items():
-        # StringStringEntryProto: key = 1, value = 2; ModelProto.metadata_props = 14
-        entry = _field(1, key.encode()) + _field(2, value.encode())
-        entries += _field(14, entry)
-    return entries
-
-
-def _field(number: int, content: bytes) -> bytes:
-    length, size = b'', len(content)
-    while size > 0x7F:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    # the low three bits say that a length and as many bytes follow
-    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+    model = onnx.load_from_string(file.getvalue())
+    onnx.helper.set_model_props(model, dict(metadata))
+    return model.SerializeToString()
