@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmdet.apis import inference_detector, init_detector
+from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
@@ -19,7 +20,6 @@ from .job import Job
 from .seeds import over_seeds, print_transfer_table
 from .transfer import TransferResult
 
-SCORE_THRESHOLD = 0.3
 TRUTH = 'ground truth'
 
 
@@ -54,6 +54,8 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
 def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 4) -> None:
     """Boxes and masks of every start beside the truth, on images with several objects.
 
+    As many detections are shown as there are objects, those of the highest scores.
+
     Args:
         path: PNG to write.
         jobs: start to its finished training.
@@ -67,12 +69,15 @@ def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 
     for start, job in jobs.items():
         model = init_detector(str(job.work_dir / 'config.py'), str(job.checkpoint), device='cpu')
         samples = inference_detector(model, [str(file) for file in files])
-        columns[start] = [_found_instances(sample.pred_instances) for sample in samples]
+        columns[start] = [
+            _best(sample.pred_instances, len(true.labels))
+            for sample, true in zip(samples, columns[TRUTH], strict=True)
+        ]
     draw_instances(
         images=[_read(file) for file in files],
         columns=columns,
         path=path,
-        title=f'Mask R-CNN on Scenes, scores above {SCORE_THRESHOLD}',
+        title='Mask R-CNN on Scenes: as many of the best detections as there are objects',
         class_names=CLASSES,
     )
 
@@ -136,8 +141,9 @@ def _true_instances(truth: COCO, image_id: int) -> Instances:
     )
 
 
-def _found_instances(found: object) -> Instances:
-    kept = found[found.scores > SCORE_THRESHOLD]
+def _best(found: InstanceData, count: int) -> Instances:
+    """The detections of the highest scores; after a short training a threshold would hide all."""
+    kept = found[found.scores.argsort(descending=True)[:count]]
     return Instances(
         boxes=kept.bboxes.numpy(),
         masks=kept.masks.numpy().astype(bool),
