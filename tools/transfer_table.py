@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from mmengine.device import get_device  # noqa: E402
+
 from hgkd_mm.benchmark import versions  # noqa: E402
 from hgkd_mm.quickstart.pretraining import SCENES, pretrain_students  # noqa: E402
 from hgkd_mm.quickstart.seeds import (  # noqa: E402
@@ -56,9 +58,11 @@ def main() -> None:
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'transfer_table: {error}')
     print_transfer_table(table, title)
-    summary = args.work_dir / 'summary.json'
+    # Part of the tasks is another table, which does not take the place of the whole.
+    name = '-'.join(['summary', *(args.tasks or [])])
+    summary = args.work_dir / f'{name}.json'
     write_seeds_summary(
-        summary, table, seeds=args.seeds, length=args.length, versions=versions('cpu')
+        summary, table, seeds=args.seeds, length=args.length, versions=versions(get_device())
     )
     print(f'Written to {summary}')
 

@@ -4,7 +4,7 @@ Reproduces: no row of a paper; a short fine-tuning as in SparK's ImageNet one (A
             LAMB, whose steps are meant for thousands of images; no mixing of images).
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh,
             python tools/train.py configs/cls/r18_scenes.py
-From scratch: --cfg-options model.backbone.init_cfg=None
+Twin:       r18_scenes_scratch.py
 5 % of the labels: --cfg-options train_dataloader.dataset.indices=300 takes the first 300 images;
             the transfer table draws them class by class.
 Hardware:   2 CPU cores, no GPU.

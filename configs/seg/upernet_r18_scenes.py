@@ -3,7 +3,7 @@
 Reproduces: no row of a paper; upernet_r50_80k_ade20k-512x512.py in small: heads of 64 channels.
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh,
             python tools/train.py configs/seg/upernet_r18_scenes.py
-From scratch: --cfg-options model.backbone.init_cfg=None
+Twin:       upernet_r18_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.
 Time:       see docs/transfer.md
 Metric:     see docs/transfer.md

@@ -67,6 +67,15 @@ class Job:
         return _iterations(self.settings)
 
     @property
+    def seconds(self) -> float | None:
+        """How long the finished job took, beside whatever else ran; None if nobody noted it."""
+        return float(self._seconds.read_text()) if self._seconds.is_file() else None
+
+    @property
+    def _seconds(self) -> Path:
+        return self.work_dir / 'seconds.txt'
+
+    @property
     def log(self) -> Path:
         """What the process printed."""
         return self.work_dir / 'output.log'
@@ -95,8 +104,12 @@ class Job:
                 command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
             )
 
-    def finish(self, process: subprocess.Popen) -> None:
+    def finish(self, process: subprocess.Popen, seconds: float) -> None:
         """Marks the job as done, or says what went wrong.
+
+        Args:
+            process: what `start` gave, ended.
+            seconds: how long it ran.
 
         Raises:
             RuntimeError: the process stopped early; the message ends with its last lines.
@@ -106,6 +119,7 @@ class Job:
             raise RuntimeError(
                 f'{self.title} stopped (exit {process.returncode}). Its log, {self.log}:\n{tail}'
             )
+        self._seconds.write_text(f'{seconds:.1f}\n')
         self.request.write_text(self.wanted)
 
 

@@ -31,6 +31,7 @@ class _Running:
     job: Job
     process: subprocess.Popen
     bar: TaskID
+    started: float
 
 
 def train(*jobs: Job, side_by_side: int = SIDE_BY_SIDE) -> list[Path]:
@@ -64,13 +65,13 @@ def train(*jobs: Job, side_by_side: int = SIDE_BY_SIDE) -> list[Path]:
                 job = todo.pop(0)
                 process = job.start(threads)
                 bar = progress.add_task(job.title, total=job.iterations, loss='-')
-                running.append(_Running(job, process, bar))
+                running.append(_Running(job, process, bar, time.perf_counter()))
             time.sleep(1)
             for one in list(running):
                 ended = one.process.poll() is not None
                 _show(one, progress)
                 if ended:
-                    one.job.finish(one.process)
+                    one.job.finish(one.process, time.perf_counter() - one.started)
                     progress.update(one.bar, completed=one.job.iterations)
                     running.remove(one)
     return [job.checkpoint for job in jobs]

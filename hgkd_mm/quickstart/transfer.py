@@ -25,7 +25,8 @@ class Task:
 
     Args:
         name: also the folder of its runs.
-        config: trains the task from ``model.backbone.init_cfg``.
+        config: trains the task from ``model.backbone.init_cfg``; beside it lies its twin from
+            random weights, ``..._scratch.py``.
         metrics: column of the table to the scalar that validation logs, and what it is
             multiplied by to give percent.
         label_share: fraction of the labelled training images that is used.
@@ -35,6 +36,12 @@ class Task:
     config: Path
     metrics: Mapping[str, tuple[str, float]]
     label_share: float = 1.0
+
+    def config_of(self, start: str) -> Path:
+        """The config for a start."""
+        if start == FROM_SCRATCH:
+            return self.config.with_name(f'{self.config.stem}_scratch.py')
+        return self.config
 
 
 _CLS = ROOT / 'configs' / 'cls' / 'r18_scenes.py'
@@ -104,7 +111,7 @@ def transfer(
     jobs = {
         task.name: {
             start: Job(
-                config=task.config,
+                config=task.config_of(start),
                 work_dir=work_dir / task.name / _folder(start),
                 options=task_options(
                     task, scenes=scenes, checkpoint=checkpoint, seed=seed, length=length
@@ -141,9 +148,7 @@ def task_options(
             options[f'{evaluator}.ann_file'] = _moved(config[evaluator].ann_file, scenes)
     if cpu_has_bfloat16():
         options['optim_wrapper.type'] = 'BF16OptimWrapper'
-    if checkpoint is None:
-        options['model.backbone.init_cfg'] = None
-    else:
+    if checkpoint is not None:
         options['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
     if task.label_share < 1:
         dataset = config.train_dataloader.dataset | dict(data_root=str(scenes))

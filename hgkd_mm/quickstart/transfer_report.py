@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmdet.apis import inference_detector, init_detector
+from mmengine.device import get_device
 from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from hgkd_mm.benchmark import versions
 from hgkd_mm.scenes import CLASSES
 from hgkd_mm.visualization import Instances, draw_instances, draw_semantic
 
@@ -35,13 +37,11 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
     print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
     record = {
         'scores': result.scores,
-        'iterations': {
-            task: next(iter(jobs.values())).iterations for task, jobs in result.jobs.items()
-        },
         'runs': {
-            task: {start: str(job.work_dir) for start, job in jobs.items()}
+            task: {start: run_facts(job) for start, job in jobs.items()}
             for task, jobs in result.jobs.items()
         },
+        'versions': versions(get_device()),
         **facts,
     }
     (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
@@ -49,6 +49,17 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
         draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
     if 'segmentation' in result.jobs:
         draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
+
+
+def run_facts(job: Job) -> dict[str, object]:
+    """What a figure of the table was made with: folder, steps, batch, precision, seconds."""
+    return {
+        'work_dir': str(job.work_dir),
+        'iterations': job.iterations,
+        'batch_size': job.settings.train_dataloader.batch_size,
+        'optim_wrapper': job.settings.optim_wrapper.type,
+        'seconds': job.seconds,
+    }
 
 
 def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 4) -> None:

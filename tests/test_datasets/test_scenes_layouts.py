@@ -103,7 +103,7 @@ def test_detection_batches_hold_masks_crowds_and_empty_images(scenes: Path, det:
     samples = [sample for batch in batches for sample in batch['data_samples']]
     assert [len(batch['inputs']) for batch in batches] == [8, 8, 8, 2]
     assert len(loader.dataset) == len(samples) == COUNTS['train']
-    assert all(image.shape == (3, 160, 160) for batch in batches for image in batch['inputs'])
+    assert all(image.shape == (3, 128, 128) for batch in batches for image in batch['inputs'])
     assert sum(len(sample.ignored_instances) for sample in samples) == 1
     assert sum(not len(s.gt_instances) + len(s.ignored_instances) for s in samples) == 1
     for sample in samples:

@@ -2,7 +2,7 @@
 
 Make it: python tools/make_scenes.py --out data/scenes
 Needs:   num_classes=12 in every head of the model.
-Images are 128 px and shown to the network at 160 px. mmdet's base drops training images without
+Images are 128 px and shown as they are. mmdet's base drops training images without
 objects (filter_empty_gt=True); here they stay, since they are in the data to teach restraint.
 """
 
@@ -20,7 +20,7 @@ metainfo = dict(
         (210, 245, 60), (250, 190, 212), (0, 128, 128), (170, 110, 40),
     ],
 )  # fmt: skip
-scale = (160, 160)
+scale = (128, 128)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,0 +1,15 @@
+"""ResNet-18 on Scenes from random weights: the twin of r18_scenes.py.
+
+Reproduces: no row of a paper. Without an init_cfg the backbone starts as mmpretrain begins every
+            ResNet, which is also how the students began; init_cfg=None would not do, it leaves
+            torch's own initialisation.
+Run:        bash tools/quickstart.sh --transfer, or
+            python tools/train.py configs/cls/r18_scenes_scratch.py
+Hardware:   2 CPU cores, no GPU.
+Time:       see docs/transfer.md
+Metric:     see docs/transfer.md
+"""
+
+_base_ = './r18_scenes.py'
+
+model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18, zero_init_residual=False))

@@ -1,0 +1,23 @@
+"""Mask R-CNN on Scenes from random weights: the twin of mask-rcnn_r18_fpn_scenes.py.
+
+Reproduces: no row of a paper. Without an init_cfg the backbone starts as mmpretrain begins every
+            ResNet, which is also how the students began; init_cfg=None would not do, it leaves
+            torch's own initialisation.
+Run:        bash tools/quickstart.sh --transfer, or
+            python tools/train.py configs/det/mask-rcnn_r18_fpn_scenes_scratch.py
+Hardware:   2 CPU cores, no GPU.
+Time:       see docs/transfer.md
+Metric:     see docs/transfer.md
+"""
+
+_base_ = './mask-rcnn_r18_fpn_scenes.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.ResNet',
+        depth=18,
+        out_indices=(0, 1, 2, 3),
+        zero_init_residual=False,
+    )
+)
