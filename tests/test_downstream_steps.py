@@ -170,13 +170,19 @@ def test_fine_tuning(
     # The averaged weights are tested, and the raw ones.
     assert {'val/accuracy/top1', 'val/accuracy/top1_origin'} <= set(log)
     assert log['train/base_lr'][0] == pytest.approx(0.005 * 0.008)
-    words = (config, tmp_path / 'out' / 'epoch_1.pth', '--work-dir', tmp_path / 'test')
+    path = tmp_path / 'out' / 'epoch_1.pth'
+    saved = torch.load(path, weights_only=False)
+    saved['state_dict']['head.fc.bias'][22] += 50
+    saved['ema_state_dict']['module.head.fc.bias'][11] += 50
+    torch.save(saved, path)
+    words = (config, path, '--work-dir', tmp_path / 'test')
     words += ('--out', tmp_path / 'all.pkl', '--show-dir', tmp_path / 'pictures')
     run_test_tool(monkeypatch, *words, '--cfg-options', 'experiment_name=classification')
-    # Both weights are tested; a picture and a row for each of the four images.
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 4
     rows = pickle.loads((tmp_path / 'all.pkl').read_bytes())
     assert [row['pred_score'].shape for row in rows] == [(1000,)] * 4
+    # The averaged weights, which the checkpoint's state is, see class 22 everywhere.
+    assert {row['pred_score'].argmax().item() for row in rows} == {22}
 
 
 def test_linear_probe(scenes: Path, student: Path, tmp_path: Path) -> None:

@@ -40,13 +40,23 @@ def merge_test_args(config: Config, args: argparse.Namespace) -> Config:
         )
     place_run(config, args)
     config.load_from, config.resume = args.checkpoint, False
-    config.custom_hooks = [*config.get('custom_hooks', []), dict(type='WholeCheckpointHook')]
+    hooks = config.get('custom_hooks') or []
+    if args.out or args.show_dir:
+        hooks = [_averaged_only(hook) for hook in hooks]
+    config.custom_hooks = [*hooks, dict(type='WholeCheckpointHook')]
     scope = config.get('default_scope', 'mmengine')
     if args.show_dir:
         _draw(config, scope, str(Path(args.show_dir).resolve()))
     if args.out:
         _keep(config, scope, args.out)
     return config
+
+
+def _averaged_only(hook: dict) -> dict:
+    # EMAHook would test a second time, with the raw weights, and what it predicts then overwrites
+    # predictions and pictures: they would not be those of the accuracy that is printed.
+    both = hook.get('evaluate_on_origin') and hook.get('evaluate_on_ema', True)
+    return {**hook, 'evaluate_on_origin': False} if both else hook
 
 
 def _draw(config: Config, scope: str, folder: str) -> None:

@@ -53,6 +53,25 @@ def test_checkpoint_is_loaded_and_checked(checkpoint: str) -> None:
         merge_test_args(make_config('mmdet'), make_args('typo.pth'))
 
 
+@pytest.mark.parametrize('flag', [dict(out='a.pkl'), dict(show_dir='pictures')])
+def test_what_is_kept_is_of_the_averaged_weights(checkpoint: str, flag: dict) -> None:
+    both = dict(type='EMAHook', momentum=0.1, evaluate_on_origin=True)
+    # MMEngine's own hook tests the averaged weights only, and has no such argument.
+    others = [dict(type='mmengine.EMAHook'), dict(both, evaluate_on_ema=False)]
+
+    def hooks(**flags: str) -> list[dict]:
+        config = make_config('mmpretrain', custom_hooks=[both, *others])
+        return merge_test_args(config, make_args(checkpoint, **flags)).custom_hooks[:-1]
+
+    assert hooks(**flag) == [dict(both, evaluate_on_origin=False), *others]
+    assert hooks() == [both, *others]
+
+
+def test_a_config_without_hooks(checkpoint: str) -> None:
+    merged = merge_test_args(make_config('mmdet', custom_hooks=None), make_args(checkpoint))
+    assert [hook.type for hook in merged.custom_hooks] == ['WholeCheckpointHook']
+
+
 def test_a_config_of_pre_training_is_refused(checkpoint: str) -> None:
     config = make_config('mmpretrain', test_dataloader=None)
     with pytest.raises(ValueError, match='some_config.py has no test_dataloader'):
