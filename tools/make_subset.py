@@ -43,7 +43,7 @@ def main() -> None:
         picked = pick_listed(files, args.list.read_text().splitlines())
     else:
         picked = pick_share(files, args.share, seed=args.seed)
-    percent = f'{100 * len(picked) / len(files):.2g}'
+    percent = f'{float(f"{100 * len(picked) / len(files):.2g}"):g}'
     out = args.out or args.data / 'meta' / f'train_{percent}pct.txt'
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(annotation_lines(picked))

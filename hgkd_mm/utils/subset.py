@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 # File below the split's folder, and class index.
 Labelled = tuple[str, int]
@@ -78,21 +79,49 @@ def pick_share(files: Sequence[Labelled], share: float, *, seed: int = 0) -> lis
     Args:
         files: What `labelled_files` found.
         share: Fraction of each class, more than 0 and at most 1.
-        seed: Of the choice; classes are drawn from independently.
+        seed: Of the choice.
+
+    Raises:
+        ValueError: The share is out of range.
+    """
+    ordered = sorted(files)
+    chosen = stratified_share([label for _, label in ordered], share, seed=seed)
+    return [ordered[i] for i in chosen]
+
+
+def stratified_share(labels: Sequence[int], share: float, *, seed: int = 0) -> list[int]:
+    """Indices of a random share of every class, at least one of each, in order.
+
+    By scikit-learn's ``train_test_split``; it leaves out classes of which the share is less than
+    an image, and those give one here.
+
+    Args:
+        labels: Class of each image.
+        share: Fraction of each class, more than 0 and at most 1; a share below 1 leaves out as many
+            images as there are classes, at least.
+        seed: Of the choice.
 
     Raises:
         ValueError: The share is out of range.
     """
     if not 0 < share <= 1:
         raise ValueError(f'--share is a fraction, more than 0 and at most 1, and not {share}.')
-    classes: dict[int, list[str]] = defaultdict(list)
-    for path, label in sorted(files):
-        classes[label].append(path)
-    picked = []
-    for label, paths in classes.items():
-        count = max(1, round(share * len(paths)))
-        chosen = np.random.default_rng([seed, label]).permutation(len(paths))[:count]
-        picked += [(paths[i], label) for i in chosen]
+    of_class: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        of_class[label].append(index)
+    if share == 1:
+        return list(range(len(labels)))
+    generator = np.random.default_rng(seed)
+    rare = {label for label, indices in of_class.items() if share * len(indices) < 1}
+    picked = [int(generator.choice(of_class[label])) for label in sorted(rare)]
+    common = [index for index, label in enumerate(labels) if label not in rare]
+    if common:
+        # sklearn wants both parts to have room for every class
+        count = min(int(share * len(common)), len(common) - (len(of_class) - len(rare)))
+        chosen, _ = train_test_split(
+            common, train_size=count, random_state=seed, stratify=[labels[i] for i in common]
+        )
+        picked += chosen
     return sorted(picked)
 
 

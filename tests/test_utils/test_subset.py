@@ -6,10 +6,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmpretrain.datasets import CustomDataset
+from sklearn.model_selection import train_test_split
 
-from hgkd_mm.utils.subset import annotation_lines, labelled_files, pick_listed, pick_share
+from hgkd_mm.utils.subset import (
+    annotation_lines,
+    labelled_files,
+    pick_listed,
+    pick_share,
+    stratified_share,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {'n01': 40, 'n02': 20, 'n10': 3}
@@ -48,9 +56,29 @@ def test_share_is_stratified_and_seeded(data: Path) -> None:
     assert picked == pick_share(files[::-1], 0.1)
     assert picked != pick_share(files, 0.1, seed=1)
     assert pick_share(files, 1.0) == sorted(files)
-    # A class keeps its images whatever the others are.
-    some = [(path, label) for path, label in files if label == 1]
-    assert pick_share(some, 0.1) == [p for p in picked if p[1] == 1]
+    assert len(pick_share(files, 0.99)) == len(files) - len(COUNTS)
+    alone = [*files, ('n11/n11_0.JPEG', 3)]
+    assert Counter(label for _, label in pick_share(alone, 0.6)) == {0: 24, 1: 12, 2: 1, 3: 1}
+
+
+def test_every_class_has_its_share() -> None:
+    generator = np.random.default_rng(0)
+    for share in (0.01, 0.05, 0.1, 1 / 3, 0.5, 0.9, 0.99):
+        for seed in range(20):
+            counts = generator.integers(1, 60, size=12)
+            labels = generator.permutation(np.repeat(np.arange(12), counts)).tolist()
+            picked = stratified_share(labels, share, seed=seed)
+            assert picked == sorted(set(picked))
+            found = Counter(labels[i] for i in picked)
+            for label, count in enumerate(counts):
+                assert 1 <= found[label] <= count
+                assert abs(found[label] - share * count) <= 2
+
+
+def test_balanced_classes_are_split_as_by_scikit_learn() -> None:
+    labels = [i % 12 for i in range(600)]
+    theirs, _ = train_test_split(range(600), train_size=0.05, random_state=3, stratify=labels)
+    assert stratified_share(labels, 0.05, seed=3) == sorted(theirs)
 
 
 def test_list_is_by_file_name(data: Path) -> None:
@@ -84,6 +112,23 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=100,
     )
+
+
+@pytest.mark.parametrize(
+    ('counts', 'share', 'percent'),
+    [([4], 1, '100'), ([100, 100], 0.01, '1'), ([1000], 1e-3, '0.1')],
+)
+def test_file_is_named_after_its_share(
+    counts: list[int], share: float, percent: str, tmp_path: Path
+) -> None:
+    (tmp_path / 'meta').mkdir()
+    lines = [f'{label}/{i}.JPEG {label}' for label, n in enumerate(counts) for i in range(n)]
+    (tmp_path / 'meta' / 'train.txt').write_text('\n'.join(lines))
+    result = run('--data', tmp_path, '--share', share)
+    assert result.returncode == 0, result.stderr
+    written = tmp_path / 'meta' / f'train_{percent}pct.txt'
+    assert len(written.read_text().splitlines()) == share * sum(counts)
+    assert f' images ({percent} %)' in result.stdout
 
 
 def test_tool_writes_what_the_config_reads(data: Path) -> None:
