@@ -56,7 +56,7 @@ class _Page:
         self.per_line = int(inside / _ENTRY)
 
         plotted = any(isinstance(column, Distributions) for column in view.columns)
-        captioned = any(getattr(column, 'captions', ()) for column in view.columns)
+        captioned = any(isinstance(c, Pictures) and c.captions for c in view.columns)
         grouped = any(column.group for column in view.columns)
         lines = max(column.title.count('\n') + 1 for column in view.columns)
         headings = (_GROUP if grouped else 0) + lines * _COLUMN + 0.06
