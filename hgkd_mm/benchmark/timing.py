@@ -8,10 +8,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from hgkd_mm.utils.processor import read_processor
 
 
 @dataclass
@@ -144,18 +145,10 @@ def peak_bytes(step: Callable[[], object], device: str) -> int | None:
 
 def versions(device: str) -> dict[str, str]:
     """What a figure must be published with."""
-    name = torch.cuda.get_device_name() if device.startswith('cuda') else _processor()
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else read_processor().name
     return {
         'torch': torch.__version__,
         'python': platform.python_version(),
         'device': name,
         'threads': str(torch.get_num_threads()),
     }
-
-
-def _processor() -> str:
-    """Name of the CPU; Linux keeps it in a file, elsewhere the platform may know it."""
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()

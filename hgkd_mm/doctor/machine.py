@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 from hgkd_mm.utils.env_check import SETUP
+from hgkd_mm.utils.processor import read_processor, usable_cores
 
 from .section import Section
 
 GB = 1e9
-_BFLOAT16_FLAGS = ('amx_bf16', 'avx512_bf16', 'bf16')
 
 
 def machine(work_dirs: Path) -> Section:
@@ -30,7 +30,7 @@ def machine(work_dirs: Path) -> Section:
     section.facts += [
         ('Python', f'{platform.python_version()}, {sys.executable}'),
         ('System', platform.platform()),
-        ('Processor', processor(_read('/proc/cpuinfo'))),
+        ('Processor', processor()),
     ]
     shm = Path('/dev/shm')
     look_at_memory(section, _read('/proc/meminfo'), shared=_free(shm) if shm.exists() else None)
@@ -54,29 +54,16 @@ def machine(work_dirs: Path) -> Section:
     return section
 
 
-def processor(cpuinfo: str) -> str:
+def processor(cpuinfo: str | None = None) -> str:
     """Model, usable cores, and whether it computes in bfloat16.
 
     Args:
-        cpuinfo: The text of /proc/cpuinfo; empty where there is none.
+        cpuinfo: The text of /proc/cpuinfo, empty where there is none; None reads it.
     """
-    fields = dict(
-        (part.strip() for part in line.split(':', 1))
-        for line in cpuinfo.splitlines()
-        if ':' in line
-    )
-    flags = fields.get('flags', fields.get('Features', '')).split()
-    found = [flag for flag in _BFLOAT16_FLAGS if flag in flags]
-    name = fields.get('model name') or platform.machine()
-    precision = f'bfloat16 by {", ".join(found)}' if found else 'bfloat16 emulated only'
-    return f'{name}, {usable_cores()} cores for this process, {precision}'
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if sys.platform == 'linux':
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    found = read_processor(cpuinfo)
+    units = ', '.join(found.bfloat16)
+    precision = f'bfloat16 by {units}' if units else 'bfloat16 emulated only'
+    return f'{found.name}, {usable_cores()} cores for this process, {precision}'
 
 
 def look_at_memory(section: Section, meminfo: str, *, shared: float | None) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from hgkd_mm.utils.processor import cpu_has_bfloat16
+
+__all__ = ['ROOT', 'cpu_has_bfloat16', 'folder_options', 'make_scenes']
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,10 +41,3 @@ def folder_options(folder: Path, config: Path) -> dict[str, object]:
         pipeline=[dict(type='LoadColorImage'), *pipeline[1:]],
     )
     return {'train_dataloader.dataset': dataset}
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU says that it multiplies bfloat16 (AVX-512 BF16 or AMX, Linux)."""
-    info = Path('/proc/cpuinfo')
-    flags = info.read_text() if info.is_file() else ''
-    return 'avx512_bf16' in flags or 'amx_bf16' in flags

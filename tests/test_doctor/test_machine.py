@@ -11,8 +11,8 @@ from hgkd_mm.doctor.machine import (
     look_at_memory,
     machine,
     processor,
-    usable_cores,
 )
+from hgkd_mm.utils.processor import usable_cores
 
 CPUINFO = 'processor : 0\nmodel name\t: ACME 9000\nflags\t\t: fpu avx2 {flags}\n'
 
