@@ -10,8 +10,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from hgkd_mm.utils.checkpoint_file import cached
+from hgkd_mm.utils.files import is_remote
 
-from .files import is_remote
 from .section import Section
 from .walk import nodes
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 
-from .files import files_below, is_remote
+from hgkd_mm.utils.files import is_remote
+
+from .files import files_below
 
 FIRST = 20
 # COCO's val2017 has 20 MB, train2017 450, which would take 10 s to read

@@ -11,8 +11,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from mmpretrain.datasets import CustomDataset
 
+from hgkd_mm.utils.files import is_remote
+
 from .contents import content_problem
-from .files import count, counted, data_cure, is_remote
+from .files import count, counted, data_cure
 from .section import Section
 from .walk import nodes, parts
 

@@ -51,11 +51,6 @@ def data_cure(root: str, key: str) -> str:
     return elsewhere
 
 
-def is_remote(path: str) -> bool:
-    """Whether a path names something that is not on this machine's disks."""
-    return '://' in path
-
-
 def files_below(folder: Path, suffixes: Iterable[str] = ()) -> Iterator[str]:
     """Files in a folder and its folders, by their path in it; hidden ones are left out.
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from hgkd_mm.models.teachers.base import BaseTeacher
 from hgkd_mm.utils.checkpoint_file import Wording, cached, find_tensors, read_file
+from hgkd_mm.utils.files import is_remote
 
-from .files import is_remote
 from .section import Section
 from .urls import unreachable
 from .walk import nodes

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from .files import SUFFIXES, check_output, weights_bytes, write_whole
+from hgkd_mm.utils.files import write_whole
+
+from .files import SUFFIXES, check_output, weights_bytes
 from .loading import Converted
 from .source import PretrainedBackbone
 from .to_mmpretrain import to_mmpretrain

@@ -1,10 +1,8 @@
-"""Writing exported backbones: all of a file or none of it."""
+"""What the files of exported backbones hold, and how they are named."""
 
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,27 +49,3 @@ def weights_bytes(weights: Mapping[str, Tensor], metadata: Mapping[str, str], su
     file = io.BytesIO()
     torch.save({'meta': dict(metadata), 'state_dict': dict(weights)}, file)
     return file.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that its name never stands for half of it.
-
-    Args:
-        path: file to write; an existing one is replaced.
-        content: all of it.
-
-    Raises:
-        OSError: the disk is full or not writable; the old file is then untouched.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that nobody else can read
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

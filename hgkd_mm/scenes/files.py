@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and work on chunks of them in processes."""
+"""Pictures that are either whole or not there, and work on chunks of them in processes."""
 
 import os
 import shutil
@@ -11,29 +11,23 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from hgkd_mm.utils.files import write_whole
+
 JPEG_QUALITY = 92
 
 Chunk = TypeVar('Chunk')
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is either whole or not there, and its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
-    partial.write_bytes(data)
-    os.replace(partial, path)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes a (H, W, 3) uint8 RGB picture as JPEG."""
     bgr = np.ascontiguousarray(image[..., ::-1])
     jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    write_whole(path, jpeg.tobytes())
+    write_whole(path, jpeg.tobytes(), synced=False)
 
 
 def write_map(path: Path, values: np.ndarray) -> None:
     """Writes a (H, W) uint8 map as png."""
-    write_whole(path, cv2.imencode('.png', values)[1].tobytes())
+    write_whole(path, cv2.imencode('.png', values)[1].tobytes(), synced=False)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hgkd_mm.utils.files import write_whole
+
 from .coco import annotation, instances_file
 from .extras import GAP, ExtraRenderer
-from .files import in_processes, link_or_copy, write_image, write_map, write_whole
+from .files import in_processes, link_or_copy, write_image, write_map
 from .writer import SceneFolder
 
 # Raised whenever the same request would give other bytes here; the images have their own.

@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .files import in_processes, write_image, write_map, write_whole
+from hgkd_mm.utils.files import write_whole
+
+from .files import in_processes, write_image, write_map
 from .objects import CLASSES
 from .renderer import Scene, SceneRenderer
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .files import is_remote
+
 # Log buffers, numpy values and command lines lie beside the weights in training checkpoints of
 # MMEngine, MAE and BEiT. None of them is needed, so that each name is read as a placeholder and
 # nothing of what it stands for is imported or called.
@@ -84,7 +86,7 @@ def local_file(source: str, wording: Wording) -> Iterator[Path]:
     scheme = urlparse(source).scheme
     if scheme in ('http', 'https'):
         yield _downloaded(source, wording)
-    elif '://' in source:
+    elif is_remote(source):
         with get_local_path(source) as path:
             yield Path(path)
     else:

@@ -13,6 +13,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from .files import is_remote
+
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -52,7 +54,7 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     if args.resume == 'auto':
         config.resume, config.load_from = True, None
     elif args.resume:
-        if '://' not in args.resume and not Path(args.resume).is_file():
+        if not is_remote(args.resume) and not Path(args.resume).is_file():
             raise FileNotFoundError(
                 f"There is no checkpoint '{args.resume}' to resume from; --resume alone takes the "
                 f'last one in {config.work_dir}.'

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from .files import is_remote
 from .launch import place_run
 
 # What draws predictions in each package.
@@ -34,7 +35,7 @@ def merge_test_args(config: Config, args: argparse.Namespace) -> Config:
             f'{args.config} has no test_dataloader and test_evaluator, as configs of pre-training '
             'have none: test with the config of a task (configs/cls, configs/det, configs/seg).'
         )
-    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
+    if not is_remote(args.checkpoint) and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(
             f"There is no checkpoint '{args.checkpoint}' (looked for from {Path.cwd()})."
         )

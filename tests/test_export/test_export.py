@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from hgkd_mm import __version__
 from hgkd_mm.export import PretrainedBackbone, Provenance, convert, export_backbone
-from hgkd_mm.export.files import write_whole
 from hgkd_mm.export.to_timm import to_timm
 from hgkd_mm.export.to_torchvision import to_torchvision
 
@@ -206,19 +205,3 @@ def test_wrong_names_of_files_and_targets(
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder '.*gone' to write 'b.pth' into"):
         export_backbone(pretrained(RESNET), target='timm', out=tmp_path / 'gone' / 'b.pth')
-
-
-def test_the_old_file_stays_until_the_new_one_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / 'b.pth'
-    write_whole(path, b'old')
-    assert path.read_bytes() == b'old'
-
-    def full(_: int) -> None:
-        raise OSError('No space left on device')
-
-    monkeypatch.setattr('os.fsync', full)
-    with pytest.raises(OSError, match='No space left'):
-        write_whole(path, b'new')
-    assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['b.pth']

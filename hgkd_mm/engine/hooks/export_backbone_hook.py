@@ -18,6 +18,7 @@ from hgkd_mm.export import PretrainedBackbone, Provenance, convert, export_backb
 from hgkd_mm.export.files import SUFFIXES, check_output
 from hgkd_mm.export.network import describe_backbone
 from hgkd_mm.export.source import backbone_weights, sha256_of
+from hgkd_mm.utils.files import is_remote
 
 
 # in mmengine's own registry, so that configs of every scope (mmpretrain, mmdet, mmseg) find it
@@ -67,7 +68,7 @@ class ExportBackboneHook(Hook):
             )
         self._model = config.to_dict()
         folders = {str(hook.out_dir) for hook in runner.hooks if isinstance(hook, CheckpointHook)}
-        if not folders or any('://' in folder for folder in folders):
+        if not folders or any(map(is_remote, folders)):
             raise ValueError(
                 'ExportBackboneHook writes beside the files of CheckpointHook in a local folder, '
                 f'and there is {", ".join(folders) or "no CheckpointHook"} '

@@ -1,0 +1,42 @@
+"""Files that are whole or not there, and addresses told from paths."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names something that is not on this machine's disks."""
+    return '://' in path
+
+
+def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Writes a file, and its folder, so that its name never stands for half of it.
+
+    Several processes may write the same file at once.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        content: all of it.
+        synced: wait until the disk has it, so that it is whole after a crash of the machine too.
+            That takes milliseconds, which is long for thousands of small files.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        # mkstemp makes files that nobody else can read
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
