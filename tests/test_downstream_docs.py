@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.downstream import ALL, CONFIGS, build, load
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -82,6 +84,22 @@ def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert args.checkpoint == f'work_dirs/{Path(path).stem}/{last}.pth'
 
 
+def test_accumulated_steps_have_the_batch_and_the_averages_of_the_recipe() -> None:
+    ((words, options),) = [
+        (words, dict(word.split('=') for word in words if 'accumulative' in word or 'mom' in word))
+        for name, words in ALL_COMMANDS
+        if name == 'finetuning' and any('accumulative' in word for word in words)
+    ]
+    config = config_of(words[2])
+    steps = int(options['optim_wrapper.accumulative_counts'])
+    batch = int(words[3]) * config.train_dataloader.batch_size * steps
+    assert batch == config.auto_scale_lr.base_batch_size
+    # EMAHook follows every forward pass.
+    momentum = float(options['custom_hooks.1.momentum'])
+    decay = 1 - config.custom_hooks[1].momentum
+    assert (1 - momentum) ** steps == pytest.approx(decay, abs=1e-7)
+
+
 def test_lists_of_images_end_where_the_configs_look() -> None:
     text = page('finetuning')
     made = set(re.findall(r'meta/train_\d+pct\.txt', text))
@@ -132,6 +150,9 @@ def test_own_data(name: str, tmp_path: Path) -> None:
 
 def test_own_classes_are_read(tmp_path: Path) -> None:
     config = own_config('finetuning', tmp_path)
+    logits, target = torch.zeros(2, 17), torch.tensor([0, 1])
+    loss = build(config).head.loss_module(logits, target, avg_factor=2)
+    assert loss.item() == pytest.approx(math.log(2))  # the mean of the classes
     for split in ('train', 'val'):
         for name in ('rose', 'tulip'):
             folder = tmp_path / 'flowers' / split / name

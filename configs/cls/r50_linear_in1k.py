@@ -29,6 +29,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=512, num_workers=8, drop_last=True)
 val_dataloader = dict(batch_size=512, num_workers=8)
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='OptimWrapper',
