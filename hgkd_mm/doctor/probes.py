@@ -27,14 +27,19 @@ def probes(begin: Callable[[str], None]) -> Section:
     problems = env_check.check_running()
     section.problems += problems
     if not problems:
-        models = 'right; ResNet-18, Mask R-CNN and UperNet can be built'
-        section.facts.append(('mmcv.ops.nms, cpu', models))
-        section.notes += env_check.notes()
+        section.facts.append(('models', 'ResNet-18, Mask R-CNN and UperNet can be built'))
     if env_check.attempt('import torch', _import_torch):
         return section
+    section.notes += env_check.notes()
     import torch
 
     for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
+        what = f'mmcv.ops.nms, {device}'
+        begin(what)
+        # where it fails this is said above: a problem, or on the GPU a note, since only detectors
+        # use it there
+        if not env_check.attempt(what, partial(env_check.run_nms, device)):
+            section.facts.append((what, 'right'))
         for dtype in ATTENTION_TOLERANCE:
             check = partial(attention_error, device=device, dtype=dtype)
             what = f'attention, {dtype}, {device}'

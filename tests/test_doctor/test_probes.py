@@ -22,6 +22,7 @@ def test_all_is_right_here() -> None:
     assert section.problems == []
     facts = dict(section.facts)
     assert [what for what in begun if what in facts] == begun[1:]
+    assert facts['mmcv.ops.nms, cpu'] == 'right'
     for what in ('attention, float32, cpu', 'attention, bfloat16, cpu', 'sparse step, tiles, cpu'):
         assert facts[what].startswith('right to ')
 
@@ -38,6 +39,33 @@ def test_broken_mmcv_op(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problem.startswith('mmcv.ops.nms on the CPU failed (RuntimeError: CUDA error: no kernel')
     assert 'bash tools/setup_env.sh --rebuild-mmcv' in problem
     assert 'sparse step, tiles, cpu' in dict(section.facts)
+
+
+@pytest.mark.parametrize('works', [True, False])
+@pytest.mark.parametrize('models', [[], ['Building mmseg UperNet failed.']])
+def test_mmcv_op_on_a_gpu(works: bool, models: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def nms(device: str = 'cpu') -> None:
+        tried.append(device)
+        if device == 'cuda' and not works:
+            raise RuntimeError('CUDA error: no kernel image is available')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(env_check, 'run_nms', nms)
+    monkeypatch.setattr(env_check, 'check_running', lambda: models)
+    # there is no GPU to run the other two on
+    monkeypatch.setattr(module, 'attention_error', lambda **_: 0.0)
+    monkeypatch.setattr(module, 'sparse_error', lambda **_: 0.0)
+    section = module.probes(lambda what: None)
+    assert section.problems == models
+    facts = dict(section.facts)
+    assert {'cpu', 'cuda'} == set(tried)
+    assert facts['mmcv.ops.nms, cpu'] == 'right'
+    assert facts.get('mmcv.ops.nms, cuda') == ('right' if works else None)
+    notes = [note for note in section.notes if note.startswith('mmcv.ops.nms on the GPU failed')]
+    assert len(notes) == (not works)
+    assert all('Mask R-CNN on the GPU does' in note for note in notes)
 
 
 def test_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
