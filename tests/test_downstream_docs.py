@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.downstream import ALL, CONFIGS, build, load
+from helpers.downstream import ALL, CONFIGS, build, follow, load
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
+from hgkd_mm.utils.iterations import scaled_iterations
 from hgkd_mm.utils.launch import merge_args
 
 ROOT = CONFIGS.parent
@@ -82,6 +83,26 @@ def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         loop = config.train_cfg
         last = f'iter_{loop.max_iters}' if 'max_iters' in loop else f'epoch_{loop.max_epochs}'
         assert args.checkpoint == f'work_dirs/{Path(path).stem}/{last}.pth'
+
+
+@pytest.mark.parametrize('name', ['detection', 'segmentation'])
+def test_fewer_gpus_see_as_many_images(name: str) -> None:
+    ((words, options),) = [
+        (words, {key: value for key, _, value in (w.partition('=') for w in words) if value})
+        for page_name, words in ALL_COMMANDS
+        if page_name == name and '--auto-scale-lr' in words
+    ]
+    config = config_of(words[2])
+    images = int(words[3]) * config.train_dataloader.batch_size
+    factor = config.auto_scale_lr.base_batch_size / images
+    assert factor > 1
+    expected = scaled_iterations(config, factor)
+    assert options == {key: str(value).replace(' ', '') for key, value in expected.items()}
+    # the same learning rates at the same images
+    before = follow(config, scale=500)
+    config.merge_from_dict(expected)
+    after = follow(config, scale=500 * int(factor))
+    assert len(after) == len(before) and after == pytest.approx(before)
 
 
 def test_accumulated_steps_have_the_batch_and_the_averages_of_the_recipe() -> None:

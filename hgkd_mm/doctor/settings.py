@@ -14,6 +14,7 @@ from mmpretrain.registry import BATCH_AUGMENTS
 
 from hgkd_mm.sparse import ENGINE_NAMES, find_engine
 from hgkd_mm.utils import env_check
+from hgkd_mm.utils.iterations import scaled_iterations
 
 from .section import Section
 from .walk import nodes, parts
@@ -70,15 +71,38 @@ def look_at_batch(section: Section, config: Config, *, gpus: int) -> None:
     fact = f'{images} images x {processes} {unit}' + (f' x {steps} accumulated' * (steps > 1))
     section.facts.append(('images a step', f'{fact} = {actual}'))
     base = (config.get('auto_scale_lr') or {}).get('base_batch_size')
-    if base and base != actual:
-        more = base // (images * processes)
-        accumulate = (
-            f', or optim_wrapper.accumulative_counts={more} with --cfg-options' if more > 1 else ''
-        )
+    if not base:
+        return
+    if base != actual:
+        scale = '--auto-scale-lr'
+        if steps > 1:
+            scale += ' and optim_wrapper.accumulative_counts=1 (it does not know of accumulation)'
         section.notes.append(
             f'The learning rate is set for {base} images a step, and a step here has {actual}: '
-            f'train with --auto-scale-lr{accumulate}.'
+            f'train with {scale}{_accumulate(config, base, images * processes)}.'
         )
+    longer = base / (images * processes)
+    options = scaled_iterations(config, longer)
+    if options:
+        values = ' '.join(f'{key}={value}'.replace(' ', '') for key, value in options.items())
+        section.notes.append(
+            f'The iterations are set for {base} images, and one here has {images * processes}, '
+            f'with accumulation too: for as many images multiply them by {longer:g}, '
+            f'--cfg-options {values}'
+        )
+
+
+def _accumulate(config: Config, base: int, images: int) -> str:
+    """The way to a step of ``base`` images by several forward passes, if there is one."""
+    more, rest = divmod(base, images)
+    if more < 2 or rest:
+        return ''
+    text = f', or optim_wrapper.accumulative_counts={more} with --cfg-options'
+    for index, hook in enumerate(config.get('custom_hooks') or []):
+        # it follows every forward pass
+        if 'momentum' in hook and str(hook.get('type')).endswith('EMAHook'):
+            text += f' and custom_hooks.{index}.momentum={hook.momentum / more:g}'
+    return text
 
 
 def look_at_precision(section: Section, config: Config) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 
 import hgkd_mm.engine
@@ -102,6 +102,77 @@ def test_images_a_step(gpus: int, accumulated: int, fact: str, note: str | None)
     assert section.facts == [('images a step', fact)]
     assert len(section.notes) == (note is not None)
     assert all(note in n for n in section.notes)
+
+
+ITERATIONS = dict(
+    train_cfg=dict(type='IterBasedTrainLoop', max_iters=900, val_interval=50),
+    param_scheduler=[dict(type='MultiStepLR', by_epoch=False, milestones=[600, 800], end=900)],
+)
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'accumulated', 'factor', 'max_iters'),
+    [(2, 1, 4, 3600), (2, 4, 4, 3600), (16, 1, 0.5, 450)],
+)
+def test_iterations_keep_the_number_of_images(
+    gpus: int, accumulated: int, factor: float, max_iters: int
+) -> None:
+    section = Section(title='c')
+    config = Config(
+        dict(
+            ITERATIONS,
+            train_dataloader=dict(batch_size=2),
+            optim_wrapper=dict(accumulative_counts=accumulated),
+            auto_scale_lr=dict(base_batch_size=16),
+        )
+    )
+    module.look_at_batch(section, config, gpus=gpus)
+    assert len(section.notes) == 1 + (accumulated == 1)
+    note = section.notes[-1]
+    assert f'multiply them by {factor:g}, ' in note
+    words = note.split('--cfg-options ')[1].split()
+    options = DictAction._parse_iterable
+    given = {key: options(value) for key, value in (word.split('=') for word in words)}
+    assert given == {
+        'train_cfg.max_iters': max_iters,
+        'train_cfg.val_interval': 50 * factor,
+        'param_scheduler.0.end': max_iters,
+        'param_scheduler.0.milestones': [600 * factor, 800 * factor],
+    }
+    assert max_iters * 2 * gpus == 900 * 16
+
+
+def test_as_many_images_an_iteration_need_no_other_schedule() -> None:
+    section = Section(title='c')
+    config = Config(
+        dict(
+            ITERATIONS,
+            train_dataloader=dict(batch_size=2),
+            auto_scale_lr=dict(base_batch_size=16),
+        )
+    )
+    module.look_at_batch(section, config, gpus=8)
+    assert section.notes == []
+
+
+def test_advice_for_averages_and_accumulation() -> None:
+    config = Config(
+        dict(
+            train_dataloader=dict(batch_size=256),
+            auto_scale_lr=dict(base_batch_size=2048),
+            custom_hooks=[dict(type='Other'), dict(type='EMAHook', momentum=1e-4)],
+        )
+    )
+    section = Section(title='c')
+    module.look_at_batch(section, config, gpus=1)
+    (note,) = section.notes
+    assert 'accumulative_counts=8' in note and 'custom_hooks.1.momentum=1.25e-05' in note
+    # 3 x 256 is no divisor, and MMEngine scales by the images of a forward pass
+    section = Section(title='c')
+    config.optim_wrapper = dict(accumulative_counts=2)
+    module.look_at_batch(section, config, gpus=3)
+    (note,) = section.notes
+    assert note.endswith('accumulative_counts=1 (it does not know of accumulation).')
 
 
 def test_batch_without_a_base_has_nothing_to_compare() -> None:
