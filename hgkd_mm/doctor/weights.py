@@ -14,9 +14,12 @@ from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from torch import Tensor, nn
 
+from hgkd_mm.engine.pretrained import pretrained_parts
+from hgkd_mm.engine.pretrained_file import PretrainedFile
 from hgkd_mm.models.teachers.base import BaseTeacher
-from hgkd_mm.utils.checkpoint_file import Wording, cached, find_tensors, read_file
+from hgkd_mm.utils.checkpoint_file import Wording, cached, read_file
 from hgkd_mm.utils.files import is_remote
+from hgkd_mm.utils.weights_fit import compare, weight_names
 
 from .section import Section
 from .urls import unreachable
@@ -55,61 +58,96 @@ def look_at_teachers(section: Section, config: Config) -> None:
 def look_at_checkpoints(section: Section, config: Config, model: nn.Module | None = None) -> None:
     """Looks for the files of ``init_cfg`` of type Pretrained, ``pretrained`` and ``load_from``.
 
+    What MMEngine would take of each is compared with the network, as ``PretrainedReportHook``
+    does in training; the files are read without running anything from them.
+
     Args:
         section: Is added to.
         config: The config.
         model: What the config trains, to compare the files with; None to look for them only.
     """
-    for key, source, prefix in _checkpoints(config):
-        address = _resolved(source)
-        if is_remote(address) and not _is_here(section, key, address):
-            continue
-        path = cached(address) if is_remote(address) else Path(address).expanduser()
-        if not path.is_file():
-            section.problems.append(
-                f'There is no checkpoint {source}, which {key} names (relative paths start at '
-                f'{Path.cwd()}): {_made_by(source)}, or name another with --cfg-options {key}=FILE.'
-            )
-            continue
-        wording = Wording(kind='checkpoint', given_by=f'config key {key}', trust='it')
+    files = _Files(section)
+    parts = list(pretrained_parts(model)) if model is not None else []
+    for part in parts:
+        picked = [files.weights(file) for file in part.files]
+        if all(weights is not None for weights in picked):
+            found = {name: value for weights in picked for name, value in weights.items()}
+            _compare(section, part.files[0].key, part.name or 'the model', part.module, found)
+    compared = {(file.checkpoint, file.prefix) for part in parts for file in part.files}
+    for file in _in_config(config):
+        if (file.checkpoint, file.prefix) not in compared:
+            files.weights(file)
+    if config.get('load_from'):
+        found = files.weights(
+            PretrainedFile(checkpoint=str(config.load_from), prefix=None, key='load_from')
+        )
+        if found is not None and model is not None:
+            _compare(section, 'load_from', 'the model', model, found)
+
+
+class _Files:
+    """Reads each file once.
+
+    Args:
+        section: Is told of each use of a file.
+    """
+
+    def __init__(self, section: Section) -> None:
+        self._section = section
+        self._contents: dict[Path, Any] = {}
+
+    def weights(self, file: PretrainedFile) -> dict[str, Tensor] | None:
+        """What MMEngine takes of a file; None, and the section says why, if that is not known."""
+        path = self._path(file)
+        if path is None:
+            return None
         try:
-            found = find_tensors(read_file(path, source, wording), source)
+            file.check_kind()
+            weights = file.pick(self._content(path, file))
         except (RuntimeError, ValueError) as error:
             if isinstance(error.__cause__, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-                section.notes.append(f'{key}: {path} holds more than tensors and was not read.')
+                self._section.notes.append(
+                    f'{file.key}: {path} holds more than tensors and was not read.'
+                )
             else:
-                section.problems.append(f'{key}: {error}')
-            continue
-        matching = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-        shown = f' of {len(found)} begin with {prefix!r}' if prefix else ''
-        section.facts.append((key, f'{len(matching)} weights{shown} in {path}'))
-        if not matching:
-            beginnings = sorted({name.split('.')[0] + '.' for name in found})
-            section.problems.append(
-                f'{key}: no weight of {path} begins with {prefix!r}, so that the network would '
-                f'start from random ones. They begin with {", ".join(beginnings[:6])}: set '
-                f'{key.removesuffix(".checkpoint")}.prefix to that of the wanted part.'
-            )
-        elif model is not None:
-            _compare(section, key, matching, model)
+                self._section.problems.append(f'{file.key}: {error}')
+            return None
+        shown = f' under {file.prefix!r}' if file.prefix else ''
+        number = len(weight_names(weights))
+        self._section.facts.append((file.key, f'{number} weights{shown} in {path}'))
+        return weights
+
+    def _path(self, file: PretrainedFile) -> Path | None:
+        address = _resolved(file.checkpoint)
+        if is_remote(address):
+            return cached(address) if _is_here(self._section, file.key, address) else None
+        path = Path(address).expanduser()
+        if path.is_file():
+            return path
+        self._section.problems.append(
+            f'There is no checkpoint {file.checkpoint}, which {file.key} names (relative paths '
+            f'start at {Path.cwd()}): {_made_by(file.checkpoint)}, or name another with '
+            f'--cfg-options {file.key}=FILE.'
+        )
+        return None
+
+    def _content(self, path: Path, file: PretrainedFile) -> Any:
+        if path not in self._contents:
+            wording = Wording(kind='checkpoint', given_by=f'config key {file.key}', trust='it')
+            self._contents[path] = read_file(path, file.checkpoint, wording)
+        return self._contents[path]
 
 
-def _compare(section: Section, key: str, weights: dict[str, Tensor], model: nn.Module) -> None:
+def _compare(
+    section: Section, key: str, what: str, network: nn.Module, weights: dict[str, Tensor]
+) -> None:
     """Says how many weights of the network that a file is for it would fill."""
-    name = re.sub(r'^model\.?|\.?init_cfg.*$|\.?pretrained$|^load_from$', '', key)
-    network = dict(model.named_modules()).get(name)
-    if network is None:
-        return
-    # counters of batch norms do not change what the network computes, and old files lack them
-    own = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
-    wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
-    what = name or 'the model'
-    section.facts.append((f'{what} filled', f'{len(own) - len(wrong)} of {len(own)} weights'))
-    if wrong:
+    fit = compare(network.state_dict(), weights)
+    section.facts.append((f'{what} filled', f'{fit.loaded} of {fit.total} weights'))
+    if fit.lacking:
         section.problems.append(
-            f'{key}: {len(wrong)} of {len(own)} weights of {what} are not in the file, or of '
-            f'another shape there ({", ".join(wrong[:3])}, ...), and would stay random: use a file '
-            'of the same network, or the network of the file.'
+            f'{key}: the file fills {fit.counts()} of {what}, and the others would stay random: '
+            'use a file of the same network, or the network of the file.'
         )
 
 
@@ -141,15 +179,19 @@ def _is_here(section: Section, key: str, address: str) -> bool:
     return False
 
 
-def _checkpoints(config: Config) -> Iterator[tuple[str, str, str]]:
-    """Key, file or address, and prefix of each checkpoint that weights are taken from."""
+def _in_config(config: Config) -> Iterator[PretrainedFile]:
+    """The files that parts of the model are to start from."""
     for key, node in nodes(config.get('model'), 'model'):
         if node.get('type') == 'Pretrained':
-            yield f'{key}.checkpoint', str(node.get('checkpoint')), node.get('prefix') or ''
+            yield PretrainedFile(
+                checkpoint=str(node.get('checkpoint')),
+                prefix=node.get('prefix'),
+                key=f'{key}.checkpoint',
+            )
         if isinstance(node.get('pretrained'), str):
-            yield f'{key}.pretrained', node['pretrained'], ''
-    if config.get('load_from'):
-        yield 'load_from', str(config.load_from), ''
+            yield PretrainedFile(
+                checkpoint=node['pretrained'], prefix=None, key=f'{key}.pretrained'
+            )
 
 
 def _resolved(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _SKIPPED = (
     'pathlib.PosixPath',
     'pathlib.WindowsPath',
 )
+# What networks of mmpretrain, mmdet and mmseg begin the names of their backbone's weights with.
+BACKBONE = 'backbone.'
 _CONTAINERS = ('state_dict', 'model', 'module')
 _HASH = re.compile(r'-([a-f0-9]{8,})\.')
 
@@ -168,6 +171,50 @@ def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
     if all(name.startswith('module.') for name in tensors):
         tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
     return tensors
+
+
+def read_tensors(source: str, wording: Wording, *, trusted: bool = False) -> dict[str, Tensor]:
+    """Name to tensor in a file; see `local_file`, `read_file` and `find_tensors`.
+
+    Args:
+        source: path or address.
+        wording: for messages.
+        trusted: allow the file to run pickled code if it cannot be read without.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it could not be downloaded.
+        RuntimeError: the file is broken, or wants to run code and is not trusted.
+        ValueError: it holds no tensors.
+    """
+    with local_file(source, wording) as path:
+        content = read_file(path, source, wording, trusted=trusted)
+    return find_tensors(content, source)
+
+
+def under_prefix(
+    tensors: Mapping[str, Tensor], prefix: str, *, source: str, why: str
+) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it.
+
+    Args:
+        tensors: name to tensor.
+        prefix: with its dot.
+        source: where they come from, for messages.
+        why: the clause that says who expects the prefix, for messages.
+
+    Raises:
+        ValueError: there are none; says what there is instead.
+    """
+    found = {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    if not found:
+        held = Counter(name.split('.')[0] for name in tensors).most_common(6)
+        shown = ', '.join(f'{name} ({count})' for name, count in held) or 'none at all'
+        raise ValueError(f"{source} holds no weights under '{prefix}', {why}; it holds {shown}.")
+    return found
 
 
 def cached(url: str) -> Path:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.model import Sequential
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -167,14 +168,15 @@ def test_network_that_starts_from_a_checkpoint() -> None:
     section = checkpoints(model=pretrained('w.pth', prefix='backbone.'))
     assert section.problems == []
     assert section.facts == [
-        ('model.backbone.init_cfg.checkpoint', "1 weights of 2 begin with 'backbone.' in w.pth")
+        ('model.backbone.init_cfg.checkpoint', "1 weights under 'backbone.' in w.pth")
     ]
 
 
 class Network(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, init_cfg: dict | None = None) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+        layers = (nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+        self.backbone = Sequential(*layers, init_cfg=init_cfg)
 
 
 @pytest.mark.parametrize(('width', 'filled'), [(4, 6), (5, 0)])
@@ -184,18 +186,18 @@ def test_weights_are_compared_with_the_network(width: int, filled: int) -> None:
     torch.save({'state_dict': weights}, 'w.pth')
     section = Section(title='c')
     config = Config(dict(model=pretrained('w.pth', prefix='backbone.'), load_from='w.pth'))
-    look_at_checkpoints(section, config, Network(width))
+    look_at_checkpoints(section, config, Network(width, config.model.backbone.init_cfg))
     assert section.facts[1] == ('backbone filled', f'{filled} of 6 weights')
     assert section.facts[3] == ('the model filled', f'{filled} of 6 weights')
     assert len(section.problems) == (0 if filled else 2)
-    assert all('6 of 6 weights of ' in p and 'stay random' in p for p in section.problems)
+    assert all('fills 0 of 6 weights (0 missing, 6 of' in p for p in section.problems)
 
 
 def test_prefix_that_no_weight_has() -> None:
     torch.save({'encoder.a': torch.ones(1), 'neck.b': torch.ones(1)}, 'w.pth')
     (problem,) = checkpoints(model=pretrained('w.pth', prefix='backbone.')).problems
-    assert "no weight of w.pth begins with 'backbone.'" in problem
-    assert 'They begin with encoder., neck.: set model.backbone.init_cfg.prefix' in problem
+    assert "w.pth holds no weights under 'backbone.'" in problem
+    assert '(config key model.backbone.init_cfg.prefix); it holds encoder (1), neck (1).' in problem
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from hgkd_mm.utils.files import is_remote
+
 from ..pretrained import (
     PretrainedPart,
-    compare,
+    compare_part,
     expected_values,
-    is_local,
     pretrained_parts,
     read_part,
 )
@@ -50,8 +51,9 @@ class PretrainedReportHook(Hook):
             these to come from elsewhere than the file.
 
     Raises:
-        PretrainedWeightsError: On every rank, before training: there is no such file, it holds
-            nothing under the prefix, or fewer than all weights are the file's.
+        PretrainedWeightsError: On every rank, before training: there is no such file, MMEngine
+            does not read its kind, it holds nothing where MMEngine looks or under the prefix, or
+            fewer than all weights are the file's.
     """
 
     priority = 'VERY_HIGH'
@@ -106,8 +108,8 @@ class PretrainedReportHook(Hook):
         expected = expected_values(parts, files)
         problem = ''
         for part, weights in zip(parts, files, strict=True):
-            fit = compare(part, weights, expected)
-            sources = ', '.join(str(cfg['checkpoint']) for cfg in part.init_cfg)
+            fit = compare_part(part, weights, expected)
+            sources = ', '.join(file.checkpoint for file in part.files)
             line = f'{part.key} starts from {sources} with {fit.counts()}'
             runner.logger.info(f'{line}.')
             refused = [name for name in fit.lacking if not self._allowed(name)]
@@ -123,7 +125,7 @@ class PretrainedReportHook(Hook):
 
 def _read(part: PretrainedPart) -> dict[str, Tensor]:
     # MMEngine's readers of web addresses wait for all ranks.
-    shared = not all(is_local(str(cfg['checkpoint'])) for cfg in part.init_cfg)
+    shared = any(is_remote(file.checkpoint) for file in part.files)
     return read_part(part) if shared or is_main_process() else {}
 
 
@@ -142,10 +144,11 @@ def _advice(part: PretrainedPart, *, changed: bool) -> str:
         if changed
         else ''
     )
+    file = part.files[0]
     return (
         f'Training was not started. Make the network that of the file ({part.key}: depth, '
-        f'settings of the stem, ...), or change the file (config key '
-        f'{part.key}.init_cfg.checkpoint) or the part of it ({part.key}.init_cfg.prefix). '
+        f'settings of the stem, ...), or change the file (config key {file.key}) or the part of '
+        f'it ({file.prefix_key}). '
         f"{written}If it is meant so, give dict(type='PretrainedReportHook') "
         "allow_missing=True, or a list of the names' patterns."
     )

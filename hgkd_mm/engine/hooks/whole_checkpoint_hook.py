@@ -9,6 +9,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from hgkd_mm.utils.weights_fit import compare, listed
+
+from ..pretrained_file import tensors_in, without_wrapper
+
 
 class IncompleteCheckpointError(RuntimeError):
     """A checkpoint lacks weights of the model."""
@@ -35,29 +39,11 @@ class WholeCheckpointHook(Hook):
             checkpoint: What was read from the file.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        found = checkpoint.get('state_dict', checkpoint)
-        shapes = {
-            name.removeprefix('module.'): getattr(value, 'shape', None)
-            for name, value in found.items()
-        }
-        # Files written by older versions of torch lack the counters of batch norms.
-        wanted = {
-            name: value.shape
-            for name, value in model.state_dict().items()
-            if not name.endswith('num_batches_tracked')
-        }
-        missing = [name for name in wanted if name not in shapes]
-        other = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
-        if missing or other:
+        fit = compare(model.state_dict(), without_wrapper(tensors_in(checkpoint)))
+        if fit.lacking:
             raise IncompleteCheckpointError(
-                f'{runner.cfg.load_from} does not fit this config: of {len(wanted)} weights '
-                f'{_examples("missing", missing)}{_examples("of another shape", other)}'
-                'give the config that the checkpoint was trained with.'
+                f'{runner.cfg.load_from} does not fit this config: of {fit.total} weights '
+                f'{len(fit.missing)} are missing{listed(fit.missing)} and {len(fit.other_shape)} '
+                f'have another shape{listed(fit.other_shape)}. Give the config that the checkpoint '
+                'was trained with.'
             )
-
-
-def _examples(what: str, names: list[str]) -> str:
-    if not names:
-        return ''
-    first = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-    return f'{len(names)} are {what} ({first}); '

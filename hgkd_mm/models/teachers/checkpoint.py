@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hgkd_mm.utils.checkpoint_file import Wording, find_tensors, local_file, read_file
+from hgkd_mm.utils.checkpoint_file import Wording, read_tensors
 
 _WORDING = Wording(
     kind='teacher checkpoint',
@@ -36,7 +36,4 @@ def read_weights(checkpoint: str | Path | None, *, trust_checkpoint: bool = Fals
             'A teacher without pre-trained weights would teach noise: checkpoint is '
             f'{checkpoint!r}. Give the path or URL of a weight file (config key checkpoint).'
         )
-    source = str(checkpoint)
-    with local_file(source, _WORDING) as path:
-        content = read_file(path, source, _WORDING, trusted=trust_checkpoint)
-    return find_tensors(content, source)
+    return read_tensors(str(checkpoint), _WORDING, trusted=trust_checkpoint)

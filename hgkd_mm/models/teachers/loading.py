@@ -9,6 +9,8 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from hgkd_mm.utils.weights_fit import compare, fitting, listed, shapes_of
+
 
 def load_strictly(
     module: nn.Module,
@@ -37,29 +39,25 @@ def load_strictly(
     Raises:
         RuntimeError: a weight is missing or has the wrong shape; names and counts them.
     """
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    expected = {**own, **(shapes or {})}
-    missing = [name for name in expected if name not in weights]
-    wrong = [
-        f'{name} is {tuple(weights[name].shape)}, needed {shape}'
-        for name, shape in expected.items()
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    extra = [name for name in weights if name not in expected]
-    if missing or wrong:
+    own = module.state_dict()
+    further = {name: torch.empty(shape, device='meta') for name, shape in (shapes or {}).items()}
+    expected = {**own, **further}
+    fit = compare(expected, weights)
+    if fit.lacking:
+        wrong = shapes_of(fit.other_shape, expected, weights)
         raise RuntimeError(
-            f'{source} does not fit the {what} of the teacher: of {len(expected)} weights, '
-            f'{len(missing)} are missing{_listed(missing)} and {len(wrong)} have the wrong '
-            f'shape{_listed(wrong)}. {len(extra)} names of the file are unknown'
-            f'{_listed(extra)}. A teacher with random weights would teach noise, so that this '
+            f'{source} does not fit the {what} of the teacher: of {fit.total} weights, '
+            f'{len(fit.missing)} are missing{listed(fit.missing)} and {len(wrong)} have the wrong '
+            f'shape{listed(wrong)}. {len(fit.unused)} names of the file are unknown'
+            f'{listed(fit.unused)}. A teacher with random weights would teach noise, so that this '
             f'run does not start. {hint}'
         )
-    filled = {name: _as_weight(weights[name]) for name in own}
+    filled = {name: _as_weight(value) for name, value in fitting(own, weights).items()}
     module.load_state_dict(filled, strict=True, assign=True)
-    ignored = [*extra, *unused]
+    ignored = [*fit.unused, *unused]
     MMLogger.get_current_instance().info(
-        f'Teacher {what}: {len(expected)} of {len(expected)} weights loaded from {source}, '
-        f'0 missing, {len(ignored)} of the file not used{_listed(ignored)}.'
+        f'Teacher {what}: {fit.loaded} of {fit.total} weights loaded from {source}, '
+        f'{len(fit.missing)} missing, {len(ignored)} of the file not used{listed(ignored)}.'
     )
 
 
@@ -67,10 +65,3 @@ def _as_weight(value: Tensor) -> Tensor:
     if value.is_floating_point() and value.dtype != torch.float64:
         return value.float()
     return value
-
-
-def _listed(names: list[str], limit: int = 8) -> str:
-    if not names:
-        return ''
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return f' ({", ".join(names[:limit])}{more})'

@@ -37,8 +37,8 @@ def test_what_is_missing_or_of_another_shape_is_named(state: dict) -> None:
         check(dict(state_dict=state))
     assert str(error.value) == (
         'a.pth does not fit this config: of 6 weights 4 are missing (0.bias, 1.weight, 1.bias, '
-        '...); 1 are of another shape (0.weight); give the config that the checkpoint was trained '
-        'with.'
+        '1.running_mean) and 1 have another shape (0.weight). Give the config that the checkpoint '
+        'was trained with.'
     )
 
 
