@@ -97,8 +97,8 @@ def stratified_share(labels: Sequence[int], share: float, *, seed: int = 0) -> l
 
     Args:
         labels: Class of each image.
-        share: Fraction of each class, more than 0 and at most 1; a share below 1 leaves out as many
-            images as there are classes, at least.
+        share: Fraction of each class, more than 0 and at most 1. Below 1 at least as many images
+            are left out as there are classes of which the share is an image or more.
         seed: Of the choice.
 
     Raises:
