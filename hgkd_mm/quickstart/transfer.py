@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
-from sklearn.model_selection import train_test_split
 
 from hgkd_mm.evaluation import build_labelled_dataset
+from hgkd_mm.utils.iterations import scaled_iterations
+from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.visualization import read_scalars
 
 from .data import ROOT, cpu_has_bfloat16
@@ -168,24 +169,19 @@ def labelled_share(dataset: dict, share: float, seed: int) -> list[int]:
         share: fraction of each class, more than 0 and less than 1.
         seed: of the choice.
     """
-    labels = build_labelled_dataset(dataset, key='train_dataloader.dataset').get_gt_labels()
-    chosen, _ = train_test_split(
-        range(len(labels)), train_size=share, random_state=seed, stratify=labels
-    )
-    return sorted(chosen)
+    built = build_labelled_dataset(dataset, key='train_dataloader.dataset')
+    return stratified_share(built.get_gt_labels(), share, seed=seed)
 
 
 def lengthened(config: Config, factor: float) -> dict[str, object]:
-    """Overrides that make an iteration-based training longer, its cosine with it."""
-    iterations = round(config.train_cfg.max_iters * factor)
-    cosine = [s.type for s in config.param_scheduler].index('CosineAnnealingLR')
-    return {
-        'train_cfg.max_iters': iterations,
-        'train_cfg.val_interval': iterations,
-        'default_hooks.checkpoint.interval': iterations,
-        f'param_scheduler.{cosine}.T_max': iterations,
-        f'param_scheduler.{cosine}.end': iterations,
-    }
+    """Overrides that make an iteration-based training longer; its warm-up stays as it is."""
+    warm_ups = tuple(
+        f'param_scheduler.{index}.'
+        for index, schedule in enumerate(config.param_scheduler)
+        if schedule.type == 'LinearLR'
+    )
+    scaled = scaled_iterations(config, factor)
+    return {key: value for key, value in scaled.items() if not key.startswith(warm_ups)}
 
 
 def read_metrics(task: Task, work_dir: Path) -> dict[str, float]:

@@ -23,7 +23,7 @@ ALL = sorted(
     str(path.relative_to(CONFIGS))
     for task in SCOPES
     for path in (CONFIGS / task).glob('*.py')
-    if not path.stem.endswith('_scenes')
+    if '_scenes' not in path.stem
 )
 TWINS = [name for name in ALL if name.endswith(('_scratch.py', '_supervised.py'))]
 # Width of the four maps, by the network's name in the config's.
