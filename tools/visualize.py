@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         sys.exit(f'tools/visualize.py: {error}')
-    print(f'{args.checkpoint}: {made.report}.')
+    print(f'{args.checkpoint}: {made.fit.counts()}.')
     print('\n'.join(made.notes))
     print(f'Picture: {made.path}')
 

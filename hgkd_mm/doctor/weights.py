@@ -146,7 +146,7 @@ def _compare(
     section.facts.append((f'{what} filled', f'{fit.loaded} of {fit.total} weights'))
     if fit.lacking:
         section.problems.append(
-            f'{key}: the file fills {fit.counts()} of {what}, and the others would stay random: '
+            f'{key}: of {what} the file fills {fit.counts()}, and the others would stay random: '
             'use a file of the same network, or the network of the file.'
         )
 

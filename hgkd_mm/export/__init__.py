@@ -1,15 +1,15 @@
 """From a checkpoint of pre-training to a backbone that other libraries load."""
 
 from .export import TARGETS, Exported, convert, export_backbone
-from .loading import Converted, LoadReport
+from .loading import Converted, ExportReport
 from .provenance import Provenance
 from .source import PretrainedBackbone, read_pretrained
 
 __all__ = [
     'TARGETS',
     'Converted',
+    'ExportReport',
     'Exported',
-    'LoadReport',
     'PretrainedBackbone',
     'Provenance',
     'convert',

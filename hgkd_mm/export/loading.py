@@ -9,33 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hgkd_mm.utils.weights_fit import Fit, compare, fitting, listed, shapes_of
+
 
 @dataclass(frozen=True, kw_only=True)
-class LoadReport:
+class ExportReport:
     """What became of every weight.
 
     Attributes:
-        loaded: names that the network took.
-        missing: names of the network's classifier, which pre-training has none of.
-        unexpected: names that the network does not know; empty for what could be exported.
+        fit: of the target's network. What is missing belongs to its classifier, which
+            pre-training has none of, and nothing is unused: all else is refused.
         left_out: weights of the source that the target has no place for, with the reason.
     """
 
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    fit: Fit
     left_out: Mapping[str, str]
 
     def lines(self) -> list[str]:
         """The report as text."""
+        missing, unexpected = self.fit.missing, self.fit.unused
         lines = [
-            f'loaded      {len(self.loaded)} of {len(self.loaded) + len(self.unexpected)}',
-            f'missing     {len(self.missing)}{_listed(self.missing, "of the classifier: ")}',
-            f'unexpected  {len(self.unexpected)}{_listed(self.unexpected)}',
+            f'loaded      {self.fit.loaded} of {self.fit.total}',
+            f'missing     {len(missing)}{listed(missing, " (of the classifier: {})")}',
+            f'unexpected  {len(unexpected)}{listed(unexpected)}',
         ]
         for reason in dict.fromkeys(self.left_out.values()):
             names = tuple(name for name, why in self.left_out.items() if why == reason)
-            lines.append(f'left out    {len(names)}{_listed(names)}: {reason}')
+            lines.append(f'left out    {len(names)}{listed(names)}: {reason}')
         return lines
 
 
@@ -79,7 +79,7 @@ class Converted:
     weights: Mapping[str, Tensor]
     made_by: str
     load: str
-    report: LoadReport
+    report: ExportReport
 
 
 def load_converted(
@@ -89,11 +89,12 @@ def load_converted(
     what: str,
     classifier: tuple[str, ...] = (),
     left_out: Mapping[str, str] | None = None,
-) -> tuple[dict[str, Tensor], LoadReport]:
+) -> tuple[dict[str, Tensor], ExportReport]:
     """Fills the target's network.
 
     A weight may differ from the network's own in axes of length 1, as those of a linear layer
-    and of a 1x1 convolution do. Float weights become the network's precision.
+    and of a 1x1 convolution do. Float weights become the network's precision. Counters of batch
+    norms go where the source has them.
 
     Args:
         network: the target's network; changed in place and set to eval mode.
@@ -109,42 +110,34 @@ def load_converted(
         ValueError: a weight is missing, unknown or of the wrong shape; names and counts them.
     """
     own = network.state_dict()
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    fitted, wrong = {}, []
-    for name, value in weights.items():
-        if name in own and _same_axes(value, own[name]):
-            shaped = value.reshape(own[name].shape).to(own[name].dtype)
-            # a view would take all that it is a view of into the file
-            fitted[name] = shaped.clone(memory_format=torch.contiguous_format)
-        elif name in own:
-            wrong.append(f'{name} is {tuple(value.shape)}, needed {tuple(own[name].shape)}')
-    absent = [name for name in missing if not name.startswith(classifier)]
-    if absent or unexpected or wrong:
+    shaped = {name: _as_own(value, own.get(name)) for name, value in weights.items()}
+    fit = compare(own, shaped)
+    absent = [name for name in fit.missing if not name.startswith(classifier)]
+    if absent or fit.other_shape or fit.unused:
+        wrong = shapes_of(fit.other_shape, own, shaped)
         raise ValueError(
-            f'The weights do not fit {what}, and nothing was written: of its {len(own)} weights '
-            f'{len(absent)} are missing{_listed(absent)}, {len(wrong)} have another '
-            f'shape{_listed(wrong)}, and {len(unexpected)} are unknown to it'
-            f'{_listed(unexpected)}. The config that names the network (in the checkpoint, or '
+            f'The weights do not fit {what}, and nothing was written: of its {fit.total} weights '
+            f'{len(absent)} are missing{listed(absent)}, {len(wrong)} have another '
+            f'shape{listed(wrong)}, and {len(fit.unused)} are unknown to it'
+            f'{listed(fit.unused)}. The config that names the network (in the checkpoint, or '
             'given with --config) is probably not that of the weights.'
         )
-    network.load_state_dict(fitted, strict=not missing)
+    # a view would take all that it is a view of into the file
+    fitted = {
+        name: value.to(own[name].dtype).clone(memory_format=torch.contiguous_format)
+        for name, value in fitting(own, shaped).items()
+    }
+    network.load_state_dict(fitted, strict=False)
     network.train(False)
-    report = LoadReport(
-        loaded=tuple(fitted),
-        missing=tuple(missing),
-        unexpected=(),
-        left_out=dict(left_out or {}),
-    )
-    return fitted, report
+    return fitted, ExportReport(fit=fit, left_out=dict(left_out or {}))
 
 
-def _same_axes(value: Tensor, own: Tensor) -> bool:
-    return [size for size in value.shape if size != 1] == [size for size in own.shape if size != 1]
+def _as_own(value: Tensor, own: Tensor | None) -> Tensor:
+    """In the shape of the network's own if only axes of length 1 differ."""
+    if own is None or _longer(value) != _longer(own):
+        return value
+    return value.reshape(own.shape)
 
 
-def _listed(names: list[str] | tuple[str, ...], intro: str = '', limit: int = 6) -> str:
-    if not names:
-        return ''
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return f' ({intro}{", ".join(names[:limit])}{more})'
+def _longer(value: Tensor) -> list[int]:
+    return [size for size in value.shape if size != 1]

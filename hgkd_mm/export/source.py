@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from hgkd_mm.utils.checkpoint_file import Wording, find_tensors, local_file, read_file
+from hgkd_mm.utils.checkpoint_file import (
+    BACKBONE,
+    Wording,
+    find_tensors,
+    local_file,
+    read_file,
+    under_prefix,
+)
 from hgkd_mm.utils.launch import load_config
 
 from .config_text import parse_config_text
 from .network import describe_backbone
 from .provenance import Provenance
 
-PREFIX = 'backbone.'
 _WORDING = Wording(kind='checkpoint', given_by='argument CKPT', trust='the flag --trust-checkpoint')
 
 
@@ -87,19 +92,7 @@ def backbone_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
     Raises:
         ValueError: there are none.
     """
-    weights = {
-        name.removeprefix(PREFIX): value
-        for name, value in tensors.items()
-        if name.startswith(PREFIX)
-    }
-    if not weights:
-        found = Counter(name.split('.')[0] for name in tensors).most_common(6)
-        listed = ', '.join(f'{name} ({count})' for name, count in found)
-        raise ValueError(
-            f"{source} holds no weights under '{PREFIX}', as checkpoints of pre-training do; it "
-            f'holds {listed}.'
-        )
-    return weights
+    return under_prefix(tensors, BACKBONE, source=source, why='as checkpoints of pre-training do')
 
 
 def sha256_of(path: Path) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from hgkd_mm.utils.checkpoint_file import BACKBONE
+
 from .loading import Converted, load_converted
 from .network import build_backbone
-from .source import PREFIX, PretrainedBackbone
+from .source import PretrainedBackbone
 
 
 def to_mmpretrain(backbone: PretrainedBackbone) -> Converted:
@@ -21,15 +23,15 @@ def to_mmpretrain(backbone: PretrainedBackbone) -> Converted:
     """
     config = backbone.config
     network = nn.Module()
-    network.add_module(PREFIX.rstrip('.'), build_backbone(config))
+    network.add_module(BACKBONE.rstrip('.'), build_backbone(config))
     weights, report = load_converted(
         network,
-        {PREFIX + name: value for name, value in backbone.weights.items()},
+        {BACKBONE + name: value for name, value in backbone.weights.items()},
         what=f"mmpretrain's {config['type']}",
     )
     shown = ', '.join(f'{key}={value!r}' for key, value in config.items())
     return Converted(
-        network=network.get_submodule(PREFIX.rstrip('.')),
+        network=network.get_submodule(BACKBONE.rstrip('.')),
         weights=weights,
         made_by=f'dict({shown})',
         load="init_cfg=dict(type='Pretrained', checkpoint={file}, prefix='backbone.')",

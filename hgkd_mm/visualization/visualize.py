@@ -13,10 +13,11 @@ from torch import nn
 
 from hgkd_mm.evaluation.rng import isolated_rng
 from hgkd_mm.models import HGKD
+from hgkd_mm.utils.weights_fit import Fit
 
 from .backbone_view import view_backbone
 from .distillation_view import view_distillation
-from .fitted_weights import LoadReport, load_backbone, load_model, read_tensors
+from .fitted_weights import load_backbone, load_model, read_tensors
 from .folder_images import FolderImages, Size, load_folder_images, training_size
 from .input_format import InputFormat
 from .view_figure import draw_view
@@ -28,13 +29,13 @@ class Visualization:
 
     Attributes:
         path: the picture.
-        report: how the checkpoint fitted.
+        fit: of the checkpoint.
         images: the images.
         notes: the sentences below the picture.
     """
 
     path: Path
-    report: LoadReport
+    fit: Fit
     images: FolderImages
     notes: tuple[str, ...]
 
@@ -88,12 +89,12 @@ def visualize(
     batch = input_format.normalize(images.pictures).to(device)
     model = _build(config, backbone_only)
     if isinstance(model, HGKD):
-        report = load_model(model, tensors, source=checkpoint)
+        fit = load_model(model, tensors, source=checkpoint)
         with isolated_rng(seed):
             mask = model.draw_mask(batch.cpu()).to(device)
         view = view_distillation(model.to(device), batch, mask, input_format=input_format)
     else:
-        report = load_backbone(model, tensors, source=checkpoint)
+        fit = load_backbone(model, tensors, source=checkpoint)
         view = view_backbone(model.to(device), batch, input_format=input_format)
     height, width = images.pictures.shape[1:3]
     view.notes.insert(
@@ -102,7 +103,7 @@ def visualize(
         f'{max(height, width)} px, then a centre crop of {height} x {width}.',
     )
     draw_view(view, path, title=f'{checkpoint} ({type(model).__name__})')
-    return Visualization(path=path, report=report, images=images, notes=tuple(view.notes))
+    return Visualization(path=path, fit=fit, images=images, notes=tuple(view.notes))
 
 
 def _build(config: Config, backbone_only: bool) -> nn.Module:

@@ -137,8 +137,8 @@ def test_too_few_weights(weights: dict[str, Tensor]) -> None:
     with pytest.raises(PretrainedWeightsError, match=r'with 75 of 100 weights \(25 missing: '):
         by_training(config(prefix='backbone'))
     assert problem.startswith(
-        'model.backbone.init_cfg.checkpoint: the file fills 75 of 100 weights (25 missing: '
-        'layer4.0.conv1.weight, '
+        'model.backbone.init_cfg.checkpoint: of backbone the file fills 75 of 100 weights (25 '
+        'missing: layer4.0.conv1.weight, '
     )
 
 

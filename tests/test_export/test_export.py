@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from helpers.exports import random_backbone
 from safetensors import safe_open
@@ -88,6 +89,37 @@ def test_half_precision_weights_become_float32() -> None:
     assert converted.weights['bn1.num_batches_tracked'].dtype == torch.int64
 
 
+@pytest.mark.parametrize('target', ['timm', 'torchvision', 'mmdet', 'mmpretrain'])
+def test_counters_of_norms_are_no_weights(tmp_path: Path, target: str) -> None:
+    # files of old torch and converted ones have none, and training starts from them
+    whole = pretrained(RESNET)
+    few = {k: v for k, v in whole.weights.items() if not k.endswith('num_batches_tracked')}
+    found = export_backbone(pretrained(RESNET, few), target=target, out=tmp_path / 'b.pth')
+    report = found.converted.report
+    assert report.fit.loaded == 100 and report.fit.unused == ()
+    assert set(report.fit.missing) <= {'fc.weight', 'fc.bias'}
+    assert len(found.converted.weights) == 100
+    expected = convert(whole, target).weights
+    for name, value in found.converted.weights.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_timm_reads_a_file_without_counters(tmp_path: Path) -> None:
+    weights = pretrained(RESNET).weights
+    few = {k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')}
+    out = tmp_path / 'b.safetensors'
+    export_backbone(pretrained(RESNET, few), target='timm', out=out)
+    network = timm.create_model('resnet18', num_classes=0, checkpoint_path=str(out))
+    assert torch.equal(network.conv1.weight, weights['conv1.weight'])
+
+
+def test_unknown_weights_are_refused(tmp_path: Path) -> None:
+    weights = {**pretrained(RESNET).weights, 'fc.weight': torch.zeros(2)}
+    with pytest.raises(ValueError, match=r'of its 100 weights 0 .* 1 are unknown to it \(back'):
+        export_backbone(pretrained(RESNET, weights), target='timm', out=tmp_path / 'b.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_torchvision_has_no_place_for_is_listed() -> None:
     arch = dict(type='ConvNeXt', arch='tiny', out_indices=(1, 3), gap_before_final_norm=False)
     report = convert(bare(arch), 'torchvision').report
@@ -98,7 +130,7 @@ def test_what_torchvision_has_no_place_for_is_listed() -> None:
         'norm3.bias': 'torchvision normalises after pooling, this network before',
     }
     lines = report.lines()
-    assert lines[0] == 'loaded      178 of 178'
+    assert lines[0] == 'loaded      178 of 182'
     assert lines[1] == (
         'missing     4 (of the classifier: classifier.0.weight, classifier.0.bias, '
         'classifier.2.weight, classifier.2.bias)'
@@ -110,7 +142,7 @@ def test_what_torchvision_has_no_place_for_is_listed() -> None:
 def test_other_weights_than_the_config_says_are_refused(tmp_path: Path, target: str) -> None:
     deeper = pretrained(dict(type='ResNet', depth=34))
     out = tmp_path / 'b.onnx' if target == 'onnx' else tmp_path / 'b.pth'
-    with pytest.raises(ValueError, match=r'do not fit .* 96 are missing \(backbone.layer1.2'):
+    with pytest.raises(ValueError, match=r'do not fit .* 80 are missing \(backbone.layer1.2'):
         export_backbone(deeper, target=target, out=out)
     wider = pretrained({**RESNET, 'base_channels': 32})
     with pytest.raises(ValueError, match=r'another shape \(.* is \(64, 64, 3, 3\), needed \(32,'):

@@ -53,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
         network, backbone = pretrained(name)
         out = folder / f'backbone{suffix}'
         result = export_backbone(backbone, target=target, out=out)
-        assert result.path == out and result.converted.report.unexpected == ()
+        assert result.path == out and result.converted.report.fit.unused == ()
         return network, out
 
     return export

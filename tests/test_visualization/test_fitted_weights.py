@@ -23,9 +23,11 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 def test_a_whole_model() -> None:
     trained, model = network(), network()
-    report = load_model(model, trained.state_dict(), source='x.pth')
-    assert same(model, trained) and report.fits
-    assert str(report) == ('4 weights loaded, 0 missing, 0 unexpected, 0 wrong shape, 0 not used')
+    fit = load_model(model, trained.state_dict(), source='x.pth')
+    assert same(model, trained)
+    assert fit.counts() == (
+        '4 of 4 weights (0 missing, 0 of another shape; 0 in the file not used)'
+    )
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_loaded() -> None:
@@ -35,8 +37,8 @@ def test_what_does_not_fit_is_refused_and_nothing_is_loaded() -> None:
     del weights['body.bias']
     weights['head.bias'] = torch.zeros(1)
     message = (
-        r'x.pth was not made with this config.*0 weights loaded, 1 missing \(body.bias\), '
-        r'1 unexpected \(head.bias\), 3 wrong shape'
+        r'x.pth was not made with this config.*it fills 0 of 4 weights \(1 missing: body.bias, '
+        r'3 of another shape: .*; 1 in the file not used: head.bias\)'
     )
     with pytest.raises(ValueError, match=message):
         load_model(model, weights, source='x.pth')
@@ -46,25 +48,41 @@ def test_what_does_not_fit_is_refused_and_nothing_is_loaded() -> None:
 def test_the_backbone_of_a_training_checkpoint() -> None:
     trained, backbone = network(), network()
     weights = prefixed(trained) | {'heads.feat.weight': torch.zeros(1)}
-    report = load_backbone(backbone, weights, source='x.pth')
-    assert same(backbone, trained) and report.loaded == 4
-    assert report.not_used == ('heads.feat.weight',)
+    fit = load_backbone(backbone, weights, source='x.pth')
+    assert same(backbone, trained) and fit.loaded == 4
+    assert fit.unused == ('heads.feat.weight',)
 
 
 def test_a_bare_backbone_with_its_classifier() -> None:
     trained, backbone = network(), network()
-    report = load_backbone(
+    fit = load_backbone(
         backbone, trained.state_dict() | {'fc.weight': torch.zeros(1)}, source='x.pth'
     )
-    assert same(backbone, trained) and report.not_used == ('fc.weight',)
+    assert same(backbone, trained) and fit.unused == ('fc.weight',)
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_a_deeper_network_is_not_taken_for_a_shallower_one(prefix: str) -> None:
     weights = {f'{prefix}{name}': value for name, value in network().state_dict().items()}
     weights[f'{prefix}body.1.weight'] = torch.zeros(1)
-    with pytest.raises(ValueError, match=r'another network.*1 unexpected \(body.1.weight\)'):
+    message = r'another network.*4 of 4 .*; 1 in the file not used: body.1.weight\)'
+    with pytest.raises(ValueError, match=message):
         load_backbone(network(), weights, source='x.pth')
+
+
+@pytest.mark.parametrize('counter', [None, 7])
+def test_counters_of_norms_are_no_weights(counter: int | None) -> None:
+    backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    backbone[1].num_batches_tracked.fill_(3)
+    weights = {k: v + 1 for k, v in backbone.state_dict().items()}
+    if counter is None:
+        del weights['1.num_batches_tracked']
+    else:
+        weights['1.num_batches_tracked'] = torch.tensor(counter)
+    assert load_backbone(backbone, weights, source='x.pth').loaded == 6
+    assert torch.equal(backbone[1].weight, weights['1.weight'])
+    # an absent one stays as it is
+    assert backbone[1].num_batches_tracked == (counter or 3)
 
 
 def test_reading(tmp_path: Path) -> None:
