@@ -127,7 +127,8 @@ def load_converted(
         name: value.to(own[name].dtype).clone(memory_format=torch.contiguous_format)
         for name, value in fitting(own, shaped).items()
     }
-    network.load_state_dict(fitted, strict=False)
+    # older torch resets counters that are absent
+    network.load_state_dict({**own, **fitted})
     network.train(False)
     return fitted, ExportReport(fit=fit, left_out=dict(left_out or {}))
 

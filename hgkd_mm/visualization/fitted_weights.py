@@ -72,6 +72,6 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], *, hint: str) -> Fit
     fit = compare(own, tensors)
     if fit.lacking or fit.unused:
         raise ValueError(f'{hint}: it fills {fit.counts()}, and all weights of both have to match.')
-    # not strict, as counters of batch norms may be absent
-    module.load_state_dict(fitting(own, tensors), strict=False)
+    # older torch resets counters that are absent
+    module.load_state_dict({**own, **fitting(own, tensors)})
     return fit
