@@ -51,7 +51,8 @@ class PretrainedFile:
             raise FileNotFoundError(
                 f'There is no file {self.checkpoint} for {start} to start from (config key '
                 f'{self.key}; relative paths start at {Path.cwd()}). To start from random '
-                f'weights: --cfg-options {start}.init_cfg=None.'
+                f'weights, take the config whose name ends in _scratch, or leave {start}.init_cfg '
+                'out: with None the network would not even initialise itself.'
             )
         try:
             content = CheckpointLoader.load_checkpoint(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hgkd_mm.utils.processor import usable_cores
 from hgkd_mm.visualization import read_scalars
 
 from .job import Job
@@ -58,7 +58,7 @@ def train(*jobs: Job, side_by_side: int = SIDE_BY_SIDE) -> list[Path]:
             # Both look at the data, so that what is wrong with it is told before any work.
             _ = job.iterations, job.wanted
             todo.append(job)
-    threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(side_by_side, len(todo))))
+    threads = max(1, usable_cores() // max(1, min(side_by_side, len(todo))))
     with _progress() as progress, _all_stopped() as running:
         while todo or running:
             while todo and len(running) < side_by_side:
