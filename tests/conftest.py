@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,6 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker('gpu'):
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def default_scope_ends_with_the_test() -> Iterator[None]:
+    """Runner and mmseg's API set MMEngine's default scope for good; no test inherits another's."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture
