@@ -11,12 +11,11 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hgkd_mm.engine import IncompleteCheckpointError
-from hgkd_mm.utils.launch import load_config, start_distributed
+from hgkd_mm.utils.launch import add_common_flags, load_config, start_distributed
 from hgkd_mm.utils.testing import merge_test_args
 
 
@@ -32,21 +31,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='PATH',
         help='keep predictions: a .pkl file (classification, detection), a folder (segmentation)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config values: test_dataloader.batch_size=4',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    # older launchers give it as a flag
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_common_flags(parser, example='test_dataloader.batch_size=4')
     args = parser.parse_args(arguments)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -11,13 +11,12 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 # The package also registers what --amp names.
 from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
-from hgkd_mm.utils.launch import load_config, merge_args, start_distributed
+from hgkd_mm.utils.launch import add_common_flags, load_config, merge_args, start_distributed
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,21 +37,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by actual batch size / auto_scale_lr.base_batch_size',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config values: model.neck.out_stride=8 optim_wrapper.optimizer.lr=1e-3',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    # older launchers give it as a flag
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_common_flags(parser, example='model.neck.out_stride=8 optim_wrapper.optimizer.lr=1e-3')
     args = parser.parse_args(arguments)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

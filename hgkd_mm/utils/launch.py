@@ -10,12 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 
 from .files import is_remote
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
+    """Adds the flags that training and testing share, named as in the OpenMMLab tools.
+
+    Args:
+        parser: Gets ``--cfg-options``, ``--launcher`` and ``--local_rank``.
+        example: An override, for the help text.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help=f'override config values: {example}',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # older launchers give it as a flag
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
