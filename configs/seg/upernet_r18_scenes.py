@@ -1,6 +1,8 @@
 """UperNet with a ResNet-18 on Scenes: background and 12 kinds of objects, pixel by pixel.
 
-Reproduces: no row of a paper; upernet_r50_80k_ade20k-512x512.py in small: heads of 64 channels.
+Reproduces: no row of a paper; upernet_r50_80k_ade20k-512x512.py in small: heads of 64 channels,
+            background pixels weighted .2. They are 63 % of all, a class 2 to 4 %: unweighted, 300
+            steps from random weights end with hardly anything but background (mIoU 5.7).
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh,
             python tools/train.py configs/seg/upernet_r18_scenes.py
 Twin:       upernet_r18_scenes_scratch.py
@@ -19,6 +21,7 @@ custom_imports = dict(imports=['mmpretrain.models', 'hgkd_mm.engine'], allow_fai
 
 norm_cfg = dict(type='BN')
 classes = 13
+weighted = dict(class_weight=[0.2] + [1.0] * 12)
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
     pretrained=None,
@@ -35,9 +38,19 @@ model = dict(
         ),
     ),
     decode_head=dict(
-        in_channels=[64, 128, 256, 512], channels=64, num_classes=classes, norm_cfg=norm_cfg
+        in_channels=[64, 128, 256, 512],
+        channels=64,
+        num_classes=classes,
+        norm_cfg=norm_cfg,
+        loss_decode=weighted,
     ),
-    auxiliary_head=dict(in_channels=256, channels=64, num_classes=classes, norm_cfg=norm_cfg),
+    auxiliary_head=dict(
+        in_channels=256,
+        channels=64,
+        num_classes=classes,
+        norm_cfg=norm_cfg,
+        loss_decode=weighted,
+    ),
 )
 custom_hooks = [dict(type='PretrainedReportHook')]
 default_hooks = _base_.transfer_hooks

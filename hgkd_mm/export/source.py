@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hgkd_mm.utils.checkpoint_file import (
     read_file,
     under_prefix,
 )
+from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import load_config
 
 from .config_text import parse_config_text
@@ -93,15 +93,6 @@ def backbone_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
         ValueError: there are none.
     """
     return under_prefix(tensors, BACKBONE, source=source, why='as checkpoints of pre-training do')
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _model_of_text(text: object, source: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
+
+from hgkd_mm.utils.files import sha256_of
 
 from .data import ROOT
 
@@ -129,7 +130,7 @@ def _by_iterations(loop: ConfigDict) -> bool:
 
 def _request(settings: Config) -> str:
     """The config, what the weight files that it starts from hold, and which images there are."""
-    files = {name: _hash(path) for name, path in _weight_files(settings).items()}
+    files = {name: sha256_of(Path(path)) for name, path in _weight_files(settings).items()}
     dataset = settings.train_dataloader.dataset
     root = Path(dataset.data_root)
     # Seed and version of Scenes, whose COCO and ADE20K layouts lie one folder deeper.
@@ -144,10 +145,6 @@ def _weight_files(settings: Config) -> dict[str, str]:
     files = {name: teacher.checkpoint for name, teacher in (model.get('teachers') or {}).items()}
     start = model.backbone.get('init_cfg')
     return files | {'backbone': start.checkpoint} if start else files
-
-
-def _hash(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _iterations(settings: Config) -> int:

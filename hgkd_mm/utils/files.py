@@ -1,7 +1,8 @@
-"""Files that are whole or not there, and addresses told from paths."""
+"""Files that are whole or not there, what is in them, and addresses told from paths."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 def is_remote(path: str) -> bool:
     """Whether a path names something that is not on this machine's disks."""
     return '://' in path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:

@@ -17,8 +17,8 @@ from hgkd_mm.evaluation import isolated_rng
 from hgkd_mm.export import PretrainedBackbone, Provenance, convert, export_backbone
 from hgkd_mm.export.files import SUFFIXES, check_output
 from hgkd_mm.export.network import describe_backbone
-from hgkd_mm.export.source import backbone_weights, sha256_of
-from hgkd_mm.utils.files import is_remote
+from hgkd_mm.export.source import backbone_weights
+from hgkd_mm.utils.files import is_remote, sha256_of
 
 
 # in mmengine's own registry, so that configs of every scope (mmpretrain, mmdet, mmseg) find it
