@@ -14,7 +14,8 @@ from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from torch import Tensor, nn
 
-from hgkd_mm.engine.pretrained import pretrained_parts
+from hgkd_mm.engine import PretrainedReportHook
+from hgkd_mm.engine.pretrained import PretrainedPart, pretrained_parts
 from hgkd_mm.engine.pretrained_file import PretrainedFile
 from hgkd_mm.models.teachers.base import BaseTeacher
 from hgkd_mm.utils.checkpoint_file import Wording, cached, read_file
@@ -67,22 +68,23 @@ def look_at_checkpoints(section: Section, config: Config, model: nn.Module | Non
         model: What the config trains, to compare the files with; None to look for them only.
     """
     files = _Files(section)
+    report = _report_hook(config)
     parts = list(pretrained_parts(model)) if model is not None else []
     for part in parts:
         picked = [files.weights(file) for file in part.files]
         if all(weights is not None for weights in picked):
             found = {name: value for weights in picked for name, value in weights.items()}
-            _compare(section, part.files[0].key, part.name or 'the model', part.module, found)
+            _compare(section, part, found, report)
     compared = {(file.checkpoint, file.prefix) for part in parts for file in part.files}
     for file in _in_config(config):
         if (file.checkpoint, file.prefix) not in compared:
             files.weights(file)
     if config.get('load_from'):
-        found = files.weights(
-            PretrainedFile(checkpoint=str(config.load_from), prefix=None, key='load_from')
-        )
+        start = PretrainedFile(checkpoint=str(config.load_from), prefix=None, key='load_from')
+        found = files.weights(start)
         if found is not None and model is not None:
-            _compare(section, 'load_from', 'the model', model, found)
+            whole = PretrainedPart(name='', module=model, files=(start,))
+            _compare(section, whole, found, PretrainedReportHook())
 
 
 class _Files:
@@ -139,16 +141,31 @@ class _Files:
 
 
 def _compare(
-    section: Section, key: str, what: str, network: nn.Module, weights: dict[str, Tensor]
+    section: Section,
+    part: PretrainedPart,
+    weights: dict[str, Tensor],
+    report: PretrainedReportHook,
 ) -> None:
-    """Says how many weights of the network that a file is for it would fill."""
-    fit = compare(network.state_dict(), weights)
+    """Says how many weights of a module its files would fill."""
+    fit = compare(part.module.state_dict(), weights)
+    key, what = part.files[0].key, part.name or 'the model'
     section.facts.append((f'{what} filled', f'{fit.loaded} of {fit.total} weights'))
-    if fit.lacking:
+    refused = [name for name in fit.lacking if not report.allows(part.full_name(name))]
+    line = f'{key}: of {what} the file fills {fit.counts()}, and the others would stay random'
+    if refused:
         section.problems.append(
-            f'{key}: of {what} the file fills {fit.counts()}, and the others would stay random: '
-            'use a file of the same network, or the network of the file.'
+            f'{line}: use a file of the same network, or the network of the file.'
         )
+    elif fit.lacking:
+        section.notes.append(f'{line}, which allow_missing of PretrainedReportHook allows.')
+
+
+def _report_hook(config: Config) -> PretrainedReportHook:
+    """The hook that would look at the weights in training, as the config sets it."""
+    for hook in config.get('custom_hooks') or []:
+        if str(hook.get('type')).endswith(PretrainedReportHook.__name__):
+            return PretrainedReportHook(allow_missing=hook.get('allow_missing', False))
+    return PretrainedReportHook()
 
 
 def _is_teacher(name: Any) -> bool:

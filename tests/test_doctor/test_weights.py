@@ -193,6 +193,22 @@ def test_weights_are_compared_with_the_network(width: int, filled: int) -> None:
     assert all('fills 0 of 6 weights (0 missing, 6 of' in p for p in section.problems)
 
 
+@pytest.mark.parametrize(
+    ('allow_missing', 'refused'), [(True, 0), (['backbone.1.*'], 0), (['backbone.0.*'], 1)]
+)
+def test_weights_that_the_report_in_training_allows_to_be_missing(
+    allow_missing: bool | list[str], refused: int
+) -> None:
+    weights = {k: v for k, v in Network(4).state_dict().items() if k.startswith('backbone.0')}
+    torch.save(weights, 'w.pth')
+    hook = dict(type='mmengine.PretrainedReportHook', allow_missing=allow_missing)
+    config = Config(dict(model=pretrained('w.pth', prefix='backbone.'), custom_hooks=[hook]))
+    section = Section(title='c')
+    look_at_checkpoints(section, config, Network(4, config.model.backbone.init_cfg))
+    assert section.facts[1] == ('backbone filled', '2 of 6 weights')
+    assert (len(section.problems), len(section.notes)) == (refused, 1 - refused)
+
+
 def test_prefix_that_no_weight_has() -> None:
     torch.save({'encoder.a': torch.ones(1), 'neck.b': torch.ones(1)}, 'w.pth')
     (problem,) = checkpoints(model=pretrained('w.pth', prefix='backbone.')).problems

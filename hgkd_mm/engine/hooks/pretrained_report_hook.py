@@ -69,6 +69,16 @@ class PretrainedReportHook(Hook):
         self._files: list[dict[str, Tensor]] = []
         self._replaced = False
 
+    def allows(self, name: str) -> bool:
+        """Whether a weight may come from elsewhere than the file.
+
+        Args:
+            name: in the whole model.
+        """
+        if isinstance(self.allow_missing, bool):
+            return self.allow_missing
+        return any(fnmatchcase(name, pattern) for pattern in self.allow_missing)
+
     def before_run(self, runner: Runner) -> None:
         """Read the files, ahead of MMEngine, whose own words for a missing one are fewer."""
         # Weights are initialised in training only, for which the optimizer is made by now.
@@ -112,15 +122,10 @@ class PretrainedReportHook(Hook):
             sources = ', '.join(file.checkpoint for file in part.files)
             line = f'{part.key} starts from {sources} with {fit.counts()}'
             runner.logger.info(f'{line}.')
-            refused = [name for name in fit.lacking if not self._allowed(name)]
+            refused = [name for name in fit.lacking if not self.allows(name)]
             if refused and not problem:
                 problem = f'{line}. {_advice(part, changed=bool(fit.changed))}'
         return problem
-
-    def _allowed(self, name: str) -> bool:
-        if isinstance(self.allow_missing, bool):
-            return self.allow_missing
-        return any(fnmatchcase(name, pattern) for pattern in self.allow_missing)
 
 
 def _read(part: PretrainedPart) -> dict[str, Tensor]:
