@@ -14,6 +14,7 @@ Metric:     see docs/transfer.md
 
 _base_ = [
     '../_base_/default_runtime.py',
+    '../_base_/datasets/scenes_pretrain.py',
     '../_base_/datasets/scenes_cls.py',
     '../_base_/schedules/scenes_transfer.py',
 ]
@@ -45,25 +46,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='CustomDataset',
-        data_root='data/scenes/',
-        data_prefix='train',
-        with_label=True,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(
-                type='RandomResizedCrop',
-                scale=96,
-                crop_ratio_range=(0.4, 1.0),
-                backend='pillow',
-                interpolation='bicubic',
-            ),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackInputs'),
-        ],
-    ),
+    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=100,

@@ -82,7 +82,7 @@ def run(command: list[object], environment: dict[str, str]) -> subprocess.Comple
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
