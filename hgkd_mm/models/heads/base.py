@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..outputs import StudentOutput, TeacherOutput
+from ..outputs import StudentOutput, TeacherOutput, TransformerOutput
 
 
 class DistillHead(BaseModule):
@@ -23,6 +23,11 @@ class DistillHead(BaseModule):
     """
 
     reads_decoded = True  # a model none of whose heads does runs without its neck
+    reads: type = (
+        StudentOutput  # what it wants of the student: a CNN's output, or TransformerOutput
+    )
+    teacher_layers: tuple[int, ...] = ()  # blocks of the teacher whose attention it wants to see
+    student_layers: tuple[int, ...] | None = None  # the same of a transformer student
 
     def __init__(
         self,
@@ -41,16 +46,26 @@ class DistillHead(BaseModule):
         self.weight = weight
 
     @abstractmethod
-    def forward(self, student: StudentOutput, teacher: TeacherOutput | None) -> Tensor:
+    def forward(
+        self, student: StudentOutput | TransformerOutput, teacher: TeacherOutput | None
+    ) -> Tensor:
         """The unweighted loss, a scalar."""
 
-    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+    def check(
+        self,
+        key: str,
+        *,
+        neck: nn.Module | None,
+        teacher: nn.Module | None,
+        backbone: nn.Module | None = None,
+    ) -> None:
         """Refuses a configuration that cannot work, before training starts.
 
         Args:
             key: config key of the head, for messages.
             neck: the student's neck, with ``out_channels`` and ``out_stride``.
             teacher: the teacher that the head named.
+            backbone: the student's backbone.
 
         Raises:
             ValueError: widths or views do not fit.
@@ -70,6 +85,32 @@ def check_decoder(key: str, *, neck: nn.Module | None, in_channels: int) -> nn.M
             f'set {key}.in_channels={neck.out_channels} or change neck.width or neck.out_stride.'
         )
     return neck
+
+
+def check_token_grid(key: str, *, backbone: nn.Module, teacher: nn.Module, name: str) -> None:
+    """Refuses a teacher whose tokens are not those of a transformer student.
+
+    Args:
+        key: config key of the head.
+        backbone: the student.
+        teacher: the teacher.
+        name: its name.
+
+    Raises:
+        ValueError: patches of another size, or a teacher that does not compute all tokens.
+    """
+    own = backbone.patch_embed.projection.kernel_size
+    if own != (teacher.patch_size, teacher.patch_size):
+        raise ValueError(
+            f'{key} compares tokens one by one, but those of the student cover {own[0]} x {own[1]} '
+            f"pixels and those of teacher '{name}' {teacher.patch_size} x {teacher.patch_size}: "
+            'set model.backbone.patch_size, or take a teacher of the same patch size.'
+        )
+    if teacher.hides_tokens:
+        raise ValueError(
+            f"{key} wants all tokens of teacher '{name}', which has "
+            f"teacher_view='{teacher.teacher_view}': set model.teachers.{name}.teacher_view='full'."
+        )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput
 from .base import DistillHead, at_least_float32, check_decoder
+from .map_tokens import project_to_grid
 from .whitening import Whitening
 
 
@@ -94,7 +95,14 @@ class FeatureImitationHead(DistillHead):
         self.project = nn.Conv2d(in_channels, embed_dim, 1)
         self.whitening = Whitening(embed_dim, rank=whiten_rank) if target_norm == 'whiten' else None
 
-    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+    def check(
+        self,
+        key: str,
+        *,
+        neck: nn.Module | None,
+        teacher: nn.Module | None,
+        backbone: nn.Module | None = None,
+    ) -> None:
         """See :meth:`DistillHead.check`."""
         check_decoder(key, neck=neck, in_channels=self.in_channels)
         if teacher.embed_dim != self.embed_dim:
@@ -151,20 +159,7 @@ class FeatureImitationHead(DistillHead):
         Raises:
             ValueError: the two sizes are not multiples of each other.
         """
-        (h, w), (gh, gw) = decoded.shape[2:], grid
-        # Projection and resizing commute; each order below does the less work.
-        if h % gh == 0 and w % gw == 0:
-            if (h, w) != grid:
-                decoded = F.avg_pool2d(decoded, (h // gh, w // gw))
-            return self.project(decoded)
-        if gh % h == 0 and gw % w == 0:
-            projected = self.project(decoded)
-            return F.interpolate(projected, size=grid, mode='bilinear', align_corners=False)
-        raise ValueError(
-            f"The decoded map of {h} x {w} and the {gh} x {gw} tokens of teacher '{self.teacher}' "
-            'are not multiples of each other: choose neck.out_stride equal to the patch size of '
-            'the teacher, or an image size that both divide.'
-        )
+        return project_to_grid(decoded, self.project, grid, teacher=self.teacher)
 
     def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.positions == 'all':

@@ -50,7 +50,14 @@ class PixelReconstructionHead(DistillHead):
         self.out_stride = out_stride
         self.project = nn.Conv2d(in_channels, 3 * out_stride**2, 1)
 
-    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+    def check(
+        self,
+        key: str,
+        *,
+        neck: nn.Module | None,
+        teacher: nn.Module | None,
+        backbone: nn.Module | None = None,
+    ) -> None:
         """See :meth:`DistillHead.check`."""
         neck = check_decoder(key, neck=neck, in_channels=self.in_channels)
         if neck.out_stride != self.out_stride:

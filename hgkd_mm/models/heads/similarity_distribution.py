@@ -118,7 +118,14 @@ class SimilarityDistributionHead(DistillHead):
         )
         self.queue = MemoryQueue(size=queue_size, dim=embed_dim)
 
-    def check(self, key: str, *, neck: nn.Module | None, teacher: nn.Module | None) -> None:
+    def check(
+        self,
+        key: str,
+        *,
+        neck: nn.Module | None,
+        teacher: nn.Module | None,
+        backbone: nn.Module | None = None,
+    ) -> None:
         """See :meth:`DistillHead.check`."""
         if teacher.embedding_dim != self.embed_dim:
             raise ValueError(

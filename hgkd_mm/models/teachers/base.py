@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask
 
-from ..outputs import TeacherOutput
-from .tokens import Pair, visible_tokens
+from ..outputs import LayerTokens, TeacherOutput
+from ..qkv import QKV, read_qkv
+from .tokens import Pair, group_by_count, visible_tokens
 
 _DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -67,6 +68,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.teacher_view = teacher_view
         self.dtype = None if dtype is None else _DTYPES[dtype]
         self.mean, self.std = _normalisation(mean, std)
+        self.layers: tuple[int, ...] = ()
         self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
 
@@ -90,6 +92,51 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         ]
         self.scale = self.scale.new_tensor(scale).view(1, 3, 1, 1)
         self.shift = self.shift.new_tensor(shift).view(1, 3, 1, 1)
+
+    @property
+    def prefix(self) -> int:
+        """Class and register tokens in front of the patch tokens."""
+        return 0
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether ``cls`` of the output is there."""
+        return False
+
+    @property
+    def hides_tokens(self) -> bool:
+        """Whether hidden patches do not run through the network at all."""
+        return self.teacher_view == 'visible'
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The attention blocks that run, in order.
+
+        Raises:
+            ValueError: the network has none.
+        """
+        raise ValueError(
+            f'{type(self).__name__} is no transformer whose attention can be read, so that it has '
+            'no token relations to imitate.'
+        )
+
+    def read_layers(self, layers: Iterable[int]) -> None:
+        """Asks for queries, keys and values of some blocks, as ``layers`` of the output.
+
+        Args:
+            layers: blocks, counted from 0.
+
+        Raises:
+            ValueError: there is no such block, or none at all.
+        """
+        wanted = tuple(sorted({*self.layers, *layers}))
+        count = len(self.blocks())
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
+            raise ValueError(
+                f'Layers {list(wanted)} of a teacher are to be read, but {count} of its blocks '
+                f'run: name layers from 0 to {count - 1} (teacher_layers of the head), or let more '
+                "of them run (the teacher's layer)."
+            )
+        self.layers = wanted
 
     def grid(self, size: Pair) -> Pair:
         """Tokens (gh, gw) of an image of ``size`` (H, W) pixels.
@@ -130,8 +177,34 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             visible = self._visible(mask, images, grid)
         # In the teacher's own precision, which may be lower than the student's.
         images = images.to(self.scale.dtype) * self.scale + self.shift
-        with self._precision(images.device.type):
-            return self.infer(images, grid, visible)
+        with self._precision(images.device.type), self._reading() as found:
+            output = self.infer(images, grid, visible)
+        output.layers = self._layer_tokens(found, visible)
+        return output
+
+    def _reading(self) -> AbstractContextManager[dict[int, QKV]]:
+        if not self.layers:
+            return nullcontext({})
+        blocks = self.blocks()
+        return read_qkv({layer: blocks[layer] for layer in self.layers})
+
+    def _layer_tokens(
+        self, found: Mapping[int, QKV], visible: Tensor | None
+    ) -> dict[int, LayerTokens]:
+        index = None
+        if found and visible is not None and self.hides_tokens:
+            groups = group_by_count(visible)
+            if len(groups) > 1:
+                raise ValueError(
+                    "Token relations with teacher_view='visible' need equally many visible cells "
+                    f'in each image, this batch has {len(groups)} numbers of them: use '
+                    "CellMask.random, which HGKD draws, or teacher_view='full'."
+                )
+            index = groups[0][1]
+        return {
+            layer: LayerTokens(qkv=qkv, prefix=self.prefix, index=index)
+            for layer, qkv in found.items()
+        }
 
     def _precision(self, device_type: str) -> AbstractContextManager:
         if self.dtype is None:
@@ -159,13 +232,18 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         """
 
     def output(
-        self, tokens: Tensor, embedding: Tensor, grid: Pair, valid: Tensor | None = None
+        self,
+        tokens: Tensor,
+        embedding: Tensor,
+        grid: Pair,
+        valid: Tensor | None = None,
+        cls: Tensor | None = None,
     ) -> TeacherOutput:
         """(B, N, D) tokens in raster order as a map; ``valid`` is everywhere if None."""
         maps = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
         if valid is None:
             valid = torch.ones_like(maps[:, 0], dtype=torch.bool)
-        return TeacherOutput(tokens=maps, embedding=embedding, valid=valid)
+        return TeacherOutput(tokens=maps, embedding=embedding, valid=valid, cls=cls)
 
     def train(self, mode: bool = True) -> BaseTeacher:
         """Leaves the teacher in eval mode, whatever ``mode`` says."""

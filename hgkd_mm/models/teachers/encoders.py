@@ -8,7 +8,7 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from .attention import FusedBEiTAttention
+from ..beit_attention import FusedBEiTAttention
 from .relative_position import RelativePositions
 from .tokens import Pair
 

@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
+from ..qkv import attention_blocks
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .conversion import TeacherWeights, to_mmpretrain
@@ -130,15 +131,33 @@ class MIMTeacher(BaseTeacher):
             f'Teacher {family}: view {teacher_view!r}, mean {self.mean}, std {self.std}.'
         )
 
+    @property
+    def prefix(self) -> int:
+        """See :class:`BaseTeacher`."""
+        return self.encoder.vit.num_extra_tokens
+
+    @property
+    def has_cls(self) -> bool:
+        """See :class:`BaseTeacher`; the decoder's features have another width and none of use."""
+        return self.decoder is None
+
+    @property
+    def hides_tokens(self) -> bool:
+        """See :class:`BaseTeacher`."""
+        return self.teacher_view == 'visible' or self.decoder is not None
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See :class:`BaseTeacher`; those of the encoder."""
+        return attention_blocks(self.encoder.vit)[: self.encoder.layer + 1]
+
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
         """See :class:`BaseTeacher`."""
         tokens = self.encoder.embed(images, grid)
-        drops = self.teacher_view == 'visible' or self.decoder is not None
-        if visible is not None and not drops:
+        if visible is not None and not self.hides_tokens:
             shown = visible.flatten(1).unsqueeze(-1)
             tokens = torch.where(shown, tokens, self.encoder.vit.mask_token.to(tokens.dtype))
         tokens = self.encoder.place(tokens, grid)
-        if drops:
+        if self.hides_tokens:
             cls, tokens = on_visible(
                 tokens, visible, lambda x, index: self.encoder(take(x, index), grid, index)
             )
@@ -147,9 +166,8 @@ class MIMTeacher(BaseTeacher):
         embedding = cls if self.embedding == 'cls' else mean_tokens(tokens, visible)
         if self.decoder is not None:
             tokens = self.decoder(cls, tokens, visible)
-        return self.output(
-            tokens, embedding, grid, visible if self.teacher_view == 'visible' else None
-        )
+        valid = visible if self.teacher_view == 'visible' else None
+        return self.output(tokens, embedding, grid, valid, cls if self.has_cls else None)
 
 
 def _arch(arch: str | dict) -> str | dict:

@@ -13,6 +13,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
+from ..qkv import attention_blocks
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .loading import load_strictly
@@ -82,11 +83,30 @@ class TIMMTeacher(BaseTeacher):
         )
         self.name = name
         self.embedding = embedding
-        self.prefix = getattr(model, 'num_prefix_tokens', 0)  # CNNs have none
         if teacher_view == 'visible':
-            model.patch_drop = KeptTokens(self.prefix)
+            model.patch_drop = KeptTokens(model.num_prefix_tokens)
         self.model = model
         self.freeze()
+
+    @property
+    def prefix(self) -> int:
+        """See :class:`BaseTeacher`."""
+        return getattr(self.model, 'num_prefix_tokens', 0)  # CNNs have none
+
+    @property
+    def has_cls(self) -> bool:
+        """See :class:`BaseTeacher`."""
+        return getattr(self.model, 'cls_token', None) is not None
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See :class:`BaseTeacher`.
+
+        Raises:
+            ValueError: the network is no vision transformer of timm's.
+        """
+        if not isinstance(self.model, VisionTransformer):
+            return super().blocks()
+        return attention_blocks(self.model)
 
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
         """See :class:`BaseTeacher`."""
@@ -95,7 +115,7 @@ class TIMMTeacher(BaseTeacher):
         else:
             first, tokens = on_visible(images, visible, self._on_kept)
         embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
-        return self.output(tokens, embedding, grid, visible)
+        return self.output(tokens, embedding, grid, visible, first if self.has_cls else None)
 
     def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         self.model.patch_drop.index = index

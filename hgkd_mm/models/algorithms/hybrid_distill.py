@@ -1,0 +1,159 @@
+"""Hybrid Distill: a transformer student learns from two kinds of teachers."""
+
+from __future__ import annotations
+
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..heads.base import DistillHead
+from ..outputs import LayerTokens, TeacherOutput, TransformerOutput
+from ..qkv import attention_blocks, read_qkv
+from ..token_masking import RedundantTokenMasking
+from .base import DistillModel, Images
+
+
+@MODELS.register_module()
+class HybridDistill(DistillModel):
+    r"""Hybrid distillation (arXiv 2306.15876) for ViT students.
+
+    .. math::
+        L = \alpha L_\mathrm{fd}(S, T_c) + \beta L_\mathrm{rel}(S, T_m), \quad \alpha = \beta = 1
+
+    The student imitates the final features of a supervised or contrastive teacher
+    :math:`T_c` (:class:`FeatureDistillationHead`), for discrimination, and the token relations
+    of a masked-image-modeling teacher :math:`T_m` (:class:`TokenRelationHead`), for
+    diversity; alpha and beta are the heads' weights. On its way through the student, an image
+    loses its most redundant tokens (:class:`RedundantTokenMasking`), and teachers are compared
+    on those that are left. Teachers see whole images, once a step.
+
+    Any number of teachers and heads may be combined. The student is an unmodified
+    ``mmpretrain.VisionTransformer``; tokens are dropped, and queries and keys read, by hooks.
+
+    Args:
+        backbone: the student, config or module, with ``out_type='raw'`` and the last block for
+            output, which are the settings that give every token.
+        heads: name to head.
+        teachers: name to teacher.
+        masking: arguments of :class:`RedundantTokenMasking`; None keeps every token.
+        data_preprocessor: its mean and std are what teachers convert from.
+        pretrained: checkpoint of the whole model to start from.
+        init_cfg: initialisation config.
+
+    Raises:
+        TypeError: the student is no ``VisionTransformer`` of mmpretrain.
+        ValueError: no head, an unknown teacher, or settings, widths, patches or layers that do
+            not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict | nn.Module,
+        heads: dict[str, dict | DistillHead | None],
+        teachers: dict[str, dict | nn.Module] | None = None,
+        masking: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        masking = None if masking is None else RedundantTokenMasking(**masking)
+        super().__init__(
+            backbone=backbone,
+            heads=heads,
+            teachers=teachers,
+            data_preprocessor=data_preprocessor,
+            pretrained=pretrained,
+            init_cfg=init_cfg,
+        )
+        _check_student(self.backbone)
+        self.masking = masking
+        blocks = attention_blocks(self.backbone)
+        if masking is not None:
+            masking.blocks(len(blocks))
+        self.check_heads(TransformerOutput)
+        self.layers = sorted(
+            {layer for head in self.heads.values() for layer in head.student_layers or ()}
+        )
+
+    def loss(
+        self, inputs: Images, data_samples: list[DataSample] | None = None
+    ) -> dict[str, Tensor]:
+        """One step's losses.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images, alone or in a list of one view.
+            data_samples: not used; the method needs no labels.
+
+        Returns:
+            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum.
+
+        Raises:
+            ValueError: more than one view, or images of which the masking leaves nothing.
+        """
+        images = self.single_view(inputs)
+        student, targets = self.compare(images)
+        return self.losses(student, targets)
+
+    def compare(self, images: Tensor) -> tuple[TransformerOutput, dict[str, TeacherOutput]]:
+        """What the heads compare: the student's output, and each teacher's by its name.
+
+        Args:
+            images: (B, 3, H, W) normalised images.
+        """
+        # Teachers first: their activations are gone before the student's are kept.
+        targets = {name: teacher(images) for name, teacher in self.teachers.items()}
+        return self.run_student(images), targets
+
+    def run_student(self, images: Tensor) -> TransformerOutput:
+        """The student's tokens, without those that it dropped.
+
+        Args:
+            images: (B, 3, H, W) normalised images.
+        """
+        blocks, prefix = attention_blocks(self.backbone), self.backbone.num_extra_tokens
+        masking = self.masking or RedundantTokenMasking(keep_ratio=1.0)
+        with (
+            masking.applied(blocks, prefix) as surviving,
+            read_qkv({layer: blocks[layer] for layer in self.layers}) as found,
+        ):
+            (tokens,) = self.backbone(images)
+        layers = {
+            layer: LayerTokens(qkv=qkv, prefix=prefix, index=surviving.at(layer))
+            for layer, qkv in found.items()
+        }
+        return TransformerOutput(
+            tokens=tokens[:, prefix:],
+            cls=tokens[:, 0] if prefix else None,
+            index=surviving.index,
+            grid=self._grid(images),
+            layers=layers,
+        )
+
+    def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
+        """The last tokens of whole images as a map: (B, D, gh, gw), without masking."""
+        images = self.single_view(inputs)
+        (tokens,) = self.backbone(images)
+        patches = tokens[:, self.backbone.num_extra_tokens :]
+        return (patches.transpose(1, 2).unflatten(2, self._grid(images)),)
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        height, width = self.backbone.patch_embed.projection.kernel_size
+        return images.shape[2] // height, images.shape[3] // width
+
+
+def _check_student(backbone: nn.Module) -> None:
+    if not isinstance(backbone, VisionTransformer):
+        raise TypeError(
+            f'The student of HybridDistill is a {type(backbone).__name__}, expected '
+            "mmpretrain's VisionTransformer (model.backbone.type). For a CNN with two teachers "
+            'take HGKD.'
+        )
+    last = [backbone.num_layers - 1]
+    if backbone.out_type != 'raw' or list(backbone.out_indices) != last:
+        raise ValueError(
+            f'The student of HybridDistill has out_type={backbone.out_type!r} and out_indices='
+            f"{list(backbone.out_indices)}: set model.backbone.out_type='raw', which gives every "
+            f'token, and out_indices=-1.'
+        )

@@ -1,0 +1,182 @@
+"""TokenRelationHead on planted queries, keys and values."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hgkd_mm.models.heads import TokenRelationHead
+from hgkd_mm.models.heads.relations import relation_divergence, relation_logits
+from hgkd_mm.models.outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
+from hgkd_mm.models.qkv import QKV
+
+B, N, GRID = 2, 6, (2, 3)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def layer(
+    seed: int, heads: int = 2, channels: int = 4, index: Tensor | None = None, prefix: int = 1
+) -> LayerTokens:
+    number = N if index is None else index.shape[1]
+    q, k, v = random(3, B, heads, prefix + number, channels, seed=seed)
+    return LayerTokens(qkv=QKV(q=q, k=k, v=v), prefix=prefix, index=index)
+
+
+def teacher(**layers: LayerTokens) -> TeacherOutput:
+    tokens = random(B, 8, *GRID)
+    valid = torch.ones(B, *GRID, dtype=torch.bool)
+    return TeacherOutput(
+        tokens, tokens.mean((2, 3)), valid, None, {int(k[1:]): v for k, v in layers.items()}
+    )
+
+
+def student(**layers: LayerTokens) -> TransformerOutput:
+    return TransformerOutput(
+        random(B, N, 8), None, None, GRID, {int(k[1:]): v for k, v in layers.items()}
+    )
+
+
+def head(**arguments) -> TokenRelationHead:
+    return TokenRelationHead(**(dict(teacher='mim', teacher_layers=[3]) | arguments))
+
+
+def test_sum_over_relations_and_mean_over_layers() -> None:
+    s, t = (layer(1), layer(2)), (layer(3), layer(4))
+
+    def kl(ours: LayerTokens, theirs: LayerTokens, a: str, b: str) -> Tensor:
+        def logits(x: LayerTokens) -> Tensor:
+            first, second = getattr(x.qkv, a)[:, :, 1:], getattr(x.qkv, b)[:, :, 1:]
+            return first @ second.transpose(2, 3) / 2  # d = 4
+
+        return relation_divergence(logits(ours), logits(theirs))
+
+    expected = sum(
+        kl(ours, theirs, *pair) for ours, theirs in zip(s, t, strict=True) for pair in ('qk', 'vv')
+    )
+    loss = head(student_layers=[0, 2], teacher_layers=[1, 5])(
+        student(_0=s[0], _2=s[1]), teacher(_1=t[0], _5=t[1])
+    )
+    torch.testing.assert_close(loss, expected / 2)
+
+
+def test_identical_relations_cost_nothing() -> None:
+    same = layer(1)
+    loss = head(student_layers=[0], with_cls=True)(student(_0=same), teacher(_3=same))
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_dropped_tokens_leave_the_teachers_relations_too() -> None:
+    full = layer(1)
+    index = torch.tensor([[0, 2, 5], [1, 3, 4]])
+    rows = torch.cat([torch.zeros(B, 1, dtype=torch.long), index + 1], dim=1)
+    where = rows[:, None, :, None].expand(-1, 2, -1, 4)
+    q, k, v = (x.gather(2, where) for x in (full.qkv.q, full.qkv.k, full.qkv.v))
+    kept = LayerTokens(qkv=QKV(q=q, k=k, v=v), prefix=1, index=index)
+    loss = head(student_layers=[0], with_cls=True)(student(_0=kept), teacher(_3=full))
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_other_heads_and_widths_are_split_anew() -> None:
+    s, t = layer(1, heads=3, channels=8), layer(2, heads=2, channels=6)
+    loss = head(student_layers=[0], num_heads=4, relations=['kv'])(student(_0=s), teacher(_3=t))
+    expected = relation_divergence(
+        relation_logits(s.qkv.k[:, :, 1:], s.qkv.v[:, :, 1:], 4),
+        relation_logits(t.qkv.k[:, :, 1:], t.qkv.v[:, :, 1:], 4),
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('visible_only', [False, True])
+def test_on_a_decoded_map(visible_only: bool) -> None:
+    index = torch.tensor([[0, 2, 5], [1, 3, 4]]) if visible_only else None
+    build = dict(in_channels=5, embed_dim=8, teacher_layers=[3])
+    relation = head(**build).double()
+    relation.init_weights()
+    decoded = random(B, 5, 4, 6, seed=7).requires_grad_()  # twice the token grid
+    theirs = layer(3, index=index)
+    out = StudentOutput(images=None, mask=None, maps=(), decoded=decoded)
+    loss = relation(out, teacher(_3=theirs))
+
+    pooled = nn.functional.avg_pool2d(decoded, 2)
+    qkv = relation.projections[0](pooled).flatten(2).transpose(1, 2)
+    if visible_only:
+        qkv = qkv.gather(1, index.unsqueeze(-1).expand(-1, -1, 24))
+    q, k, v = (x.unflatten(2, (2, 4)).transpose(1, 2) for x in qkv.split(8, dim=2))
+    patches = QKV(*(x[:, :, 1:] for x in (theirs.qkv.q, theirs.qkv.k, theirs.qkv.v)))
+    expected = relation_divergence(
+        relation_logits(q, k, 2), relation_logits(patches.q, patches.k, 2)
+    ) + relation_divergence(relation_logits(v, v, 2), relation_logits(patches.v, patches.v, 2))
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert decoded.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (dict(), 'either blocks of a transformer'),
+        (dict(student_layers=[1], in_channels=4), 'either blocks of a transformer'),
+        (dict(student_layers=[1, 2]), 'compares layers one by one'),
+        (dict(in_channels=4), 'needs embed_dim'),
+        (dict(in_channels=4, embed_dim=8, with_cls=True), 'with_cls=False'),
+        (dict(student_layers=[1], relations=['qx']), "pairs of 'q', 'k' and 'v'"),
+    ],
+)
+def test_refused_at_construction(arguments: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        head(**arguments)
+
+
+def block() -> SimpleNamespace:
+    return SimpleNamespace(attn=SimpleNamespace(num_heads=2))
+
+
+def parts(**changes) -> dict:
+    teacher = SimpleNamespace(
+        blocks=lambda: [block()] * 4,
+        embedding_dim=8,
+        patch_size=16,
+        prefix=1,
+        hides_tokens=False,
+        teacher_view='full',
+    )
+    backbone = SimpleNamespace(
+        layers=[None] * 6,
+        embed_dims=8,
+        num_extra_tokens=1,
+        patch_embed=SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16))),
+    )
+    for name, value in changes.items():
+        whose, name = name.split('_', 1)
+        setattr(teacher if whose == 'teacher' else backbone, name, value)
+    return dict(neck=None, teacher=teacher, backbone=backbone)
+
+
+def test_layers_counted_backwards() -> None:
+    relation = head(student_layers=[-1], teacher_layers=[-2])
+    relation.check('model.heads.rel', **parts())
+    assert (relation.student_layers, relation.teacher_layers) == ((5,), (2,))
+    assert relation.num_heads == 2
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'changes', 'sentence'),
+    [
+        (dict(student_layers=[6]), {}, r'student_layers names \[6\], but 6 blocks run'),
+        (dict(teacher_layers=[4]), {}, r'teacher_layers names \[4\], but 4 blocks run'),
+        ({}, dict(teacher_patch_size=14), "those of teacher 'mim' 14 x 14"),
+        ({}, dict(teacher_hides_tokens=True), "teachers.mim.teacher_view='full'"),
+        (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
+        (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
+    ],
+)
+def test_refused_before_training(arguments: dict, changes: dict, sentence: str) -> None:
+    relation = head(**(dict(student_layers=[1]) | arguments))
+    with pytest.raises(ValueError, match=sentence):
+        relation.check('model.heads.rel', **parts(**changes))
