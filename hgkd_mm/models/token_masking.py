@@ -43,7 +43,7 @@ class RedundantTokenMasking:
 
     Stated: "a progressive redundant token masking strategy is also utilized to reduce the
     distilling costs and avoid falling into local optima"; less aggressive than MAE's (review).
-    Inferred, hence knobs (docs/sources.md 5.3): the steps are those of PCAE's code, by the same
+    Inferred, hence knobs (docs/sources.md 2.5): the steps are those of PCAE's code, by the same
     authors: tokens are L2-normalised, and those nearest to their mean are redundant.
 
     Prefix tokens (class, registers) are never dropped, and no gradient runs through the choice.

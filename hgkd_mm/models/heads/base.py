@@ -104,7 +104,8 @@ def check_token_grid(key: str, *, backbone: nn.Module, teacher: nn.Module, name:
         raise ValueError(
             f'{key} compares tokens one by one, but those of the student cover {own[0]} x {own[1]} '
             f"pixels and those of teacher '{name}' {teacher.patch_size} x {teacher.patch_size}: "
-            'set model.backbone.patch_size, or take a teacher of the same patch size.'
+            f'take a teacher of the same patch size, or set model.teachers.{name}.token_stride='
+            f'{own[0]}, which resizes the images for it.'
         )
     if teacher.hides_tokens:
         raise ValueError(

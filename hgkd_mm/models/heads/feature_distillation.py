@@ -26,7 +26,7 @@ class FeatureDistillationHead(DistillHead):
 
     Stated: the student imitates the final feature map of the supervised or contrastive teacher
     (Hybrid Distill, ICLR abstract). Inferred: P, N and D, which are those of
-    Feature-Distillation's code (Wei et al. 2022; docs/sources.md 5.2): smooth L1 with beta 2,
+    Feature-Distillation's code (Wei et al. 2022; docs/sources.md 2.4): smooth L1 with beta 2,
     class token included.
 
     Args:

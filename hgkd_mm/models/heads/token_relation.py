@@ -29,7 +29,7 @@ class TokenRelationHead(DistillHead):
 
     Stated: the student imitates the token relations of the MIM teacher at intermediate layers
     (Hybrid Distill, ICLR abstract). Inferred: the rest, from TinyMIM's code and MiniLMv2, which
-    use the same relations (docs/sources.md 5.1); position biases of BEiT are left out.
+    use the same relations (docs/sources.md 2.3); position biases of BEiT are left out.
 
     Of a transformer student it reads blocks. Tokens that the student dropped before a block are
     left out of the teacher's relations as well, rows and columns. Of a CNN student it reads the

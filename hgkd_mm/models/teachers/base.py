@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask
@@ -26,7 +27,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
     state_dict, optimizer and DDP.
 
     Args:
-        patch_size: pixels a token covers, in each direction.
+        patch_size: pixels that the network makes a token of, in each direction.
         embed_dim: channels D of the tokens.
         embedding_dim: length E of an image's embedding.
         teacher_view: 'full' image, 'visible' cells only, or 'mim', the teacher's own inference
@@ -35,14 +36,17 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             G2SD's: docs/sources.md 1.3 d).
         mean: what the teacher's images are normalised with, R, G, B in 0..255.
         std: the same, standard deviations.
+        token_stride: pixels of the student's image that a token is to cover, if not
+            ``patch_size``: images are resized for the teacher, so that a ViT-L/14 has the token
+            grid of a student of patch 16 (224 px become 196).
         dtype: 'bfloat16', or 'float16' on a GPU: matrix products run in it under autocast,
             whatever the student does, with weights that are kept in it; all else stays in
             float32. Worth it where the device computes in that type (docs/speed.md); it changes
             the targets by rounding. None: as the student does.
 
     Raises:
-        ValueError: ``mean`` or ``std`` is not three numbers, or ``teacher_view`` or ``dtype``
-            is unknown.
+        ValueError: ``mean`` or ``std`` is not three numbers, ``teacher_view`` or ``dtype`` is
+            unknown, or ``token_stride`` is not positive.
     """
 
     views: tuple[str, ...] = ('full', 'visible', 'mim')
@@ -56,13 +60,17 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         teacher_view: str,
         mean: Sequence[float],
         std: Sequence[float],
+        token_stride: int | None = None,
         dtype: str | None = None,
     ) -> None:
         super().__init__()
         one_of('teacher_view', teacher_view, self.views)
         if dtype is not None:
             one_of('dtype', dtype, tuple(_DTYPES))
-        self.patch_size = patch_size
+        if token_stride is not None and token_stride < 1:
+            raise ValueError(f'token_stride is {token_stride}, expected pixels, 1 or more.')
+        self.resize = None if token_stride in (None, patch_size) else patch_size
+        self.patch_size = token_stride or patch_size
         self.embed_dim = embed_dim
         self.embedding_dim = embedding_dim
         self.teacher_view = teacher_view
@@ -177,6 +185,9 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             visible = self._visible(mask, images, grid)
         # In the teacher's own precision, which may be lower than the student's.
         images = images.to(self.scale.dtype) * self.scale + self.shift
+        if self.resize is not None:
+            size = (grid[0] * self.resize, grid[1] * self.resize)
+            images = F.interpolate(images, size, mode='bicubic', antialias=True)
         with self._precision(images.device.type), self._reading() as found:
             output = self.infer(images, grid, visible)
         output.layers = self._layer_tokens(found, visible)

@@ -68,6 +68,7 @@ class MIMTeacher(BaseTeacher):
         mean: what the teacher was trained with, R, G, B in 0..255. ImageNet's by default, and
             127.5 for official BEiT (v1) weights and fine-tuned ones.
         std: the same, standard deviations.
+        token_stride: pixels that a token is to cover, see :class:`BaseTeacher`.
         dtype: 'bfloat16', 'float16' or None, see :class:`BaseTeacher`.
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
@@ -92,6 +93,7 @@ class MIMTeacher(BaseTeacher):
         decoder: dict | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        token_stride: int | None = None,
         dtype: str | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
@@ -117,6 +119,7 @@ class MIMTeacher(BaseTeacher):
             teacher_view=teacher_view,
             mean=own_mean if mean is None else mean,
             std=own_std if std is None else std,
+            token_stride=token_stride,
             dtype=dtype,
         )
         self.embedding = embedding

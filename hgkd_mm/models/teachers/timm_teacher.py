@@ -35,6 +35,7 @@ class TIMMTeacher(BaseTeacher):
             networks with fixed positions. ViTs that can take any size do.
         mean: what the teacher was trained with, R, G, B in 0..255; timm's entry by default.
         std: the same, standard deviations.
+        token_stride: pixels that a token is to cover, see :class:`BaseTeacher`.
         dtype: 'bfloat16', 'float16' or None, see :class:`BaseTeacher`.
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
@@ -54,6 +55,7 @@ class TIMMTeacher(BaseTeacher):
         model_kwargs: dict | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        token_stride: int | None = None,
         dtype: str | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
@@ -69,6 +71,7 @@ class TIMMTeacher(BaseTeacher):
             teacher_view=teacher_view,
             mean=[255 * m for m in data['mean']] if mean is None else mean,
             std=[255 * s for s in data['std']] if std is None else std,
+            token_stride=token_stride,
             dtype=dtype,
         )
         load_strictly(
