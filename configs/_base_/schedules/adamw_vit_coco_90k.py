@@ -5,8 +5,8 @@ Stated (docs/sources.md 4.5): AdamW 1e-4, weight decay .1, none for norms and po
          two thirds and eight ninths (Detectron2's 1x; ViTDet's 100 epochs drop later)
 Inferred: the length: Hybrid Distill trained shorter than MAE's 100 epochs, how long is not known.
          The rate for 16 images: ViTDet has it for 64; iBOT and ViT-Adapter have it for plain ViTs
-         in mmdet, iBOT at 2 images a GPU. 1000 steps of warm-up: as many images as in ViTDet's 250 steps of 64. No decay of
-         the class token, which ViTDet does not have
+         in mmdet, iBOT at 2 images a GPU. 1000 steps of warm-up: as many images as in ViTDet's 250
+         steps of 64. No decay of the class token, which ViTDet does not have
 Batch:   another one scales the learning rate with --auto-scale-lr, linearly (inferred)
 """
 
