@@ -18,9 +18,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmpretrain.models import ResNet
+from mmpretrain.models import ResNet, VisionTransformer
 from PIL import Image
 
+from hgkd_mm.engine import PretrainedWeightsError
 from hgkd_mm.scenes import CLASSES, SceneFolder, SceneLayouts
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +87,26 @@ train_cfg = dict(max_iters=1, val_interval=1)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 del scenes
 """
+# The transformers' configs with a small one, in bfloat16 as by their commands' --amp. Images are of
+# 64 and 96 px, so that its position embedding of 32 px is resized.
+ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
+SMALL = f"arch=dict({ARCH}, _delete_=True), img_size=32, init_cfg=dict(checkpoint='CHECKPOINT')"
+AMP = "optim_wrapper = dict(type='BF16OptimWrapper')"
+VIT_CLASSIFICATION = f"""{CLASSIFICATION}
+model = dict(backbone=dict({SMALL}), head=dict(in_channels=32))
+{AMP}
+"""
+VIT_DETECTION = f"""{DETECTION}
+model.update(backbone=dict({SMALL}), neck=dict(in_channels=32))
+{AMP}
+"""
+VIT_SEGMENTATION = f"""{SEGMENTATION}
+model.update(backbone=dict({SMALL}, out_indices=(0, 1, 2, 3)), neck=dict(embed_dim=32))
+model['decode_head']['in_channels'] = [32] * 4
+model['auxiliary_head']['in_channels'] = 32
+model['test_cfg'] = dict(crop_size=(48, 48), stride=(16, 16))
+{AMP}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +141,18 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {f'backbone.{name}': value for name, value in weights.items()}
     path = tmp_path_factory.mktemp('student') / 'r18.pth'
     torch.save(dict(state_dict={**state, 'neck.mask_token': torch.zeros(1)}), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as Hybrid Distill leaves it."""
+    torch.manual_seed(0)
+    weights = VisionTransformer(arch=ARCH, img_size=32).state_dict()
+    path = tmp_path_factory.mktemp('vit') / 'vit.pth'
+    torch.save(
+        dict(state_dict={f'backbone.{name}': value for name, value in weights.items()}), path
+    )
     return path
 
 
@@ -261,3 +294,41 @@ def test_segmentation(
     assert {m.shape for m in maps.values()} == {(64, 64)}
     assert max(m.max() for m in maps.values()) <= 13
     assert len(list((tmp_path / 'pictures').rglob('*.png'))) == len(images)
+
+
+def test_transformers_fine_tuning(scenes: Path, vit: Path, tmp_path: Path) -> None:
+    config = leaf(VIT_CLASSIFICATION, 'vit-b_ft100_in1k', scenes, vit, tmp_path)
+    runner, log = train(config, tmp_path / 'out')
+    # The head begins at 2e-5.
+    assert log['train/loss'] == pytest.approx([math.log(1000)] * 2, rel=0.05)
+    assert stepped(runner) == {name for name, _ in runner.model.named_parameters()}
+    assert 'val/accuracy/top1' in log
+    # mmpretrain's config, in which warm-up begins at 1e-4 of the peak
+    assert log['train/base_lr'][0] == pytest.approx(1e-4 * 2e-3)
+
+
+def test_transformers_detection(scenes: Path, vit: Path, tmp_path: Path) -> None:
+    config = leaf(VIT_DETECTION, 'mask-rcnn_vit-b_simplefpn_1x_coco', scenes, vit, tmp_path)
+    runner, log = train(config, tmp_path / 'out')
+    terms = ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask')
+    assert all(math.isfinite(log[f'train/{term}'][0]) for term in terms)
+    assert stepped(runner) == {name for name, _ in runner.model.named_parameters()}
+    assert log['train/base_lr'] == pytest.approx([0.001 * 1e-4])
+    assert {'val/coco/bbox_mAP', 'val/coco/segm_mAP'} <= set(log)
+
+
+def test_transformers_segmentation(scenes: Path, vit: Path, tmp_path: Path) -> None:
+    config = leaf(VIT_SEGMENTATION, 'upernet_vit-b_160k_ade20k-512x512', scenes, vit, tmp_path)
+    runner, log = train(config, tmp_path / 'out')
+    assert log['train/decode.loss_ce'][0] == pytest.approx(math.log(13), rel=0.5)
+    assert stepped(runner) == {name for name, _ in runner.model.named_parameters()}
+    assert 'val/mIoU' in log
+
+
+def test_a_transformer_with_a_norm_that_the_file_lacks_is_refused(
+    scenes: Path, vit: Path, tmp_path: Path
+) -> None:
+    text = f"{VIT_CLASSIFICATION}custom_hooks = [dict(type='PretrainedReportHook')]"
+    config = leaf(text, 'vit-b_ft100_in1k', scenes, vit, tmp_path)
+    with pytest.raises(PretrainedWeightsError, match='52 of 54 weights'):
+        train(config, tmp_path / 'out')

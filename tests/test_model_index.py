@@ -23,6 +23,8 @@ MODELS = {model['Name']: model for file in METAFILES.values() for model in file[
 # What `bash tools/quickstart.sh` calls its runs.
 RUNS = {'hgkd': 'hgkd_r18_scenes'}
 TRANSFER = 'see docs/transfer.md'
+# Pre-trainings whose configs are another change; from when they have entries, these count.
+AWAITED = {'hybrid_vit-b_mae-clip', 'hybrid_vit-l_mae-clip'} - set(MODELS)
 
 
 @functools.cache
@@ -120,7 +122,7 @@ def test_downstream_is_what_starts_from_the_model() -> None:
     listed = {
         name: set(model['Downstream']) for name, model in MODELS.items() if 'Downstream' in model
     }
-    assert listed == starts
+    assert listed == {run: names for run, names in starts.items() if run not in AWAITED}
     assert len(listed['hgkd_r50_mae']) > 5
 
 

@@ -1,10 +1,8 @@
-"""Layer-wise learning-rate decay for CNN backbones, in models of every package."""
+"""Layer-wise learning-rate decay, in models of every package."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.logging import print_log
@@ -13,8 +11,9 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
+from .backbone_layers import backbone_layers
+
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
-_STAGE = re.compile(r'layer(\d+)')
 _KEYS = {
     'layer_decay_rate',
     'blocks_per_group',
@@ -25,81 +24,18 @@ _KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class BackboneLayers:
-    """Layer ids inside a backbone.
-
-    Attributes:
-        first_ids: (id of its first block, blocks of one id) by stage name.
-        before: Children registered before the first stage: id 0.
-        count: Number of ids, the stem's included.
-    """
-
-    first_ids: dict[str, tuple[int, int]]
-    before: frozenset[str]
-    count: int
-
-    def id_of(self, name: str) -> int:
-        """The id of a weight by its name inside the backbone, ``layer2.0.conv1.weight`` say."""
-        child, *rest = name.split('.')
-        if child in self.first_ids:
-            first, blocks = self.first_ids[child]
-            return first + int(rest[0]) // blocks
-        return 0 if child in self.before else self.count - 1
-
-
-def backbone_layers(
-    backbone: nn.Module, blocks_per_group: Sequence[int] | None = None
-) -> BackboneLayers:
-    """Numbers the layers of a backbone whose stages are called layer1, layer2, ...
-
-    These are the ResNets and MobileNetV2 of mmpretrain, mmdet and torchvision. What is
-    registered before the first stage is the stem, id 0; what comes after the last stage
-    (MobileNetV2's conv2) shares the last id.
-
-    Args:
-        backbone: The network.
-        blocks_per_group: One number a stage: a new id begins every so many blocks. None: every
-            stage is one group. SparK's ImageNet groups of a ResNet-50 or -101 are (3, 2, 3, 3),
-            its COCO groups of a ResNet-50 (3, 4, 3, 3).
-
-    Raises:
-        ValueError: The backbone has no such stages, or ``blocks_per_group`` does not fit them.
-    """
-    children = [name for name, _ in backbone.named_children()]
-    stages = [name for name in children if _STAGE.fullmatch(name)]
-    if not stages:
-        raise ValueError(
-            'Layer decay knows backbones whose stages are called layer1, layer2, ... (ResNet, '
-            f'MobileNetV2), but {type(backbone).__name__} has {", ".join(children)}: remove '
-            'optim_wrapper.constructor, or use one that knows this network.'
-        )
-    depths = {name: len(backbone.get_submodule(name)) for name in stages}
-    sizes = list(depths.values()) if blocks_per_group is None else list(blocks_per_group)
-    if len(sizes) != len(stages) or min(sizes) < 1:
-        raise ValueError(
-            'optim_wrapper.paramwise_cfg.blocks_per_group takes one number a stage, 1 or more: '
-            f'{type(backbone).__name__} has {len(stages)} stages of {list(depths.values())} '
-            f'blocks, but got {sizes}.'
-        )
-    first_ids, next_id = {}, 1
-    for name, size in zip(stages, sizes, strict=True):
-        first_ids[name] = (next_id, size)
-        next_id += -(-depths[name] // size)
-    before = frozenset(children[: children.index(stages[0])])
-    return BackboneLayers(first_ids=first_ids, before=before, count=next_id)
-
-
 # in mmengine's own registry, so that configs of every scope (mmpretrain, mmdet, mmseg) find it
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rates that shrink from the head down to the stem.
 
     Every weight of ``model.backbone`` has a layer id (`backbone_layers`), everything else the
-    last id, and learns at ``lr * rate ** (last id - id)``. Groups and exponents are SparK's
-    (downstream_imagenet/models, downstream_d2/lr_decay.py). mmpretrain's
-    ``LearningRateDecayOptimWrapperConstructor`` gives the same ids for ResNet-50, -101, -152 and
-    -200 in its own classifiers; it does not know other depths, MobileNetV2 or detectors.
+    last id, and learns at ``lr * rate ** (last id - id)``. Groups and exponents of CNNs are SparK's
+    (downstream_imagenet/models, downstream_d2/lr_decay.py), those of vision transformers MAE's.
+    mmpretrain's ``LearningRateDecayOptimWrapperConstructor`` gives the same ids for ResNet-50,
+    -101, -152 and -200 and vision transformers, in its own classifiers; it does not know other
+    depths, MobileNetV2, detectors or segmentors. mmdet's knows ConvNeXt only, mmseg's also its own
+    BEiT and MAE.
 
     Weights of equal learning rate and weight decay share a parameter group, so that fused and
     multi-tensor optimizers stay fast.

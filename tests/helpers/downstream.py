@@ -25,7 +25,6 @@ ALL = sorted(
     for path in (CONFIGS / task).glob('*.py')
     if '_scenes' not in path.stem
 )
-TWINS = [name for name in ALL if name.endswith(('_scratch.py', '_supervised.py'))]
 # Width of the four maps, by the network's name in the config's.
 WIDTHS = {
     'r18': (64, 128, 256, 512),
@@ -33,6 +32,8 @@ WIDTHS = {
     'r101': (256, 512, 1024, 2048),
     'mobilenet-v2': (24, 32, 96, 1280),
 }
+# Width and depth of the vision transformers.
+VITS = {'vit-b': (768, 12), 'vit-l': (1024, 24)}
 
 
 @functools.cache
@@ -46,9 +47,13 @@ def load(name: str) -> Config:
 
 
 def student(name: str) -> str:
-    (found,) = [key for key in WIDTHS if re.search(rf'(^|[_/]){key}_', name)]
+    (found,) = [key for key in (*WIDTHS, *VITS) if re.search(rf'(^|[_/]){key}_', name)]
     return found
 
+
+OF_VITS = [name for name in ALL if student(name) in VITS]
+OF_CNNS = [name for name in ALL if student(name) in WIDTHS]
+TWINS = [name for name in OF_CNNS if name.endswith(('_scratch.py', '_supervised.py'))]
 
 _built: dict[str, nn.Module] = {}
 
@@ -72,8 +77,9 @@ def optimization(model: nn.Module, config: Config) -> OptimWrapper:
 def settings_by_weight(model: nn.Module, config: Config) -> dict[str, dict]:
     """The optimizer's group of every trained weight by name."""
     groups = optimization(model, config).optimizer.param_groups
-    # A group a tensor would make every step a loop over hundreds of kernels.
-    assert len(groups) <= 30
+    # A group a tensor would make every step a loop over hundreds of kernels; ViT-L has 26 layers,
+    # with and without weight decay.
+    assert len(groups) <= 52
     found = {id(p): group for group in groups for p in group['params']}
     assert len(found) == sum(len(group['params']) for group in groups)
     return {name: found[id(p)] for name, p in model.named_parameters() if p.requires_grad}

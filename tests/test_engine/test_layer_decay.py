@@ -12,11 +12,13 @@ import mmseg.registry
 import pytest
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmpretrain.models import ConvNeXt, ImageClassifier, MobileNetV2, ResNet
+from mmpretrain.models import ConvNeXt, ImageClassifier, MobileNetV2, ResNet, VisionTransformer
+from mmseg.models.backbones import VisionTransformer as SegmentorsTransformer
 from torch import nn
 
 import hgkd_mm.engine  # noqa: F401  (registers mmpretrain's hooks and this constructor)
-from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor, backbone_layers
+from hgkd_mm.engine.backbone_layers import backbone_layers
+from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 
 OURS = 'LayerDecayOptimWrapperConstructor'
 
@@ -117,6 +119,64 @@ def test_what_follows_the_last_stage_belongs_to_it() -> None:
     assert layers.id_of('layer7.0.conv.0.conv.weight') == layers.id_of('conv2.bn.weight') == 7
 
 
+ARCH = dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=16)
+
+
+def transformer(**changes: Any) -> nn.Module:
+    return VisionTransformer(arch=ARCH, img_size=32, patch_size=16, **changes)
+
+
+@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap'])
+def test_a_transformers_groups_are_those_of_mmpretrain(out_type: str) -> None:
+    model = ImageClassifier(
+        backbone=dict(
+            type='mmpretrain.VisionTransformer', arch=ARCH, img_size=32, out_type=out_type
+        ),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=8),
+    )
+    keys = {name: dict(decay_mult=0.0) for name in ('.ln', '.bias', '.cls_token', '.pos_embed')}
+    rules = dict(layer_decay_rate=0.65, custom_keys=keys)
+    ours = optimization(model, **rules)
+    theirs = optimization(model, 'mmpretrain.LearningRateDecayOptimWrapperConstructor', **rules)
+    for key in ('lr', 'weight_decay'):
+        assert by_name(model, ours, key) == pytest.approx(by_name(model, theirs, key))
+    assert len(ours.optimizer.param_groups) == 2 * 6
+
+
+def test_a_transformers_ids_in_a_detector() -> None:
+    # facebookresearch/mae util/lr_decay.py and Detectron2's get_vit_lr_decay_rate, for 4 blocks
+    ids = {
+        'backbone.cls_token': 0,
+        'backbone.pos_embed': 0,
+        'backbone.patch_embed.projection.weight': 0,
+        'backbone.layers.0.ln1.weight': 1,
+        'backbone.layers.0.attn.qkv.weight': 1,
+        'backbone.layers.2.ffn.layers.1.bias': 3,
+        'backbone.layers.3.ln2.bias': 4,
+        'backbone.ln1.weight': 5,
+        'stem_of_the_neck.weight': 5,
+        'rpn_head.0.weight': 5,
+    }
+    model = Detector(transformer(out_type='featmap'))
+    rates = by_name(model, optimization(model, lr=1e-4, layer_decay_rate=0.7), 'lr')
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+    assert {n: rates[n] for n in ids} == pytest.approx(
+        {name: 1e-4 * 0.7 ** (5 - i) for name, i in ids.items()}
+    )
+
+
+def test_transformers_of_other_kinds() -> None:
+    settings = dict(img_size=32, embed_dims=8, num_layers=3, num_heads=2, final_norm=True)
+    layers = backbone_layers(SegmentorsTransformer(**settings))
+    names = ('pos_embed', 'patch_embed.projection.bias', 'layers.2.ln1.weight', 'ln1.weight')
+    assert [layers.id_of(name) for name in names] == [0, 0, 3, 4]
+    clip = backbone_layers(transformer(pre_norm=True))
+    assert clip.id_of('pre_norm.weight') == 0
+    pairs = backbone_layers(transformer(), (2,))
+    assert pairs.count == 3
+    assert [pairs.id_of(f'layers.{i}.ln1.weight') for i in range(4)] == [1, 1, 2, 2]
+
+
 @pytest.mark.parametrize('registry', [mmpretrain.registry, mmdet.registry, mmseg.registry])
 def test_every_scope_finds_it(registry: Any) -> None:
     assert registry.OPTIM_WRAPPER_CONSTRUCTORS.get(OURS) is LayerDecayOptimWrapperConstructor
@@ -181,6 +241,8 @@ def test_refusals() -> None:
         backbone_layers(ConvNeXt(arch='atto'))
     with pytest.raises(ValueError, match=r'4 stages of \[2, 2, 2, 2\] blocks, but got \[2, 2\]'):
         backbone_layers(resnet(18), (2, 2))
+    with pytest.raises(ValueError, match=r'1 stages of \[4\] blocks, but got \[2, 2\]'):
+        backbone_layers(transformer(), (2, 2))
     with pytest.raises(ValueError, match='1 or more'):
         backbone_layers(resnet(18), (2, 2, 0, 2))
     with pytest.raises(ValueError, match='Sequential has none'):

@@ -1,0 +1,99 @@
+"""ViTDet's feature pyramid: all levels from the last map of a plain vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# registers LN2d, the norm of channels in (B, C, H, W)
+import mmpretrain.models  # noqa: F401
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+# Detectron2's eps; mmpretrain's own is 1e-5
+LAYER_NORM = dict(type='mmpretrain.LN2d', eps=1e-6)
+
+
+@MODELS.register_module()
+class SimpleFPN(BaseModule):
+    """The simple feature pyramid of Li et al. 2022 (arXiv 2203.16527), without top-down paths.
+
+    A plain transformer has one map, of stride 16. Levels of stride 4, 8, 16 and 32 are made from
+    it by two transposed convolutions with norm and GELU between, by one, by nothing, and by max
+    pooling; each transposed convolution (2 x 2, stride 2) halves the channels. A 1x1 and a 3x3
+    convolution without bias, both with a norm, end each level. Further levels take every second
+    pixel of the last one, as FPN's do.
+
+    Channels in between, norms, biases and torch's initialisation are those of Detectron2's
+    ``SimpleFeaturePyramid``. mmdet has a class of this name in ``projects/ViTDet``, which it does
+    not install; import one of the two.
+
+    Args:
+        in_channels: Of the map of stride 16; a multiple of 4.
+        out_channels: Of all levels.
+        num_outs: Levels, 4 or more. ViTDet's Mask R-CNN has 5, of strides 4 to 64.
+        norm_cfg: Norm of all levels; `LAYER_NORM` unless given.
+        init_cfg: MMEngine's.
+
+    Raises:
+        ValueError: ``in_channels`` is no multiple of 4, or ``num_outs`` below 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        *,
+        num_outs: int = 5,
+        norm_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if in_channels % 4 or num_outs < 4:
+            raise ValueError(
+                'SimpleFPN takes in_channels that are a multiple of 4 and num_outs of 4 or more, '
+                f'but got {in_channels} and {num_outs}.'
+            )
+        self.num_outs = num_outs
+        norm_cfg = norm_cfg or LAYER_NORM
+        half, quarter = in_channels // 2, in_channels // 4
+        scales = (
+            [
+                nn.ConvTranspose2d(in_channels, half, 2, stride=2),
+                build_norm_layer(norm_cfg, half)[1],
+                nn.GELU(),
+                nn.ConvTranspose2d(half, quarter, 2, stride=2),
+            ],
+            [nn.ConvTranspose2d(in_channels, half, 2, stride=2)],
+            [],
+            [nn.MaxPool2d(2)],
+        )
+        widths = (quarter, half, in_channels, in_channels)
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                *scale,
+                nn.Conv2d(width, out_channels, 1, bias=False),
+                build_norm_layer(norm_cfg, out_channels)[1],
+                nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+                build_norm_layer(norm_cfg, out_channels)[1],
+            )
+            for scale, width in zip(scales, widths, strict=True)
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Makes the pyramid.
+
+        Args:
+            inputs: Maps of a backbone, of which the last (B, in_channels, H, W) is taken; H and W
+                are even for images padded to multiples of 32.
+
+        Returns:
+            ``num_outs`` maps (B, out_channels, h, w), h = 4 H, 2 H, H, H / 2, ...
+        """
+        maps = [level(inputs[-1]) for level in self.levels]
+        while len(maps) < self.num_outs:
+            maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
+        return tuple(maps)
