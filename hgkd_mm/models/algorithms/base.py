@@ -54,7 +54,7 @@ class DistillModel(BaseSelfSupervisor):
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        built = {name: _build(head) for name, head in heads.items() if head is not None}
+        built = {name: build(head) for name, head in heads.items() if head is not None}
         if not built:
             raise ValueError(
                 f'{type(self).__name__} has no head, so nothing to learn from: add one to '
@@ -105,8 +105,12 @@ class DistillModel(BaseSelfSupervisor):
             student: the student's output.
             targets: each teacher's, by its name.
         """
+        return {f'loss_{name}': term for name, term in self.terms(student, targets).items()}
+
+    def terms(self, student: Any, targets: Mapping[str, TeacherOutput]) -> dict[str, Tensor]:
+        """The weighted loss of each head by the head's name; arguments as of :meth:`losses`."""
         return {
-            f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
+            name: head.weight * head(student, targets.get(head.teacher))
             for name, head in self.heads.items()
         }
 
@@ -125,7 +129,7 @@ class DistillModel(BaseSelfSupervisor):
                     f'{sorted(configs) or "none"}: correct model.heads.{name}.teacher, or add that '
                     'teacher.'
                 )
-            wanted[head.teacher] = _build(configs[head.teacher])
+            wanted[head.teacher] = build(configs[head.teacher])
         unused = sorted(set(configs) - set(wanted))
         if unused:
             _warn(f'Teachers {unused} are not built: no head uses them.')
@@ -235,7 +239,8 @@ def as_tuple(maps: object) -> tuple:
     return tuple(maps) if isinstance(maps, list | tuple) else (maps,)
 
 
-def _build(config: dict | nn.Module) -> nn.Module:
+def build(config: dict | nn.Module) -> nn.Module:
+    """What a config describes; a module as it is."""
     return config if isinstance(config, nn.Module) else MODELS.build(config)
 
 

@@ -8,7 +8,7 @@ from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsif
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput, TeacherOutput
-from .base import DistillModel, Images, as_tuple
+from .base import DistillModel, Images, as_tuple, build
 
 
 @MODELS.register_module()
@@ -38,6 +38,9 @@ class HGKD(DistillModel):
         teachers: name to teacher. Only those that a head names are built.
         mask: ``cell``, side of a cell in pixels, and ``ratio``, hidden fraction of the cells.
             Inferred defaults 32 and .6, SparK's (docs/sources.md 1.3a).
+        balance: weights of the heads against each other, found while training
+            (:class:`GradientBalance`, :class:`UncertaintyBalance`), beside their own; None for
+            the plain sum (stated).
         engine: how the student computes on visible cells, see :func:`sparsify`.
         data_preprocessor: its mean and std are what teachers convert from.
         pretrained: checkpoint of the whole model to start from.
@@ -56,6 +59,7 @@ class HGKD(DistillModel):
         neck: dict | nn.Module | None = None,
         teachers: dict[str, dict | nn.Module] | None = None,
         mask: dict | None = None,
+        balance: dict | nn.Module | None = None,
         engine: str = 'tiles',
         data_preprocessor: dict | nn.Module | None = None,
         pretrained: str | None = None,
@@ -75,6 +79,9 @@ class HGKD(DistillModel):
         self.cell, self.mask_ratio, self.engine = cell, mask_ratio, engine
         prepare(self.backbone)
         self.check_heads(StudentOutput)
+        self.balance = None if balance is None else build(balance)
+        if self.balance is not None:
+            self.balance.name_terms(list(self.heads))
 
     def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
         """The backbone's maps of whole images, computed densely, without a mask."""
@@ -94,7 +101,8 @@ class HGKD(DistillModel):
             mask: visible cells; drawn anew if None.
 
         Returns:
-            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum.
+            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum. With a
+            ``balance`` also what it adds.
 
         Raises:
             ValueError: more than one view, or an image size that does not divide by the cell.
@@ -102,7 +110,9 @@ class HGKD(DistillModel):
         images = self.single_view(inputs)
         mask = self.draw_mask(images) if mask is None else mask.to(images.device)
         student, targets = self.compare(images, mask)
-        return self.losses(student, targets)
+        if self.balance is None:
+            return self.losses(student, targets)
+        return self.balance(self.terms(student, targets), student.maps[-1].data)
 
     def compare(
         self, images: Tensor, mask: CellMask

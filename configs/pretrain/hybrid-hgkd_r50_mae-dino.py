@@ -1,0 +1,46 @@
+"""Hybrid H-GKD: ResNet-50 from two teachers, MAE and DINO, on ImageNet-1K, 300 epochs.
+
+Reproduces: no paper; ours. H-GKD (hgkd_r50_mae.py) with Hybrid Distill's second teacher: DINO's
+            features and similarity distribution beside MAE's, and MAE's token relations among
+            the decoder's tokens. Which of these help: tools/ablate.py, docs/ablation.md.
+Run:        bash tools/dist_train.sh configs/pretrain/hybrid-hgkd_r50_mae-dino.py 8
+Teachers:   fetched once, or files of yours: --cfg-options model.teachers.cl.checkpoint=FILE
+            model.teachers.mim.checkpoint=FILE
+Without:    --cfg-options model.heads.relation=None, or another head
+Balance:    --cfg-options "model.balance={'type': 'GradientBalance'}", or UncertaintyBalance
+Hardware:   8 GPUs with bfloat16, 256 images each.
+Time:       not run.
+Metric:     not run. The log has kNN top-1 every 20 epochs.
+"""
+
+_base_ = './hgkd_r50_mae.py'
+
+model = dict(
+    teachers=dict(
+        cl=dict(
+            type='TIMMTeacher',
+            name='vit_base_patch16_224.dino',
+            checkpoint='https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/'
+            'dino_vitbase16_pretrain.pth',
+            embedding='cls',  # through which DINO is trained
+        )
+    ),
+    heads=dict(
+        cl_feat=dict(type='FeatureImitationHead', teacher='cl', in_channels=256, embed_dim=768),
+        cl_sim=dict(
+            type='SimilarityDistributionHead',
+            teacher='cl',
+            in_channels=2048,
+            embed_dim=768,
+            queue_size=65536,
+        ),
+        # Two thirds up, where TinyMIM takes the relations of a ViT-L (inferred).
+        relation=dict(
+            type='TokenRelationHead',
+            teacher='mim',
+            teacher_layers=[8],
+            in_channels=256,
+            embed_dim=768,
+        ),
+    ),
+)
