@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 import yaml
-from helpers.zoo import PAPER_ARCHS, full_arch, zoo_checkpoint
+from helpers.zoo import PAPER_ARCHS, checkpoint_of, full_arch
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
@@ -25,10 +25,13 @@ from hgkd_mm.models import TIMMTeacher  # registers the models
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'pretrain'
 ALL = sorted(path.stem for path in CONFIGS.glob('*.py'))
-STUDENTS = [name for name in ALL if name.startswith(('hgkd_', 'spark_'))]
+CNNS = ('hgkd_', 'spark_', 'hybrid-hgkd_')
+STUDENTS = [name for name in ALL if name.startswith(CNNS)]
+TRANSFORMERS = [name for name in ALL if name.startswith('hybrid_')]
 # Those at full scale. The ones on Scenes are small, with an optimization of their own.
 BIG = [name for name in STUDENTS if not name.endswith('_scenes')]
-TAUGHT = [name for name in BIG if name.startswith('hgkd_')]
+TAUGHT = [name for name in BIG if name.startswith(('hgkd_', 'hybrid-hgkd_'))]
+BIG_TRANSFORMERS = [name for name in TRANSFORMERS if not name.endswith('_scenes')]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,7 @@ def teachers(config: Config) -> dict[str, dict]:
 
 def build(config: Config, folder: Path) -> nn.Module:
     for key, teacher in teachers(config).items():
-        teacher.checkpoint = str(zoo_checkpoint(teacher, folder / f'{key}.pth'))
+        teacher.checkpoint = str(checkpoint_of(teacher, folder / f'{key}.pth'))
     return MODELS.build(config.model)
 
 
@@ -65,7 +68,7 @@ def test_what_issue_and_readme_name_is_there() -> None:
     assert {f'hgkd_{s}' for s in students} | {'spark_r50', 'hgkd_r50_mae_folder'} <= set(BIG)
 
 
-@pytest.mark.parametrize('name', STUDENTS)
+@pytest.mark.parametrize('name', STUDENTS + TRANSFORMERS)
 def test_header(name: str) -> None:
     header = ast.get_docstring(ast.parse((CONFIGS / f'{name}.py').read_text()))
     fields = {line.split(':')[0] for line in header.splitlines() if ':' in line}
@@ -87,9 +90,11 @@ def test_model_builds_at_full_size(name: str, tmp_path: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) > 1e6
     for key, settings in teachers(config).items():
         teacher = model.teachers[key]
+        assert not any(p.requires_grad for p in teacher.parameters())
+        if settings.type != 'MIMTeacher':
+            continue
         assert teacher.embed_dim == full_arch(settings.get('arch', 'b'))['embed_dims']
         assert len(teacher.encoder.vit.layers) == full_arch(settings.arch)['num_layers']
-        assert not any(p.requires_grad for p in teacher.parameters())
     assert not any('teacher' in key for key in model.state_dict())
     if config.get('train_dataloader'):
         size = config.train_dataloader.dataset.pipeline[1].scale
@@ -199,9 +204,9 @@ def test_knn_is_on_and_one_option_drops_it() -> None:
     assert config.custom_hooks == []
 
 
-@pytest.mark.parametrize('name', TAUGHT)
+@pytest.mark.parametrize('name', TAUGHT + BIG_TRANSFORMERS)
 def test_teacher_is_in_the_zoo(name: str) -> None:
-    (settings,) = teachers(load(name)).values()
+    settings = teachers(load(name))['mim']
     zoo = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / settings.family / 'metafile.yml'
     models = {
         Path(model['Weights']).name: model['Name']
@@ -253,8 +258,44 @@ def test_baseline_differs_in_the_target_only() -> None:
     assert {k for k, v in ours.model.neck.items() if baseline.model.neck[k] != v} == changed
 
 
-@pytest.mark.parametrize('name', BIG)
+@pytest.mark.parametrize('name', BIG + BIG_TRANSFORMERS)
 def test_ranks_draw_their_own_masks(name: str) -> None:
     config = load(name)
     assert config.randomness.diff_rank_seed
     assert config.auto_scale_lr.base_batch_size == 8 * config.train_dataloader.batch_size == 2048
+
+
+@pytest.mark.parametrize('name', [*BIG_TRANSFORMERS, 'hybrid-hgkd_r50_mae-dino'])
+def test_second_teacher_is_the_file_that_timm_names(name: str) -> None:
+    settings = teachers(load(name))['cl']
+    entry = timm.get_pretrained_cfg(settings.name)
+    own = f'https://huggingface.co/{entry.hf_hub_id}/resolve/main/model.safetensors'
+    assert settings.checkpoint in (entry.url, own)
+    assert entry.hf_hub_filename is None  # so the file is in timm's own naming
+
+
+@pytest.mark.parametrize('name', BIG_TRANSFORMERS)
+def test_layers_tokens_and_optimizer_of_a_transformer_student(name: str, tmp_path: Path) -> None:
+    config = load(name)
+    model = build(config, tmp_path)
+    blocks = len(model.backbone.layers)
+    assert model.masking.counts(196, blocks) == (137, 95, 66)
+    assert model.layers == [blocks // 2 - 1, 3 * blocks // 4 - 1, blocks - 1]
+    for teacher in model.teachers.values():
+        assert teacher.grid((224, 224)) == (14, 14)
+    groups = groups_by_weight(model, config)
+    exempt = {n for n, p in model.named_parameters() if p.ndim == 1}
+    exempt |= {'backbone.cls_token', 'backbone.pos_embed'}
+    assert {n for n, group in groups.items() if group['weight_decay'] == 0} == exempt
+    assert {round(g['lr'], 9) for g in groups.values()} == {1.2e-3}
+
+
+def test_tinymims_schedule() -> None:
+    per_epoch = 4
+    seen = follow(load('hybrid_vit-b_mae-deit'), steps_per_epoch=per_epoch)
+    lr, warm = seen['lr'], 15 * per_epoch
+    assert max(lr) == pytest.approx(1.5e-4 * 2048 / 256)
+    assert abs(lr.index(max(lr)) - warm) <= 1
+    assert lr[(warm + len(lr)) // 2] == pytest.approx(max(lr) / 2, rel=0.01)
+    assert lr[-1] < 1e-3 * max(lr)
+    assert set(seen['decay']) == {0.05}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import timm
 import torch
 from mmpretrain.models.selfsup import BEiTPretrainViT, MAEViT
-from torch import Tensor
+from torch import Tensor, nn
 
 from .teachers import save
 
@@ -32,6 +33,15 @@ def full_arch(arch: str | dict) -> dict:
     }
 
 
+def checkpoint_of(teacher: dict, path: Path, *, noise: bool = False) -> Path:
+    """Writes a stand-in for the file of any teacher's config; see `zoo_checkpoint`."""
+    if teacher['type'] == 'MIMTeacher':
+        return zoo_checkpoint(teacher, path, noise=noise)
+    with torch.device('meta'):
+        network = timm.create_model(teacher['name'])
+    return save(_values(network, noise=noise), path, None)
+
+
 def zoo_checkpoint(teacher: dict, path: Path, *, noise: bool = False) -> Path:
     """Writes what the zoo's file for this ``MIMTeacher`` config holds of its encoder.
 
@@ -51,10 +61,15 @@ def zoo_checkpoint(teacher: dict, path: Path, *, noise: bool = False) -> Path:
             patch_size=teacher.get('patch_size', 16),
             **own,
         )
+    weights = _values(vit, noise=noise)
+    return save({f'backbone.{name}': value for name, value in weights.items()}, path)
+
+
+def _values(network: nn.Module, *, noise: bool) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    weights: dict[str, Tensor] = {}
-    for name, parameter in vit.named_parameters():
+    weights = {}
+    for name, parameter in network.named_parameters():
         size = parameter.shape if noise else (1,)
         values = torch.randn(size, generator=generator) * 0.05
-        weights[f'backbone.{name}'] = values if noise else values.expand(parameter.shape)
-    return save(weights, path)
+        weights[name] = values if noise else values.expand(parameter.shape)
+    return weights
