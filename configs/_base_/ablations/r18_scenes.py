@@ -1,0 +1,19 @@
+"""What each term is worth on Scenes: pixels, L_feat, L_sim, both, a second teacher, relations.
+
+Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
+Each variant is a config and overrides of it; all must take the same steps of the same batch.
+"""
+
+_hgkd = 'configs/pretrain/hgkd_r18_scenes.py'
+_hybrid = 'configs/pretrain/hybrid-hgkd_r18_scenes.py'
+_one_teacher = {'model.heads.cl_feat': None, 'model.heads.cl_sim': None}
+
+variants = [
+    dict(name='pixel baseline (SparK)', config='configs/pretrain/spark_r18_scenes.py'),
+    dict(name='L_feat', config=_hgkd, options={'model.heads.sim': None}),
+    dict(name='L_sim', config=_hgkd, options={'model.heads.feat': None}),
+    dict(name='L_feat + L_sim (H-GKD)', config=_hgkd),
+    dict(name='+ second teacher', config=_hybrid, options={'model.heads.relation': None}),
+    dict(name='+ relations, one teacher', config=_hybrid, options=_one_teacher),
+    dict(name='+ second teacher + relations', config=_hybrid),
+]

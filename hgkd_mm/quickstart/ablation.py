@@ -1,0 +1,169 @@
+"""Variants of a pre-training at equal steps and seeds, and what their students are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from .data import ROOT, make_scenes
+from .evaluation import FrozenEvaluation, build_student
+from .job import Job
+from .pretraining import SCENES, student_options
+from .run import scenes_evaluation
+from .training import train
+from .transfer import FROM_SCRATCH, TASKS, transfer
+
+FEW_LABELS = TASKS[:1]
+UNTRAINED = 'random init, from scratch'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of an ablation.
+
+    Args:
+        name: of the row.
+        config: a pre-training on Scenes.
+        options: overrides by dotted key.
+    """
+
+    name: str
+    config: Path
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def read_variants(path: Path) -> tuple[Variant, ...]:
+    """The ``variants`` of a config file.
+
+    Args:
+        path: the file; its configs are relative to the repository.
+
+    Raises:
+        FileNotFoundError: it, or a config that it names, is not there.
+        ValueError: it has no variants, or two of one name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no list of variants {path}.')
+    listed = Config.fromfile(path).get('variants')
+    if not listed:
+        raise ValueError(f'{path} has no variants: see configs/_base_/ablations/r18_scenes.py.')
+    variants = tuple(
+        Variant(
+            name=entry['name'],
+            config=ROOT / entry['config'],
+            options=dict(entry.get('options') or {}),
+        )
+        for entry in listed
+    )
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValueError(f'Two variants of {path} have one name: {names}.')
+    for variant in variants:
+        if not variant.config.is_file():
+            raise FileNotFoundError(
+                f"Variant '{variant.name}' names {variant.config}, which is not there."
+            )
+    return variants
+
+
+def pretraining_jobs(
+    variants: Sequence[Variant],
+    *,
+    work_dir: Path,
+    seed: int,
+    options: Mapping[str, object] | None = None,
+) -> dict[str, Job]:
+    """A training for each variant, all of the same length.
+
+    Args:
+        variants: rows.
+        work_dir: a folder for each.
+        seed: of initialisation, masks and order of images.
+        options: further overrides for all.
+
+    Raises:
+        ValueError: they differ in steps or batch, so that the table would compare those too.
+    """
+    jobs = {
+        variant.name: Job(
+            config=variant.config,
+            work_dir=work_dir / _folder(variant.name),
+            options=student_options(None, seed) | dict(options or {}) | dict(variant.options),
+            title=variant.name,
+        )
+        for variant in variants
+    }
+    lengths = {
+        name: (job.iterations, job.settings.train_dataloader.batch_size)
+        for name, job in jobs.items()
+    }
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f'The variants differ in (steps, batch size): {lengths}. Make them equal.')
+    return jobs
+
+
+def ablate(
+    variants: Sequence[Variant],
+    *,
+    work_dir: Path,
+    seed: int,
+    bank: int = 2400,
+    length: float = 1.0,
+) -> dict[str, dict[str, float]]:
+    """Trains and scores every variant for one seed; finished runs are not repeated.
+
+    Args:
+        variants: rows.
+        work_dir: everything goes here.
+        seed: of pre-training, of the labels of the fine-tuning, and of new weights.
+        bank: labelled images for kNN and linear probe.
+        length: factor of the fine-tuning's steps.
+
+    Returns:
+        Row to column to percent; the first row is a network that was not pre-trained.
+
+    Raises:
+        RuntimeError: a training stopped; the message shows its log.
+        ValueError: the variants differ in length.
+    """
+    make_scenes(SCENES)
+    for variant in variants:
+        imports = Config.fromfile(variant.config).custom_imports['imports']
+        import_modules_from_strings(imports)
+    init_default_scope('mmpretrain')
+    # What MMEngine says of every single weight it initialises is for log files.
+    MMLogger.get_instance('ablation', log_level='WARNING')
+    jobs = pretraining_jobs(variants, work_dir=work_dir / 'pretrain', seed=seed)
+    train(*jobs.values())
+    tuned = transfer(
+        work_dir=work_dir,
+        scenes=SCENES,
+        students={name: job.checkpoint for name, job in jobs.items()},
+        seed=seed,
+        length=length,
+        tasks=FEW_LABELS,
+    ).scores
+    evaluation = scenes_evaluation(bank)
+    untrained = next(iter(jobs.values()))
+    table = {UNTRAINED: _frozen(evaluation, untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
+    for name, job in jobs.items():
+        table[name] = _frozen(evaluation, job, seed) | tuned[name]
+    return table
+
+
+def _frozen(
+    evaluation: FrozenEvaluation, job: Job, seed: int, *, trained: bool = True
+) -> dict[str, float]:
+    checkpoint = str(job.checkpoint) if trained else None
+    score = evaluation.score(build_student(job.settings.model, checkpoint, seed))
+    return {'kNN': score.knn, 'linear probe': score.linear}
+
+
+def _folder(name: str) -> str:
+    return '-'.join(''.join(c if c.isalnum() else ' ' for c in name.lower()).split())
