@@ -1,0 +1,216 @@
+"""Queries, keys and values of a vision transformer while it runs, read by hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.backbones.beit import BEiTAttention
+from mmpretrain.models.utils import MultiheadAttention
+from timm.models.vision_transformer import Attention as TimmAttention
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .teachers.attention import FusedBEiTAttention
+from .teachers.encoders import ViTEncoder
+from .teachers.mim_teacher import MIMTeacher
+
+Keep = Callable[['QKV'], None]
+
+
+@dataclass(frozen=True)
+class QKV:
+    """What one attention layer compares, for a batch.
+
+    The logits are ``q @ k^T / sqrt(d) + bias``, whatever the layer multiplies its queries by.
+
+    Attributes:
+        q: (B, heads, N, d) queries of all N tokens, class and other prefix tokens first.
+        k: (B, heads, N, d) keys.
+        v: (B, heads, N, d) values.
+        bias: (1 or B, heads, N, N), added to the logits (BEiT's relative positions), or None.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias: Tensor | None = None
+
+    def attention(self) -> Tensor:
+        """(B, heads, N, N) of softmax(q k^T / sqrt(d) + bias); each row sums to 1."""
+        logits = self.q @ self.k.transpose(-2, -1) * self.q.shape[-1] ** -0.5
+        return (logits if self.bias is None else logits + self.bias).softmax(-1)
+
+
+def attention_blocks(vit: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a network whose attention can be read, in order.
+
+    Args:
+        vit: a vision transformer of mmpretrain or timm whose blocks attend globally, a model
+            that has one for a backbone, or a teacher. Of a `MIMTeacher` those blocks that its
+            forward runs; not its decoder's.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if isinstance(vit, MIMTeacher):
+        return attention_blocks(vit.encoder)
+    blocks = [block for block in vit.modules() if type(_attention(block)) in _HOOKS]
+    if not blocks:
+        others = {type(_attention(module)).__name__ for module in vit.modules()} - {'NoneType'}
+        seen = f' (its attention is {", ".join(sorted(others))})' if others else ''
+        raise TypeError(
+            f'{type(vit).__name__} has no global attention whose queries, keys and values can be '
+            f'read{seen}. Take a network of blocks with {_readable()}: VisionTransformer or '
+            "BEiTViT of mmpretrain (config key backbone.type), or timm's VisionTransformer."
+        )
+    return blocks[: vit.layer + 1] if isinstance(vit, ViTEncoder) else blocks
+
+
+def choose_blocks(vit: nn.Module, layers: Sequence[int], *, key: str) -> dict[int, nn.Module]:
+    """Blocks by their index, for `read_qkv`.
+
+    Args:
+        vit: see `attention_blocks`.
+        layers: indices from 0, or from -1 backwards.
+        key: the config key or flag that they are from, for messages.
+
+    Returns:
+        Index from 0 to block, in the order of ``layers``.
+
+    Raises:
+        TypeError: the network has no such blocks.
+        ValueError: an index is out of range, or a block is named twice.
+    """
+    blocks = attention_blocks(vit)
+    count = len(blocks)
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ValueError(
+                f'{key}={list(layers)} names block {layer}, but {type(vit).__name__} runs {count} '
+                f'blocks: choose from {-count} to {count - 1}.'
+            )
+    chosen = {layer % count: blocks[layer] for layer in layers}
+    if len(chosen) < len(layers):
+        raise ValueError(
+            f'{key}={list(layers)} names a block twice ({count} blocks, -1 is {count - 1}): name '
+            'each once.'
+        )
+    return chosen
+
+
+@contextmanager
+def read_qkv(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, QKV]]:
+    """Reads queries, keys and values of blocks that run inside a ``with``.
+
+    Hooks alone: the network computes as ever, and they are gone afterwards, also after an error.
+    Gradients flow through what is read. Of mmpretrain's ``MultiheadAttention`` and timm's
+    ``Attention`` it is the output of their ``qkv`` layer. BEiT's attention never calls that
+    layer, so of it the queries, keys and values are computed a second time from its input.
+    Masks that are passed to timm's forward are not read.
+
+    Args:
+        blocks: any index to a block with a readable ``attn``, see `choose_blocks`.
+
+    Yields:
+        Index to `QKV`. Filled as blocks run, so empty before; of a block that runs repeatedly
+        the last time counts.
+
+    Raises:
+        TypeError: a block's attention cannot be read.
+    """
+    found: dict[int, QKV] = {}
+    with ExitStack() as hooks:
+        for index, block in blocks.items():
+            attention = _attention(block)
+            if type(attention) not in _HOOKS:
+                raise TypeError(
+                    f'Block {index} is a {type(block).__name__} whose attn is '
+                    f'{type(attention).__name__}; {_readable()} can be read.'
+                )
+            handle = _HOOKS[type(attention)](attention, partial(found.__setitem__, index))
+            hooks.callback(handle.remove)
+        yield found
+
+
+def _attention(block: nn.Module) -> nn.Module | None:
+    return block._modules.get('attn')
+
+
+def _readable() -> str:
+    return ', '.join(kind.__name__ for kind in _HOOKS)
+
+
+def _hook_mmpretrain(attention: MultiheadAttention, keep: Keep) -> RemovableHandle:
+    def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        q, k, v = _split(output, attention.num_heads)
+        # Given a qk_scale, it divides by 1 / sqrt(d) where it would multiply.
+        if isinstance(attention.scaled_dot_product_attention, partial):
+            q = q * q.shape[-1]
+        keep(QKV(q, k, v))
+
+    return attention.qkv.register_forward_hook(hook)
+
+
+def _hook_timm(attention: TimmAttention, keep: Keep) -> RemovableHandle:
+    def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        q, k, v = _split(output, attention.num_heads)
+        keep(QKV(attention.q_norm(q), attention.k_norm(k), v))
+
+    return attention.qkv.register_forward_hook(hook)
+
+
+def _hook_beit(attention: BEiTAttention, keep: Keep) -> RemovableHandle:
+    def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
+        own = None
+        if attention.relative_position_bias_table is not None:
+            table = attention.relative_position_bias_table[attention.relative_position_index]
+            own = table.movedim(-1, 0)
+        keep(_of_beit(attention, own, *args, **kwargs))
+
+    return attention.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _hook_fused_beit(attention: FusedBEiTAttention, keep: Keep) -> RemovableHandle:
+    def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
+        keep(_of_beit(attention, None, *args, **kwargs))
+
+    return attention.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _of_beit(
+    attention: BEiTAttention | FusedBEiTAttention,
+    own: Tensor | None,
+    x: Tensor,
+    rel_pos_bias: Tensor | None = None,
+) -> QKV:
+    """From BEiT's input: its tokens and the position bias that blocks share, beside its own."""
+    linear_bias = attention.qkv.bias
+    if linear_bias is None and attention._parameters.get('q_bias') is not None:
+        nothing = torch.zeros_like(attention.v_bias)
+        linear_bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
+    q, k, v = _split(F.linear(x, attention.qkv.weight, linear_bias), attention.num_heads)
+    usual = q.shape[-1] ** -0.5
+    if attention.scale != usual:
+        q = q * (attention.scale / usual)
+    given = [bias for bias in (own, rel_pos_bias) if bias is not None]
+    bias = sum(one if one.dim() == 4 else one.unsqueeze(0) for one in given) if given else None
+    return QKV(q, k, v, bias)
+
+
+def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N, 3 heads d) to three (B, heads, N, d)."""
+    return qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+# By the exact class: one that inherits from these may compute with its layers in another way.
+_HOOKS: dict[type, Callable[[nn.Module, Keep], RemovableHandle]] = {
+    MultiheadAttention: _hook_mmpretrain,
+    BEiTAttention: _hook_beit,
+    FusedBEiTAttention: _hook_fused_beit,
+    TimmAttention: _hook_timm,
+}
