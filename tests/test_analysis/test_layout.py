@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.teachers import SIZES, beit
+import timm
+from helpers.teachers import SIZES, beit, randomised, save
 from helpers.tiny_hgkd import mae_file
-from helpers.vits import small_vit
+from helpers.vits import noise, small_vit, subject_of
 from mmpretrain.models.backbones import DistilledVisionTransformer, T2T_ViT
 
-from hgkd_mm.analysis import TokenLayout, find_queries, token_layout
-from hgkd_mm.models import MIMTeacher
+from hgkd_mm.analysis import TokenLayout, attention_curves, find_queries, token_layout
+from hgkd_mm.models import MIMTeacher, TIMMTeacher
+from hgkd_mm.models.qkv import attention_blocks
 
 
 def test_of_each_kind_of_network(tmp_path: Path) -> None:
@@ -24,6 +26,19 @@ def test_of_each_kind_of_network(tmp_path: Path) -> None:
     assert token_layout(beit(), (64, 64)).grid == (4, 4)
     teacher = MIMTeacher(checkpoint=mae_file(tmp_path), **SIZES)
     assert token_layout(teacher, (64, 80)) == expected
+
+
+def test_of_timm_with_registers(tmp_path: Path) -> None:
+    name = 'vit_tiny_patch16_224'
+    settings = dict(img_size=64, depth=1, reg_tokens=2)
+    network = randomised(timm.create_model(name, num_classes=0, **settings))
+    file = save(network.state_dict(), tmp_path / 'vit.pth')
+    teacher = TIMMTeacher(name=name, checkpoint=file, model_kwargs=settings)
+    layout = token_layout(teacher, (64, 64))
+    assert layout == TokenLayout(grid=(4, 4), prefix=3, stride=16)
+    blocks = dict(enumerate(attention_blocks(teacher)))
+    (layer,) = attention_curves(subject_of(teacher), blocks, layout, [noise(1)])
+    assert len(layer.distance) == 3 and all(value > 0 for value in layer.nmi)
 
 
 def test_networks_and_sizes_that_are_refused() -> None:
