@@ -66,11 +66,33 @@ def attention_blocks(vit: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def choose_blocks(vit: nn.Module, layers: Sequence[int], *, key: str) -> dict[int, nn.Module]:
+def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[int, ...]:
+    """Indices of blocks, counted from 0.
+
+    Args:
+        layers: indices from 0, or from -1 backwards.
+        count: blocks that run.
+        key: the config key or flag that they are from, for messages.
+
+    Raises:
+        ValueError: an index is out of range.
+    """
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ValueError(
+                f'{key}={list(layers)} names block {layer}, but {count} blocks run: choose from '
+                f'{-count} to {count - 1}.'
+            )
+    return tuple(layer % count for layer in layers)
+
+
+def choose_blocks(
+    blocks: Sequence[nn.Module], layers: Sequence[int], *, key: str
+) -> dict[int, nn.Module]:
     """Blocks by their index, for `read_qkv`.
 
     Args:
-        vit: see `attention_blocks`.
+        blocks: of a network, in order.
         layers: indices from 0, or from -1 backwards.
         key: the config key or flag that they are from, for messages.
 
@@ -78,22 +100,13 @@ def choose_blocks(vit: nn.Module, layers: Sequence[int], *, key: str) -> dict[in
         Index from 0 to block, in the order of ``layers``.
 
     Raises:
-        TypeError: the network has no such blocks.
         ValueError: an index is out of range, or a block is named twice.
     """
-    blocks = attention_blocks(vit)
-    count = len(blocks)
-    for layer in layers:
-        if not -count <= layer < count:
-            raise ValueError(
-                f'{key}={list(layers)} names block {layer}, but {type(vit).__name__} runs {count} '
-                f'blocks: choose from {-count} to {count - 1}.'
-            )
-    chosen = {layer % count: blocks[layer] for layer in layers}
+    chosen = {layer: blocks[layer] for layer in layers_from_zero(layers, len(blocks), key=key)}
     if len(chosen) < len(layers):
         raise ValueError(
-            f'{key}={list(layers)} names a block twice ({count} blocks, -1 is {count - 1}): name '
-            'each once.'
+            f'{key}={list(layers)} names a block twice ({len(blocks)} blocks, -1 is '
+            f'{len(blocks) - 1}): name each once.'
         )
     return chosen
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -13,6 +12,7 @@ from torch import nn
 
 from hgkd_mm.evaluation.rng import isolated_rng
 from hgkd_mm.models import HGKD
+from hgkd_mm.utils.device import check_device
 from hgkd_mm.utils.weights_fit import Fit
 
 from .backbone_view import view_backbone
@@ -83,7 +83,7 @@ def visualize(
         )
     path = _picture_path(Path(out), checkpoint)
     input_format = InputFormat.of(config)
-    _check_device(device)
+    check_device(device)
     images = load_folder_images(folder, count=count, size=size or training_size(config), seed=seed)
     tensors = read_tensors(checkpoint, trust_checkpoint=trust_checkpoint)
     batch = input_format.normalize(images.pictures).to(device)
@@ -134,13 +134,3 @@ def _picture_path(out: Path, checkpoint: str) -> Path:
             f'{", ".join("." + name for name in sorted(known))}, or a folder.'
         )
     return out
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # what it is depends on how torch was built
-        reason = str(error).split('\n')[0]
-        raise RuntimeError(
-            f'There is no device {device!r} here ({reason}): set --device.'
-        ) from error

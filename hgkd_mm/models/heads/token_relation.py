@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
-from ..qkv import QKV
+from ..qkv import QKV, layers_from_zero
 from .base import DistillHead, check_decoder, check_token_grid
 from .map_tokens import project_to_grid
 from .relations import at_positions, relation_divergence, relation_logits
@@ -106,7 +106,9 @@ class TokenRelationHead(DistillHead):
     ) -> None:
         """See :meth:`DistillHead.check`; layers counted backwards are counted from 0 after it."""
         blocks = teacher.blocks()
-        self.teacher_layers = _from_zero(f'{key}.teacher_layers', self.teacher_layers, len(blocks))
+        self.teacher_layers = layers_from_zero(
+            self.teacher_layers, len(blocks), key=f'{key}.teacher_layers'
+        )
         num_heads = self.num_heads or blocks[self.teacher_layers[0]].attn.num_heads
         widths = {f"teacher '{self.teacher}'": teacher.embedding_dim}
         if self.in_channels is not None:
@@ -125,8 +127,9 @@ class TokenRelationHead(DistillHead):
 
     def _check_transformer(self, key: str, backbone: nn.Module, teacher: nn.Module) -> None:
         check_token_grid(key, backbone=backbone, teacher=teacher, name=self.teacher)
-        count = len(backbone.layers)
-        self.student_layers = _from_zero(f'{key}.student_layers', self.student_layers, count)
+        self.student_layers = layers_from_zero(
+            self.student_layers, len(backbone.layers), key=f'{key}.student_layers'
+        )
         prefixes = teacher.prefix, backbone.num_extra_tokens
         if self.with_cls and prefixes != (1, 1):
             raise ValueError(
@@ -209,12 +212,3 @@ def _check_arguments(
             'TokenRelationHead on a decoded map needs embed_dim, the width of its queries, keys '
             f'and values, and with_cls=False; got embed_dim={embed_dim}, with_cls={with_cls}.'
         )
-
-
-def _from_zero(key: str, layers: Sequence[int], count: int) -> tuple[int, ...]:
-    wrong = [layer for layer in layers if not -count <= layer < count]
-    if wrong:
-        raise ValueError(
-            f'{key} names {wrong}, but {count} blocks run: give {-count} to {count - 1}.'
-        )
-    return tuple(layer % count for layer in layers)

@@ -120,9 +120,9 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         """The attention blocks that run, in order.
 
         Raises:
-            ValueError: the network has none.
+            TypeError: the network has none.
         """
-        raise ValueError(
+        raise TypeError(
             f'{type(self).__name__} is no transformer whose attention can be read, so that it has '
             'no token relations to imitate.'
         )
@@ -134,7 +134,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             layers: blocks, counted from 0.
 
         Raises:
-            ValueError: there is no such block, or none at all.
+            TypeError: the network has no such blocks at all.
+            ValueError: a block is out of range.
         """
         wanted = tuple(sorted({*self.layers, *layers}))
         count = len(self.blocks())

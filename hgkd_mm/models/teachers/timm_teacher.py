@@ -105,7 +105,7 @@ class TIMMTeacher(BaseTeacher):
         """See :class:`BaseTeacher`.
 
         Raises:
-            ValueError: the network is no vision transformer of timm's.
+            TypeError: the network is no vision transformer of timm's.
         """
         if not isinstance(self.model, VisionTransformer):
             return super().blocks()

@@ -168,8 +168,8 @@ def test_layers_counted_backwards() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'changes', 'sentence'),
     [
-        (dict(student_layers=[6]), {}, r'student_layers names \[6\], but 6 blocks run'),
-        (dict(teacher_layers=[4]), {}, r'teacher_layers names \[4\], but 4 blocks run'),
+        (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
+        (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
         ({}, dict(teacher_patch_size=14), "those of teacher 'mim' 14 x 14"),
         ({}, dict(teacher_hides_tokens=True), "teachers.mim.teacher_view='full'"),
         (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),

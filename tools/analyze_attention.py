@@ -1,0 +1,75 @@
+"""What a network attends to, layer by layer, and what its features are like.
+
+    python tools/analyze_attention.py CONFIG CHECKPOINT --images FOLDER --out DIR
+    python tools/analyze_attention.py CONFIG --teacher NAME --images FOLDER --out DIR
+
+Of a vision transformer: attention distance and NMI of each head, attention maps of chosen
+queries. Of any network, CNNs too: effective rank, class separability and more of its features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+
+from mmengine.config import DictAction
+
+from hgkd_mm.analysis import analyze
+from hgkd_mm.analysis.table import figures_table
+from hgkd_mm.utils.launch import load_config
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('config', help='config of the run')
+    add('checkpoint', nargs='?', help='its weights, or those of its backbone')
+    add('--teacher', metavar='NAME', help='a teacher of the config, with its weights, instead')
+    add('--images', metavar='FOLDER', help="images, in class subfolders or not; the config's data")
+    add('--queries', nargs='+', metavar='ROW,COLUMN', help='tokens to draw, or cls; a diagonal')
+    add('--layers', nargs='+', type=int, help='blocks to draw, from 0 or -1; first, middle, last')
+    add('--out', required=True, metavar='DIR', help='folder for analysis.json and the pictures')
+    add('--num', type=int, default=256, help='number of images (256)')
+    add('--shown', type=int, default=4, help='how many of them are drawn (4)')
+    add('--size', type=int, help='of the images, in pixels; default: as in training')
+    add('--seed', type=int, default=0, help='of the choice of images')
+    add('--batch-size', type=int, default=16, help='images at once (16)')
+    add('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
+    add('--trust-checkpoint', action='store_true', help='let it run pickled code if it must')
+    options = 'override config values: model.teachers.mim.checkpoint=FILE'
+    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=options)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Analyses, and says what was loaded and found."""
+    args = parse_args(arguments)
+    try:
+        made = analyze(
+            load_config(args.config, args.cfg_options),
+            out=args.out,
+            checkpoint=args.checkpoint,
+            teacher=args.teacher,
+            folder=args.images,
+            queries=args.queries,
+            layers=args.layers,
+            count=args.num,
+            shown=args.shown,
+            size=None if args.size is None else (args.size, args.size),
+            seed=args.seed,
+            batch_size=args.batch_size,
+            device=args.device,
+            trust_checkpoint=args.trust_checkpoint,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
+        sys.exit(f'tools/analyze_attention.py: {error}')
+    print('\n'.join(made.notes))
+    print(figures_table(made.figures))
+    print(f'Written: {", ".join(map(str, made.files))}')
+
+
+if __name__ == '__main__':
+    warnings.filterwarnings('ignore', category=UserWarning)
+    main()
