@@ -9,7 +9,7 @@ import torch
 from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 from torch import nn
 
-from hgkd_mm.models import MIMTeacher, TIMMTeacher
+from hgkd_mm.models.teachers import BaseTeacher
 from hgkd_mm.models.teachers.tokens import Pair
 
 
@@ -45,9 +45,10 @@ def token_layout(network: nn.Module, size: Pair) -> TokenLayout:
         TypeError: another network.
         ValueError: patches of the size do not fit, or are not square.
     """
-    if isinstance(network, MIMTeacher | TIMMTeacher):
-        prefix = 1 if isinstance(network, MIMTeacher) else network.prefix
-        return TokenLayout(grid=network.grid(size), prefix=prefix, stride=network.patch_size)
+    if isinstance(network, BaseTeacher):
+        return TokenLayout(
+            grid=network.grid(size), prefix=network.prefix, stride=network.patch_size
+        )
     if not isinstance(network, VisionTransformer | BEiTViT):
         raise TypeError(
             f'Where the tokens of {type(network).__name__} are in the image is not known; it is '
