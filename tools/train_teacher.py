@@ -1,6 +1,7 @@
-"""Trains the quickstart's small MAE teacher, on Scenes or on a folder of images, from nothing.
+"""Trains a small teacher from nothing: the quickstart's MAE, or a ViT by the labels of Scenes.
 
 python tools/train_teacher.py               # writes work_dirs/teacher/mae_scenes.safetensors
+python tools/train_teacher.py --kind supervised --work-dir work_dirs/teacher-supervised
 python tools/train_teacher.py --data DIR --work-dir work_dirs/my_teacher
 """
 
@@ -11,12 +12,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hgkd_mm.quickstart.teacher import train_teacher  # noqa: E402
+from hgkd_mm.quickstart.teacher import TEACHERS, train_teacher  # noqa: E402
 
 
 def main() -> None:
     """Trains and says where the weights are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--kind', choices=sorted(TEACHERS), default='mae')
     parser.add_argument('--data', type=Path, help='folder of unlabelled images')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'teacher')
     parser.add_argument('--seed', type=int, default=0)
@@ -25,7 +27,10 @@ def main() -> None:
         sys.exit(f'train_teacher: --data {args.data} is not a folder.')
     try:
         weights = train_teacher(
-            args.work_dir.resolve(), data=args.data and args.data.resolve(), seed=args.seed
+            args.work_dir.resolve(),
+            kind=args.kind,
+            data=args.data and args.data.resolve(),
+            seed=args.seed,
         )
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'train_teacher: {error}')

@@ -1,8 +1,9 @@
-"""The small MAE teacher: trained by mmpretrain's MAE on Scenes, kept as safetensors."""
+"""The small teachers: trained by mmpretrain on Scenes, kept as safetensors."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,15 +13,56 @@ from .data import ROOT, folder_options, make_scenes
 from .job import Job
 from .training import train
 
-CONFIG = ROOT / 'configs' / 'pretrain' / 'mae_scenes.py'
-CARRIED = ROOT / 'assets' / 'mae_scenes.safetensors'
+ASSETS = ROOT / 'assets'
 
 
-def train_teacher(work_dir: Path, *, data: Path | None = None, seed: int = 0) -> Path:
-    """Trains the teacher of ``configs/pretrain/mae_scenes.py`` and exports it.
+@dataclass(frozen=True, kw_only=True)
+class SmallTeacher:
+    """A teacher that the repository carries, and how it was made.
 
     Args:
-        work_dir: logs, checkpoints and ``mae_scenes.safetensors``.
+        config: its training.
+        file: name of its weights.
+        title: shown beside the progress bar.
+        needs_labels: whether a folder of images will not do.
+    """
+
+    config: Path
+    file: str
+    title: str
+    needs_labels: bool
+
+    @property
+    def carried(self) -> Path:
+        """Its weights in the repository."""
+        return ASSETS / self.file
+
+
+TEACHERS = {
+    'mae': SmallTeacher(
+        config=ROOT / 'configs' / 'pretrain' / 'mae_scenes.py',
+        file='mae_scenes.safetensors',
+        title='teacher (MAE)',
+        needs_labels=False,
+    ),
+    'supervised': SmallTeacher(
+        config=ROOT / 'configs' / 'cls' / 'vit_scenes.py',
+        file='vit_scenes.safetensors',
+        title='teacher (labels)',
+        needs_labels=True,
+    ),
+}
+CARRIED = TEACHERS['mae'].carried
+
+
+def train_teacher(
+    work_dir: Path, *, kind: str = 'mae', data: Path | None = None, seed: int = 0
+) -> Path:
+    """Trains a small teacher and exports it.
+
+    Args:
+        work_dir: logs, checkpoints and the safetensors file.
+        kind: 'mae', or 'supervised' by the labels of Scenes.
         data: folder of unlabelled images; None for 12000 Scenes, made if need be, of which
             the quickstart's 6000 are the first half.
         seed: of initialisation, masks and order of images.
@@ -30,21 +72,30 @@ def train_teacher(work_dir: Path, *, data: Path | None = None, seed: int = 0) ->
 
     Raises:
         RuntimeError: training stopped; the message shows its log.
+        ValueError: images without labels for a teacher that needs them.
     """
+    teacher = TEACHERS[kind]
     options: dict[str, object] = {'randomness.seed': seed}
     if data is None:
         data = ROOT / 'data' / 'scenes-teacher'
         make_scenes(data, images=12000)
         options['train_dataloader.dataset.data_root'] = str(data)
+    elif teacher.needs_labels:
+        raise ValueError(
+            f"A teacher of kind '{kind}' learns from the labels of Scenes, and {data} is a folder "
+            'of images: leave --data away, or take --kind mae.'
+        )
     else:
-        options.update(folder_options(data, CONFIG))
-    job = Job(config=CONFIG, work_dir=work_dir, options=options, title='teacher (MAE)')
+        options.update(folder_options(data, teacher.config))
+    if teacher.needs_labels:
+        options['val_dataloader.dataset.data_root'] = str(data)
+    job = Job(config=teacher.config, work_dir=work_dir, options=options, title=teacher.title)
     (checkpoint,) = train(job)
-    return export(checkpoint, work_dir / CARRIED.name, {'seed': seed, 'data': data.name})
+    return export(checkpoint, work_dir / teacher.file, {'seed': seed, 'data': data.name})
 
 
 def export(checkpoint: Path, path: Path, facts: dict[str, object]) -> Path:
-    """Writes encoder and decoder weights in half precision, without any pickled code.
+    """Writes the weights in half precision, without any pickled code.
 
     Args:
         checkpoint: MMEngine checkpoint of our own making.

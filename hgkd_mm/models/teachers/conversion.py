@@ -65,7 +65,7 @@ def to_mmpretrain(weights: Mapping[str, Tensor], *, family: str, source: str) ->
 
     Args:
         weights: name to tensor, as the file has them.
-        family: 'mae', 'beit' or 'beitv2'.
+        family: 'mae', 'beit', 'beitv2' or 'vit'.
         source: where they come from: for messages.
 
     Raises:

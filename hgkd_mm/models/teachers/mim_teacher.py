@@ -51,7 +51,8 @@ class MIMTeacher(BaseTeacher):
 
     Args:
         checkpoint: path or URL of mmpretrain's or the official weights.
-        family: 'mae', 'beit' or 'beitv2'.
+        family: 'mae', 'beit' or 'beitv2'; or 'vit' for a ``VisionTransformer`` that was trained
+            in another way (with labels, by MoCo v3), as the second teacher of a hybrid.
         arch: 's', 'b', 'l' or 'h' as in the papers (384, 768, 1024, 1280 wide), or a dict with
             ``embed_dims``, ``num_layers``, ``num_heads`` and, if it is not four times the
             width, ``feedforward_channels``.
@@ -97,7 +98,12 @@ class MIMTeacher(BaseTeacher):
         dtype: str | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
-        one_of('family', family, ('mae', 'beit', 'beitv2'))
+        one_of('family', family, ('mae', 'beit', 'beitv2', 'vit'))
+        if family == 'vit' and teacher_view == 'mim':
+            raise ValueError(
+                "teacher_view='mim' needs a teacher that infers hidden patches, which family='vit' "
+                "does not: set teacher_view='full' or 'visible'."
+            )
         one_of('embedding', embedding, ('mean', 'cls'))
         settings = _arch(arch)
         weights = to_mmpretrain(
@@ -209,7 +215,7 @@ def _vit(
         'final_norm': final_norm,
         'out_type': 'raw',
     }
-    if family == 'mae':
+    if family in ('mae', 'vit'):
         return VisionTransformer(**common)
     network = BEiTPretrainViT if teacher_view == 'mim' else BEiTViT
     return network(

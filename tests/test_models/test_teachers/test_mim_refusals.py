@@ -28,7 +28,11 @@ def mae_teacher(path: Path, **settings: object) -> MIMTeacher:
         ({'checkpoint': None}, 'checkpoint is None'),
         ({'checkpoint': ''}, 'config key checkpoint'),
         ({'checkpoint': 'nowhere/x.pth'}, 'no teacher checkpoint at nowhere/x.pth'),
-        ({'family': 'dino'}, "family='dino' is unknown; choose one of 'mae', 'beit', 'beitv2'"),
+        (
+            {'family': 'dino'},
+            "family='dino' is unknown; choose one of 'mae', 'beit', 'beitv2', 'vit'",
+        ),
+        ({'family': 'vit', 'teacher_view': 'mim'}, "which family='vit' does not"),
         ({'arch': 'xxl'}, "arch='xxl' is unknown"),
         ({'arch': {'embed_dims': 25, 'num_layers': 1, 'num_heads': 2}}, 'num_heads divides'),
         ({'arch': {'embed_dims': 24}}, 'has embed_dims, num_layers and num_heads'),

@@ -1,0 +1,51 @@
+"""Hybrid H-GKD on Scenes in small: ResNet-18 from a small MAE and a small ViT trained with labels.
+
+Reproduces: no paper; ours. hybrid-hgkd_r50_mae-dino.py at the size of hgkd_r18_scenes.py.
+Run:        python tools/ablate.py configs/_base_/ablations/r18_scenes.py, or
+            python tools/train.py configs/pretrain/hybrid-hgkd_r18_scenes.py
+Hardware:   2 CPU cores, no GPU.
+Time:       docs/ablation.md
+Metric:     docs/ablation.md
+"""
+
+_base_ = './hgkd_r18_scenes.py'
+
+model = dict(
+    teachers=dict(
+        cl=dict(
+            type='MIMTeacher',
+            family='vit',
+            arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
+            img_size=96,
+            patch_size=16,
+            checkpoint='assets/vit_scenes.safetensors',
+            teacher_view='visible',
+            embedding='cls',
+        )
+    ),
+    heads=dict(
+        cl_feat=dict(
+            type='FeatureImitationHead',
+            teacher='cl',
+            in_channels=128,
+            embed_dim=192,
+            target_norm='whiten',
+            whiten_rank=64,
+        ),
+        cl_sim=dict(
+            type='SimilarityDistributionHead',
+            teacher='cl',
+            in_channels=512,
+            embed_dim=192,
+            queue_size=2048,
+            whiten=True,
+        ),
+        relation=dict(
+            type='TokenRelationHead',
+            teacher='mim',
+            teacher_layers=[3],
+            in_channels=128,
+            embed_dim=192,
+        ),
+    ),
+)
