@@ -17,8 +17,10 @@ from hgkd_mm.quickstart.evaluation import Score
 from hgkd_mm.quickstart.job import Job
 from hgkd_mm.quickstart.pretraining import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.quickstart.report import print_table, write_summary
-from hgkd_mm.quickstart.teacher import CONFIG, export
+from hgkd_mm.quickstart.teacher import TEACHERS, export
 from hgkd_mm.quickstart.training import train
+
+MAE_CONFIG = TEACHERS['mae'].config
 
 
 @pytest.fixture
@@ -74,8 +76,8 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
 
 
 def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:
-    options = tiny(folder) | folder_options(folder, CONFIG)
-    (checkpoint,) = train(job(CONFIG, tmp_path / 'run', options))
+    options = tiny(folder) | folder_options(folder, MAE_CONFIG)
+    (checkpoint,) = train(job(MAE_CONFIG, tmp_path / 'run', options))
     weights = export(checkpoint, tmp_path / 'teacher.safetensors', {})
     init_default_scope('mmpretrain')
     settings = Config.fromfile(HGKD_CONFIG).model.teachers.mim
@@ -100,9 +102,11 @@ def test_two_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_images_for_one_batch_are_named(folder: Path, tmp_path: Path) -> None:
-    options = tiny(folder) | folder_options(folder, CONFIG) | {'train_dataloader.batch_size': 64}
+    options = (
+        tiny(folder) | folder_options(folder, MAE_CONFIG) | {'train_dataloader.batch_size': 64}
+    )
     with pytest.raises(RuntimeError, match='8 images .* do not fill one batch of 64'):
-        train(job(CONFIG, tmp_path / 'run', options))
+        train(job(MAE_CONFIG, tmp_path / 'run', options))
 
 
 def test_an_empty_folder_stops_before_training(tmp_path: Path) -> None:
