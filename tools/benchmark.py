@@ -5,6 +5,7 @@
     python tools/benchmark.py encoder --network mobilenet_v2 --engines tiles masked_dense
     python tools/benchmark.py ratios --batch 16             # tiles from mask ratio 0 to 0.9
     python tools/benchmark.py step                          # teacher, student, decoder, loss, data
+    python tools/benchmark.py masking --batch 16            # Hybrid Distill's ViT-B, by tokens kept
     python tools/benchmark.py profile                       # the ops that take most of a step
     python tools/benchmark.py methods --batch 16            # every way to convolve, layer by layer
 
@@ -25,6 +26,7 @@ from hgkd_mm.benchmark import (
     Settings,
     encoder_report,
     keep_freed_memory,
+    masking_report,
     methods_report,
     profile_report,
     ratios_report,
@@ -35,13 +37,14 @@ from hgkd_mm.sparse import ENGINE_NAMES
 
 FLAGSHIP = Path(__file__).parent.parent / 'configs/pretrain/hgkd_r50_mae.py'
 RATIOS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.75, 0.9)
+KEEP_RATIOS = (0.9, 0.8, 0.7, 0.5)
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='what', required=True)
-    for what in ('encoder', 'ratios', 'step', 'profile', 'methods'):
+    for what in ('encoder', 'ratios', 'step', 'masking', 'profile', 'methods'):
         command = commands.add_parser(what)
         command.add_argument('--batch', type=int, default=8)
         command.add_argument('--size', type=int, default=224, help='image side, pixels')
@@ -50,13 +53,15 @@ def parse_args() -> argparse.Namespace:
         command.add_argument('--threads', type=int, default=2, help='CPU threads')
         command.add_argument('--rounds', type=int, default=9, help='measured rounds')
         command.add_argument('--json', type=Path, help='also write the figures here')
-        if what != 'ratios':
+        if what not in ('ratios', 'masking'):
             command.add_argument('--mask-ratio', type=float, default=0.6)
-        if what == 'step':
+        if what == 'masking':
+            command.add_argument('--vit', default='base', help="size, in mmpretrain's words")
+        elif what == 'step':
             command.add_argument('--config', type=Path, default=FLAGSHIP)
         else:
             command.add_argument('--cell', type=int, default=32, help='mask cell side, pixels')
-        if what not in ('step', 'methods'):
+        if what not in ('step', 'masking', 'methods'):
             command.add_argument('--network', default='resnet50', choices=tuple(NETWORKS))
         if what == 'encoder':
             both = ['tiles', 'masked_dense']
@@ -75,6 +80,8 @@ def report(args: argparse.Namespace) -> Report:
         return ratios_report(settings, RATIOS)
     if args.what == 'step':
         return step_report(settings, args.config)
+    if args.what == 'masking':
+        return masking_report(settings, KEEP_RATIOS, args.vit)
     if args.what == 'methods':
         return methods_report(settings)
     return profile_report(settings, args.engine)

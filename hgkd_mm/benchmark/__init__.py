@@ -1,6 +1,7 @@
 """Honest timing: ratios against a reference, measured in turn in one process."""
 
 from .encoder import EncoderSteps, encoder_steps
+from .masking import masking_report
 from .methods import methods_report
 from .networks import NETWORKS, build_mmpretrain_sparse, build_network
 from .reports import (
@@ -28,6 +29,7 @@ __all__ = [
     'encoder_steps',
     'keep_freed_memory',
     'load_images',
+    'masking_report',
     'measure',
     'methods_report',
     'profile_report',

@@ -12,6 +12,7 @@ from hgkd_mm.benchmark import (
     VARIANTS,
     Settings,
     encoder_report,
+    masking_report,
     methods_report,
     profile_report,
     ratios_report,
@@ -49,6 +50,17 @@ def test_the_step_has_all_variants_and_parts(config: Path) -> None:
     assert [row[0] for row in report.rows] == [v.name for v in VARIANTS]
     assert all(len(row) == len(report.columns) for row in report.rows)
     assert all(t > 0 for r in report.records for t in r['parts'].values())
+
+
+def test_masking_saves_what_it_drops() -> None:
+    report = masking_report(SMALL, (0.5,), vit=ARCH)
+    every, half = report.records
+    # 16 tokens; 3 blocks, after blocks 0, 1 and 2 half of them go.
+    assert every['left'] == (16, 16, 16)
+    assert half['left'] == (8, 4, 2)
+    assert (every['mean_share'], half['mean_share']) == (1, (16 + 8 + 4) / 48)
+    assert half['saved_bytes'] < 0.75 * every['saved_bytes']
+    assert all(len(row) == len(report.columns) for row in report.rows)
 
 
 def test_the_profile_names_the_costly_ops() -> None:
