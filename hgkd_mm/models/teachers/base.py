@@ -76,7 +76,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.teacher_view = teacher_view
         self.dtype = None if dtype is None else _DTYPES[dtype]
         self.mean, self.std = _normalisation(mean, std)
-        self.layers: tuple[int, ...] = ()
+        self.watched: tuple[int, ...] = ()
         self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
 
@@ -137,7 +137,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             TypeError: the network has no such blocks at all.
             ValueError: a block is out of range.
         """
-        wanted = tuple(sorted({*self.layers, *layers}))
+        wanted = tuple(sorted({*self.watched, *layers}))
         count = len(self.blocks())
         if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
             raise ValueError(
@@ -145,7 +145,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                 f'run: name layers from 0 to {count - 1} (teacher_layers of the head), or let more '
                 "of them run (the teacher's layer)."
             )
-        self.layers = wanted
+        self.watched = wanted
 
     def grid(self, size: Pair) -> Pair:
         """Tokens (gh, gw) of an image of ``size`` (H, W) pixels.
@@ -195,10 +195,10 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         return output
 
     def _reading(self) -> AbstractContextManager[dict[int, QKV]]:
-        if not self.layers:
+        if not self.watched:
             return nullcontext({})
         blocks = self.blocks()
-        return read_qkv({layer: blocks[layer] for layer in self.layers})
+        return read_qkv({layer: blocks[layer] for layer in self.watched})
 
     def _layer_tokens(
         self, found: Mapping[int, QKV], visible: Tensor | None
