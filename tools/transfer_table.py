@@ -1,6 +1,6 @@
 """The transfer table over several seeds, pre-training included; finished runs are not repeated.
 
-python tools/transfer_table.py --seeds 0 1 2 --length 2
+python tools/transfer_table.py --seeds 0 1 2 --length 1.5
 """
 
 from __future__ import annotations

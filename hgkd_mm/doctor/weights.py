@@ -84,6 +84,7 @@ def look_at_checkpoints(section: Section, config: Config, model: nn.Module | Non
         found = files.weights(start)
         if found is not None and model is not None:
             whole = PretrainedPart(name='', module=model, files=(start,))
+            # What the hook allows is about init_cfg, so of load_from nothing may be missing.
             _compare(section, whole, found, PretrainedReportHook())
 
 
@@ -163,7 +164,10 @@ def _compare(
 def _report_hook(config: Config) -> PretrainedReportHook:
     """The hook that would look at the weights in training, as the config sets it."""
     for hook in config.get('custom_hooks') or []:
-        if str(hook.get('type')).endswith(PretrainedReportHook.__name__):
+        kind = hook.get('type')
+        # 'PretrainedReportHook', with or without a scope, or the class itself
+        named = isinstance(kind, str) and kind.rpartition('.')[2] == PretrainedReportHook.__name__
+        if named or kind is PretrainedReportHook:
             return PretrainedReportHook(allow_missing=hook.get('allow_missing', False))
     return PretrainedReportHook()
 

@@ -73,7 +73,7 @@ class PretrainedReportHook(Hook):
         """Whether a weight may come from elsewhere than the file.
 
         Args:
-            name: in the whole model.
+            name: Its name in the whole model.
         """
         if isinstance(self.allow_missing, bool):
             return self.allow_missing
