@@ -15,7 +15,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hgkd_mm.engine import IncompleteCheckpointError
-from hgkd_mm.utils.launch import add_common_flags, load_config, start_distributed
+from hgkd_mm.utils.launch import (
+    add_common_flags,
+    leave_distributed,
+    load_config,
+    start_distributed,
+)
 from hgkd_mm.utils.testing import merge_test_args
 
 
@@ -54,6 +59,7 @@ def main() -> None:
         sys.exit(
             f'tools/test.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
         )
+    leave_distributed()
 
 
 if __name__ == '__main__':

@@ -16,7 +16,13 @@ from mmengine.runner import Runner
 
 # The package also registers what --amp names.
 from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
-from hgkd_mm.utils.launch import add_common_flags, load_config, merge_args, start_distributed
+from hgkd_mm.utils.launch import (
+    add_common_flags,
+    leave_distributed,
+    load_config,
+    merge_args,
+    start_distributed,
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -60,6 +66,7 @@ def main() -> None:
         sys.exit(
             f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
         )
+    leave_distributed()
 
 
 if __name__ == '__main__':

@@ -155,6 +155,18 @@ def start_distributed(config: Config) -> None:
     torch.distributed.init_process_group('gloo', timeout=timeout)
 
 
+def leave_distributed() -> None:
+    """Takes the process group down, to be called last by a run that went well.
+
+    A process that ends with gloo's threads alive aborts now and then ("terminate called without
+    an active exception", 2 of 15 runs of two processes with torch 2.11), and torchrun then calls
+    a finished training failed. After an error the group is left as it is: other processes may
+    still be in a collective, and waiting for them could last for ever.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _use_bfloat16(config: Config) -> None:
     wrapper = config.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mmpretrain.models  # noqa: F401  registers the networks
 import pytest
 import torch
+from helpers.report import report_at_start
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hgkd_mm.doctor import Section
 from hgkd_mm.doctor.weights import look_at_checkpoints
-from hgkd_mm.engine import PretrainedReportHook, PretrainedWeightsError
+from hgkd_mm.engine import PretrainedWeightsError
 
 # 20 convolutions and 20 norms of 4: 100 weights and 20 counters
 TINY = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4)
@@ -55,18 +54,7 @@ def by_doctor(settings: Config, *, build: bool = True) -> Section:
 
 def by_training(settings: Config) -> str:
     """What the hook logs; raises what stops the run."""
-    model = Model(settings.model.backbone.to_dict())
-    lines: list[str] = []
-    runner = SimpleNamespace(
-        model=model,
-        optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
-        logger=SimpleNamespace(info=lines.append),
-    )
-    hook = PretrainedReportHook()
-    hook.before_run(runner)
-    model.init_weights()
-    hook.before_train(runner)
-    return '\n'.join(lines)
+    return '\n'.join(report_at_start(Model(settings.model.backbone.to_dict())))
 
 
 @pytest.mark.parametrize('prefix', ['backbone', 'backbone.'])

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import mmpretrain.models  # noqa: F401  registers the networks
 import mmseg.models  # noqa: F401
 import pytest
 import torch
 from helpers.exports import random_backbone, write_checkpoint
+from helpers.report import report_at_start
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
-
-from hgkd_mm.engine import PretrainedReportHook
 
 RESNET = dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3))
 CHANNELS = [64, 128, 256, 512]
@@ -64,17 +61,7 @@ def test_every_key_matches(tmp_path: Path, make: Callable[[dict], nn.Module]) ->
     checkpoint = write_checkpoint(tmp_path / 'epoch_4.pth', source, RESNET)
     init = dict(type='Pretrained', checkpoint=str(checkpoint), prefix='backbone.')
     model = make({**RESNET, 'type': 'mmpretrain.ResNet', 'init_cfg': init})
-
-    lines: list[str] = []
-    runner = SimpleNamespace(
-        model=model,
-        optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
-        logger=SimpleNamespace(info=lines.append),
-    )
-    hook = PretrainedReportHook()
-    hook.before_run(runner)
-    model.init_weights()
-    hook.before_train(runner)
+    lines = report_at_start(model)
     assert lines == [
         f'model.backbone starts from {checkpoint} with 100 of 100 weights (0 missing, 0 of '
         'another shape, 0 with other values; 0 in the file not used).'
