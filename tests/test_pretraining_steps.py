@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
+from hgkd_mm.scenes import SceneFolder
+
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'pretrain'
 
 
@@ -85,3 +87,54 @@ def test_spark(imagenet: Path, tmp_path: Path) -> None:
     # Cells of zero mean and unit variance, and a decoder whose last weights are small.
     assert all(0.9 < value < 1.5 for value in log['train/loss_pixel'])
     assert all(math.isfinite(value) for value in log['train/grad_norm'])
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('data') / 'scenes'
+    for _ in SceneFolder(out=folder, train=24, val=12).write(workers=1):
+        pass
+    return folder
+
+
+def scenes_runner(name: str, scenes: Path, tmp_path: Path, **settings: object) -> Runner:
+    """The config's runner with the teachers of assets/: two steps, then kNN of the students."""
+    config = Config.fromfile(CONFIGS / f'{name}.py')
+    config.merge_from_dict(settings)
+    config.work_dir = str(tmp_path)
+    config.experiment_name = f'{name}-{tmp_path.name}'
+    config.train_dataloader.update(batch_size=12, num_workers=0, persistent_workers=False)
+    config.train_dataloader.dataset.data_root = str(scenes)
+    config.train_cfg.max_epochs = 1
+    config.default_hooks.logger.interval = 1
+    config.default_hooks.checkpoint = None
+    labelled = Config.fromfile(CONFIGS.parent / '_base_/datasets/scenes_cls.py')
+    splits = {f'{split}_dataset': labelled[f'cls_{split}_dataset'] for split in ('train', 'val')}
+    for dataset in splits.values():
+        dataset.data_root = str(scenes)
+    config.custom_hooks.append(dict(type='KNNEvalHook', k=2, num_workers=0, **splits))
+    return Runner.from_cfg(config)
+
+
+def test_hybrid_distill_on_scenes(scenes: Path, tmp_path: Path) -> None:
+    run = scenes_runner('hybrid_vit_scenes', scenes, tmp_path)
+    log = train(run)
+    terms = {key for key in log if key.startswith('train/loss_')}
+    assert terms == {'train/loss_feat', 'train/loss_relation'}
+    # Smooth L1 of unit variance, weighed down by its beta of 2; relations of two networks.
+    assert all(0.05 < value < 1 for value in log['train/loss_feat'])
+    assert all(0 < value < 3 for value in log['train/loss_relation'])
+    assert 0 <= log['knn/top1'][0] <= 100
+
+
+@pytest.mark.parametrize('balance', [None, 'GradientBalance', 'UncertaintyBalance'])
+def test_hybrid_hgkd_on_scenes(scenes: Path, tmp_path: Path, balance: str | None) -> None:
+    settings = {} if balance is None else {'model.balance': dict(type=balance)}
+    run = scenes_runner('hybrid-hgkd_r18_scenes', scenes, tmp_path, **settings)
+    log = train(run)
+    terms = {key.removeprefix('train/loss_') for key in log if key.startswith('train/loss_')}
+    extra = {'uncertainty'} if balance == 'UncertaintyBalance' else set()
+    assert terms == {'feat', 'sim', 'cl_feat', 'cl_sim', 'relation'} | extra
+    assert all(math.isfinite(value) for term in terms for value in log[f'train/loss_{term}'])
+    assert [run.model.heads[name].queue.num_stored for name in ('sim', 'cl_sim')] == [24, 24]
+    assert 0 <= log['knn/top1'][0] <= 100

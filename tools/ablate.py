@@ -16,6 +16,8 @@ from mmengine.device import get_device  # noqa: E402
 
 from hgkd_mm.benchmark import versions  # noqa: E402
 from hgkd_mm.quickstart.ablation import ablate, read_variants  # noqa: E402
+from hgkd_mm.quickstart.data import make_scenes  # noqa: E402
+from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.seeds import (  # noqa: E402
     over_seeds,
     print_transfer_table,
@@ -40,6 +42,7 @@ def main() -> None:
         unknown = set(args.only or ()) - {variant.name for variant in variants}
         if unknown:
             raise ValueError(f'--only names {sorted(unknown)}, which {args.variants} has not.')
+        make_scenes(SCENES)
         chosen = [v for v in variants if not args.only or v.name in args.only]
         tables = [
             ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed) for seed in args.seeds

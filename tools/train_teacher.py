@@ -1,7 +1,7 @@
-"""Trains a small teacher from nothing: the quickstart's MAE, or a ViT by the labels of Scenes.
+"""Trains a small teacher: the quickstart's MAE, from nothing, or from it a ViT by Scenes' labels.
 
-python tools/train_teacher.py               # writes work_dirs/teacher/mae_scenes.safetensors
-python tools/train_teacher.py --kind supervised --work-dir work_dirs/teacher-supervised
+python tools/train_teacher.py                    # work_dirs/teacher-mae/mae_scenes.safetensors
+python tools/train_teacher.py --kind supervised  # work_dirs/teacher-supervised
 python tools/train_teacher.py --data DIR --work-dir work_dirs/my_teacher
 """
 
@@ -19,15 +19,18 @@ def main() -> None:
     """Trains and says where the weights are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kind', choices=sorted(TEACHERS), default='mae')
-    parser.add_argument('--data', type=Path, help='folder of unlabelled images')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'teacher')
+    parser.add_argument(
+        '--data', type=Path, help='folder of images; of Scenes for --kind supervised'
+    )
+    parser.add_argument('--work-dir', type=Path, help='default work_dirs/teacher-<kind>')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     if args.data is not None and not args.data.is_dir():
         sys.exit(f'train_teacher: --data {args.data} is not a folder.')
+    work_dir = args.work_dir or ROOT / 'work_dirs' / f'teacher-{args.kind}'
     try:
         weights = train_teacher(
-            args.work_dir.resolve(),
+            work_dir.resolve(),
             kind=args.kind,
             data=args.data and args.data.resolve(),
             seed=args.seed,

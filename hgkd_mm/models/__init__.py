@@ -1,6 +1,7 @@
 """Algorithms, teachers, necks and heads; importing this registers them in mmpretrain's MODELS."""
 
 from .algorithms import HGKD, HybridDistill
+from .balance import GradientBalance, UncertaintyBalance
 from .heads import (
     DistillHead,
     FeatureDistillationHead,
@@ -20,6 +21,7 @@ __all__ = [
     'DistillHead',
     'FeatureDistillationHead',
     'FeatureImitationHead',
+    'GradientBalance',
     'HybridDistill',
     'MIMTeacher',
     'MemoryQueue',
@@ -32,4 +34,5 @@ __all__ = [
     'TokenRelationHead',
     'TransformerOutput',
     'UNetDecoder',
+    'UncertaintyBalance',
 ]

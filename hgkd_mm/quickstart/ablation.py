@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from .data import ROOT, make_scenes
+from .data import ROOT
 from .evaluation import FrozenEvaluation, build_student
 from .job import Job
 from .pretraining import SCENES, student_options
@@ -113,8 +113,10 @@ def ablate(
     *,
     work_dir: Path,
     seed: int,
+    scenes: Path = SCENES,
     bank: int = 2400,
     length: float = 1.0,
+    options: Mapping[str, object] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Trains and scores every variant for one seed; finished runs are not repeated.
 
@@ -122,8 +124,10 @@ def ablate(
         variants: rows.
         work_dir: everything goes here.
         seed: of pre-training, of the labels of the fine-tuning, and of new weights.
+        scenes: folder of Scenes, as tools/make_scenes.py writes it.
         bank: labelled images for kNN and linear probe.
         length: factor of the fine-tuning's steps.
+        options: overrides for all trainings.
 
     Returns:
         Row to column to percent; the first row is a network that was not pre-trained.
@@ -132,24 +136,28 @@ def ablate(
         RuntimeError: a training stopped; the message shows its log.
         ValueError: the variants differ in length.
     """
-    make_scenes(SCENES)
     for variant in variants:
         imports = Config.fromfile(variant.config).custom_imports['imports']
         import_modules_from_strings(imports)
     init_default_scope('mmpretrain')
     # What MMEngine says of every single weight it initialises is for log files.
     MMLogger.get_instance('ablation', log_level='WARNING')
-    jobs = pretraining_jobs(variants, work_dir=work_dir / 'pretrain', seed=seed)
+    data = {'train_dataloader.dataset.data_root': str(scenes)}
+    options = dict(options or {})
+    jobs = pretraining_jobs(
+        variants, work_dir=work_dir / 'pretrain', seed=seed, options=data | options
+    )
     train(*jobs.values())
     tuned = transfer(
         work_dir=work_dir,
-        scenes=SCENES,
+        scenes=scenes,
         students={name: job.checkpoint for name, job in jobs.items()},
         seed=seed,
         length=length,
         tasks=FEW_LABELS,
+        options=options,
     ).scores
-    evaluation = scenes_evaluation(bank)
+    evaluation = scenes_evaluation(bank, scenes)
     untrained = next(iter(jobs.values()))
     table = {UNTRAINED: _frozen(evaluation, untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
     for name, job in jobs.items():

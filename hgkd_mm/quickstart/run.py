@@ -101,11 +101,11 @@ def quickstart(
     return QuickstartResult(scores=scores, students=students.checkpoints)
 
 
-def scenes_evaluation(bank: int) -> FrozenEvaluation:
+def scenes_evaluation(bank: int, scenes: Path = SCENES) -> FrozenEvaluation:
     """Scores on Scenes: ``bank`` labelled training images against the validation images."""
     datasets = Config.fromfile(SCENES_CONFIG)
     train_dataset, val_dataset = datasets.cls_train_dataset, datasets.cls_val_dataset
-    train_dataset.data_root = val_dataset.data_root = str(SCENES)
+    train_dataset.data_root = val_dataset.data_root = str(scenes)
     return FrozenEvaluation(
         train_dataset=train_dataset, val_dataset=val_dataset, max_train_samples=bank
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from .data import ROOT, folder_options, make_scenes
 from .job import Job
@@ -25,12 +26,14 @@ class SmallTeacher:
         file: name of its weights.
         title: shown beside the progress bar.
         needs_labels: whether a folder of images will not do.
+        start: kind of the teacher from whose weights it starts, None for random ones.
     """
 
     config: Path
     file: str
     title: str
     needs_labels: bool
+    start: str | None = None
 
     @property
     def carried(self) -> Path:
@@ -50,22 +53,29 @@ TEACHERS = {
         file='vit_scenes.safetensors',
         title='teacher (labels)',
         needs_labels=True,
+        start='mae',
     ),
 }
 CARRIED = TEACHERS['mae'].carried
 
 
 def train_teacher(
-    work_dir: Path, *, kind: str = 'mae', data: Path | None = None, seed: int = 0
+    work_dir: Path,
+    *,
+    kind: str = 'mae',
+    data: Path | None = None,
+    seed: int = 0,
+    options: Mapping[str, object] | None = None,
 ) -> Path:
-    """Trains a small teacher and exports it.
+    """Trains a small teacher and exports it; a finished training is not repeated.
 
     Args:
         work_dir: logs, checkpoints and the safetensors file.
         kind: 'mae', or 'supervised' by the labels of Scenes.
-        data: folder of unlabelled images; None for 12000 Scenes, made if need be, of which
-            the quickstart's 6000 are the first half.
+        data: folder of unlabelled images, of Scenes for a teacher with labels; None for 12000
+            Scenes, made if need be, of which the quickstart's 6000 are the first half.
         seed: of initialisation, masks and order of images.
+        options: overrides by dotted config key.
 
     Returns:
         The exported weights.
@@ -75,21 +85,26 @@ def train_teacher(
         ValueError: images without labels for a teacher that needs them.
     """
     teacher = TEACHERS[kind]
-    options: dict[str, object] = {'randomness.seed': seed}
+    unlabelled = data is not None and not teacher.needs_labels
     if data is None:
         data = ROOT / 'data' / 'scenes-teacher'
         make_scenes(data, images=12000)
-        options['train_dataloader.dataset.data_root'] = str(data)
-    elif teacher.needs_labels:
+    elif teacher.needs_labels and not (data / 'meta.json').is_file():
         raise ValueError(
-            f"A teacher of kind '{kind}' learns from the labels of Scenes, and {data} is a folder "
-            'of images: leave --data away, or take --kind mae.'
+            f"A teacher of kind '{kind}' learns from the labels of Scenes, and {data} has no "
+            'meta.json of tools/make_scenes.py: leave --data away, or take --kind mae.'
         )
-    else:
-        options.update(folder_options(data, teacher.config))
-    if teacher.needs_labels:
-        options['val_dataloader.dataset.data_root'] = str(data)
-    job = Job(config=teacher.config, work_dir=work_dir, options=options, title=teacher.title)
+    folder = folder_options(data, teacher.config) if unlabelled else _scenes_options(data, teacher)
+    options = {'randomness.seed': seed, **folder, **(options or {})}
+    if teacher.start:
+        start = TEACHERS[teacher.start].carried
+        options['model.backbone.init_cfg.checkpoint'] = str(_for_mmengine(start, work_dir))
+    job = Job(
+        config=teacher.config,
+        work_dir=work_dir / 'training',
+        options=options,
+        title=teacher.title,
+    )
     (checkpoint,) = train(job)
     return export(checkpoint, work_dir / teacher.file, {'seed': seed, 'data': data.name})
 
@@ -106,4 +121,18 @@ def export(checkpoint: Path, path: Path, facts: dict[str, object]) -> Path:
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
     half = {key: value.half().contiguous() for key, value in state.items()}
     save_file(half, path, metadata={'format': 'pt', 'facts': json.dumps(facts, default=str)})
+    return path
+
+
+def _scenes_options(data: Path, teacher: SmallTeacher) -> dict[str, object]:
+    loaders = ('train', 'val') if teacher.needs_labels else ('train',)
+    return {f'{loader}_dataloader.dataset.data_root': str(data) for loader in loaders}
+
+
+def _for_mmengine(weights: Path, folder: Path) -> Path:
+    """A safetensors file as the kind of checkpoint that ``init_cfg`` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'{weights.stem}.pth'
+    state = {key: value.float() for key, value in load_file(weights).items()}
+    torch.save({'state_dict': state}, path)
     return path

@@ -17,10 +17,12 @@ from hgkd_mm.quickstart.evaluation import Score
 from hgkd_mm.quickstart.job import Job
 from hgkd_mm.quickstart.pretraining import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.quickstart.report import print_table, write_summary
-from hgkd_mm.quickstart.teacher import TEACHERS, export
+from hgkd_mm.quickstart.teacher import TEACHERS, export, train_teacher
 from hgkd_mm.quickstart.training import train
+from hgkd_mm.scenes import SceneFolder
 
 MAE_CONFIG = TEACHERS['mae'].config
+HYBRID_CONFIG = HGKD_CONFIG.with_name('hybrid_vit_scenes.py')
 
 
 @pytest.fixture
@@ -88,6 +90,40 @@ def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) 
     want = state['backbone.patch_embed.projection.weight'].half().float()
     found = [v for k, v in teacher.state_dict().items() if k.endswith('projection.weight')]
     assert any(torch.equal(value, want) for value in found if value.shape == want.shape)
+
+
+def test_the_labelled_teacher_starts_from_the_mae_and_is_a_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for _ in SceneFolder(out=tmp_path / 'scenes', train=24, val=12).write(workers=1):
+        pass
+    options = {
+        'train_dataloader.batch_size': 12,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'train_cfg.max_epochs': 1,
+        'train_cfg.val_interval': 1,
+        'default_hooks.checkpoint.interval': 1,
+    }
+    how = dict(kind='supervised', data=tmp_path / 'scenes', options=options)
+    weights = train_teacher(tmp_path / 'run', **how)
+    with safe_open(weights, 'pt') as made, safe_open(TEACHERS['mae'].carried, 'pt') as start:
+        for key in (f'backbone.layers.{layer}.attn.qkv.weight' for layer in range(6)):
+            moved = (made.get_tensor(key) - start.get_tensor(key)).abs().max()
+            # Two steps of a warm-up that begins at a thousandth of the learning rate.
+            assert moved < 1e-3
+    init_default_scope('mmpretrain')
+    settings = Config.fromfile(HYBRID_CONFIG).model.teachers.cl
+    teacher = MODELS.build(settings | dict(checkpoint=str(weights)))
+    assert teacher.embed_dim == 192 and teacher.has_cls
+    capsys.readouterr()
+    train_teacher(tmp_path / 'run', **how)
+    assert 'done before' in capsys.readouterr().out
+
+
+def test_a_labelled_teacher_refuses_plain_images(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'images has no meta\.json'):
+        train_teacher(tmp_path / 'run', kind='supervised', data=folder)
 
 
 def test_two_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
