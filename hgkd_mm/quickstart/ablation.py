@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 
 from .data import ROOT
 from .evaluation import FrozenEvaluation, build_student
-from .job import Job
+from .job import Job, folder_name
 from .pretraining import SCENES, student_options
 from .run import scenes_evaluation
 from .training import train
@@ -62,8 +62,8 @@ def read_variants(path: Path) -> tuple[Variant, ...]:
         for entry in listed
     )
     names = [variant.name for variant in variants]
-    if len(set(names)) < len(names):
-        raise ValueError(f'Two variants of {path} have one name: {names}.')
+    if len({folder_name(name) for name in names}) < len(names):
+        raise ValueError(f'Two variants of {path} have one name, and so one folder: {names}.')
     for variant in variants:
         if not variant.config.is_file():
             raise FileNotFoundError(
@@ -93,7 +93,7 @@ def pretraining_jobs(
     jobs = {
         variant.name: Job(
             config=variant.config,
-            work_dir=work_dir / _folder(variant.name),
+            work_dir=work_dir / folder_name(variant.name),
             options=student_options(None, seed) | dict(options or {}) | dict(variant.options),
             title=variant.name,
         )
@@ -171,7 +171,3 @@ def _frozen(
     checkpoint = str(job.checkpoint) if trained else None
     score = evaluation.score(build_student(job.settings.model, checkpoint, seed))
     return {'kNN': score.knn, 'linear probe': score.linear}
-
-
-def _folder(name: str) -> str:
-    return '-'.join(''.join(c if c.isalnum() else ' ' for c in name.lower()).split())

@@ -124,6 +124,11 @@ class Job:
         self.request.write_text(self.wanted)
 
 
+def folder_name(title: str) -> str:
+    """A title as the name of a folder: 'L_feat + L_sim' becomes 'l-feat-l-sim'."""
+    return '-'.join(''.join(c if c.isalnum() else ' ' for c in title.lower()).split())
+
+
 def _by_iterations(loop: ConfigDict) -> bool:
     return loop.type == 'IterBasedTrainLoop'
 

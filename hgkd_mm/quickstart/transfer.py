@@ -14,7 +14,7 @@ from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.visualization import read_scalars
 
 from .data import ROOT, cpu_has_bfloat16
-from .job import Job
+from .job import Job, folder_name
 from .training import train
 
 FROM_SCRATCH = 'from scratch'
@@ -113,7 +113,7 @@ def transfer(
         task.name: {
             start: Job(
                 config=task.config_of(start),
-                work_dir=work_dir / task.name / _folder(start),
+                work_dir=work_dir / task.name / folder_name(start),
                 options=task_options(
                     task, scenes=scenes, checkpoint=checkpoint, seed=seed, length=length
                 )
@@ -200,10 +200,6 @@ def read_metrics(task: Task, work_dir: Path) -> dict[str, float]:
             )
         found[column] = factor * float(scalars[name].values[-1])
     return found
-
-
-def _folder(start: str) -> str:
-    return ''.join(c if c.isalnum() else '-' for c in start.lower()).strip('-')
 
 
 def _moved(path: str, scenes: Path) -> str:
