@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import timm
+from mmpretrain.models import VisionTransformer
 
 from .families import (
     RESNETS,
@@ -12,6 +13,7 @@ from .families import (
     convnext_shape,
     keep_place_for_pooling,
     mobilenet_width,
+    refuse_unusual,
     resnet_shape,
     without_counterpart,
 )
@@ -25,6 +27,15 @@ _CONVNEXTS = {
     False: ('tiny', 'small', 'base', 'large', 'xlarge'),
     True: ('atto', 'femto', 'pico', 'nano', 'tiny', 'base', 'large', 'huge'),
 }
+_VITS = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large'}
+_VIT_PARTS = (
+    ('patch_embed.projection.', 'patch_embed.proj.'),
+    ('layers.', 'blocks.'),
+    ('.ln1.', '.norm1.'),
+    ('.ln2.', '.norm2.'),
+    ('.ffn.blocks.0.0.', '.mlp.fc1.'),
+    ('.ffn.blocks.1.', '.mlp.fc2.'),
+)
 
 
 def to_timm(backbone: PretrainedBackbone) -> Converted:
@@ -40,6 +51,8 @@ def to_timm(backbone: PretrainedBackbone) -> Converted:
             found = _mobilenet(backbone)
         case 'ConvNeXt':
             found = _convnext(backbone)
+        case 'VisionTransformer':
+            found = _vit(backbone)
         case _:
             raise without_counterpart(_LIBRARY, backbone.config, {})
     network = timm.create_model(found.name, num_classes=0, **found.arguments)
@@ -142,3 +155,32 @@ def _rename_convnext(name: str, last_norm: str, norm: str) -> str:
     if part == 'grn':
         part, rest = 'mlp.grn', [{'gamma': 'weight', 'beta': 'bias'}[rest[0]]]
     return '.'.join(['stages', stage, 'blocks', block, parts.get(part, part), *rest])
+
+
+def _vit(backbone: PretrainedBackbone) -> Counterpart:
+    config = backbone.config
+    # How many of the tokens mmpretrain hands on changes no weight.
+    refuse_unusual(config, _LIBRARY, {'arch', 'img_size', 'patch_size', 'out_type'})
+    arch, patch = config.get('arch', 'base'), config.get('patch_size', 16)
+    if isinstance(arch, str):
+        arch = VisionTransformer.arch_zoo[arch.lower()]
+    width = arch['embed_dims']
+    name = f'vit_{_VITS.get(width, "base")}_patch16_224'
+    return Counterpart(
+        name=name,
+        rename=_rename_vit,
+        arguments={
+            'img_size': config.get('img_size', 224),
+            'patch_size': patch,
+            'embed_dim': width,
+            'depth': arch['num_layers'],
+            'num_heads': arch['num_heads'],
+            'mlp_ratio': arch['feedforward_channels'] / width,
+        },
+    )
+
+
+def _rename_vit(name: str) -> str:
+    for ours, theirs in _VIT_PARTS:
+        name = name.replace(ours, theirs)
+    return f'norm.{name.removeprefix("ln1.")}' if name.startswith('ln1.') else name

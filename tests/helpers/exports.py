@@ -25,6 +25,12 @@ NETWORKS = {
     ),
     'convnext-pooled': dict(type='ConvNeXt', arch='tiny'),
     'convnext-conv': dict(type='ConvNeXt', arch='tiny', linear_pw_conv=False),
+    'vit-small': dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),
+        img_size=64, patch_size=16, out_type='raw',
+    ),
+    'deit-tiny': dict(type='VisionTransformer', arch='deit-tiny', img_size=64, out_type='raw'),
     'convnextv2': dict(type='ConvNeXt', arch='atto', use_grn=True, layer_scale_init_value=0.0),
 }  # fmt: skip
 MEAN = [123.675, 116.28, 103.53]

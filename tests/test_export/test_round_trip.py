@@ -84,6 +84,21 @@ def test_timm(
     assert_same(outputs_of(loaded, timm_modules, images()), expected, TOLERANCE)
 
 
+@pytest.mark.parametrize('name', ['vit-small', 'deit-tiny'])
+def test_timm_vit(exported: Export, name: str) -> None:
+    network, file = exported(name, 'timm', '.safetensors')
+    sizes = dict(img_size=64, embed_dim=24, depth=3, num_heads=2, mlp_ratio=2)
+    if name == 'deit-tiny':
+        sizes = dict(img_size=64)
+    create = functools.partial(timm.create_model, 'vit_tiny_patch16_224', num_classes=0)
+    loaded = create(**sizes, checkpoint_path=str(file)).eval()
+    square = images()[..., :64]
+    with torch.no_grad():
+        (tokens,) = network(square)
+        # Class token and patches, after the last norm.
+        assert_same([loaded.forward_features(square)], [tokens], TOLERANCE)
+
+
 def test_timm_convnext_normalises_its_map_as_the_pretrained_one(exported: Export) -> None:
     network, file = exported('convnext', 'timm', '.pth')
     loaded = timm.create_model(
