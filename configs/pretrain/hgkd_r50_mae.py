@@ -17,29 +17,10 @@ _base_ = [
     '../_base_/datasets/imagenet_pretrain.py',
     '../_base_/schedules/lamb_300e.py',
     '../_base_/default_runtime.py',
+    '../_base_/imagenet_knn.py',
 ]
 
 # Without it all ranks would draw the same masks.
 randomness = dict(seed=0, diff_rank_seed=True)
 
-knn_dataset = dict(
-    type='ImageNet',
-    data_root='data/imagenet/',
-    pipeline=[
-        dict(type='LoadImageFromFile'),
-        dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-        dict(type='CenterCrop', crop_size=224),
-        dict(type='PackInputs'),
-    ],
-)
-custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='KNNEvalHook',
-        train_dataset=dict(split='train', **knn_dataset),
-        val_dataset=dict(split='val', **knn_dataset),
-        interval=20,
-        max_train_samples=100_000,
-        num_workers=8,
-    ),
-]
+custom_hooks = [*_base_.custom_hooks, _base_.knn_hook]

@@ -48,8 +48,8 @@ def attention_blocks(vit: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a network whose attention can be read, in order.
 
     Args:
-        vit: a vision transformer of mmpretrain or timm whose blocks attend globally, or a model
-            that has one for a backbone. Of teachers see :meth:`BaseTeacher.blocks`.
+        vit: a vision transformer of mmpretrain or timm whose blocks attend globally. Of teachers
+            see :meth:`BaseTeacher.blocks`.
 
     Raises:
         TypeError: it has none.

@@ -92,8 +92,9 @@ class RedundantTokenMasking:
         """
         after = self.after
         if after is None:
-            # A set: three drops would fall on fewer blocks in a very shallow transformer.
-            return tuple(sorted({0, count // 3, 2 * (count // 3)}))
+            # A very shallow transformer has fewer than three blocks to drop after.
+            third = count // 3
+            return tuple(sorted(block for block in {0, third, 2 * third} if block < count - 1))
         # After the last block nothing is saved.
         if after and after[-1] >= count - 1:
             raise ValueError(
@@ -113,11 +114,10 @@ class RedundantTokenMasking:
         Raises:
             ValueError: nothing would be left.
         """
-        left = []
+        left = [tokens]
         for _ in self.blocks(blocks):
-            tokens = self._kept(tokens)
-            left.append(tokens)
-        return tuple(left)
+            left.append(self._kept(left[-1], of=tokens))
+        return tuple(left[1:])
 
     def keep(self, tokens: Tensor) -> Tensor:
         """The positions of those that are kept, in ascending order.
@@ -177,19 +177,23 @@ class RedundantTokenMasking:
         """(B, n), high where a token is like the others."""
         if self.distance == 'random':
             return torch.rand(tokens.shape[:2], device=tokens.device)
-        tokens = tokens.float()
-        if self.distance == 'cosine':
-            tokens = F.normalize(tokens, dim=2)
-            return (tokens @ tokens.mean(1, keepdim=True).transpose(1, 2)).squeeze(2)
-        return -(tokens - tokens.mean(1, keepdim=True)).norm(dim=2)
+        # In bfloat16, which autocast would take again for the product, hundreds of tokens have a
+        # dozen different redundancies, and where they stand in the image would decide.
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.float()
+            if self.distance == 'cosine':
+                tokens = F.normalize(tokens, dim=2)
+                return (tokens @ tokens.mean(1, keepdim=True).transpose(1, 2)).squeeze(2)
+            return -(tokens - tokens.mean(1, keepdim=True)).norm(dim=2)
 
-    def _kept(self, tokens: int) -> int:
+    def _kept(self, tokens: int, of: int | None = None) -> int:
         # .29 * 100 is 28.999...
         kept = math.floor(tokens * self.keep_ratio + 1e-9)
         if kept < 1:
+            before = '' if of in (None, tokens) else f' that earlier drops have left of {of}'
             raise ValueError(
                 f'model.masking.keep_ratio is {self.keep_ratio}, which leaves nothing of {tokens} '
-                'tokens: raise it, drop after fewer blocks (model.masking.after), or use larger '
-                'images.'
+                f'tokens{before}: raise it, drop after fewer blocks (model.masking.after), or use '
+                'larger images.'
             )
         return kept

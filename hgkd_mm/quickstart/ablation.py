@@ -100,7 +100,11 @@ def pretraining_jobs(
         for variant in variants
     }
     lengths = {
-        name: (job.iterations, job.settings.train_dataloader.batch_size)
+        name: (
+            job.iterations // job.settings.optim_wrapper.get('accumulative_counts', 1),
+            job.settings.train_dataloader.batch_size
+            * job.settings.optim_wrapper.get('accumulative_counts', 1),
+        )
         for name, job in jobs.items()
     }
     if len(set(lengths.values())) > 1:
@@ -137,8 +141,8 @@ def ablate(
         ValueError: the variants differ in length.
     """
     for variant in variants:
-        imports = Config.fromfile(variant.config).custom_imports['imports']
-        import_modules_from_strings(imports)
+        imports = Config.fromfile(variant.config).get('custom_imports') or {}
+        import_modules_from_strings(imports.get('imports', []))
     init_default_scope('mmpretrain')
     # What MMEngine says of every single weight it initialises is for log files.
     MMLogger.get_instance('ablation', log_level='WARNING')

@@ -105,14 +105,14 @@ class DistillModel(BaseSelfSupervisor):
             student: the student's output.
             targets: each teacher's, by its name.
         """
-        return {f'loss_{name}': term for name, term in self.terms(student, targets).items()}
+        return {
+            f'loss_{name}': self.heads[name].weight * term
+            for name, term in self.terms(student, targets).items()
+        }
 
     def terms(self, student: Any, targets: Mapping[str, TeacherOutput]) -> dict[str, Tensor]:
-        """The weighted loss of each head by the head's name; arguments as of :meth:`losses`."""
-        return {
-            name: head.weight * head(student, targets.get(head.teacher))
-            for name, head in self.heads.items()
-        }
+        """The unweighted loss of each head by its name; arguments as of :meth:`losses`."""
+        return {name: head(student, targets.get(head.teacher)) for name, head in self.heads.items()}
 
     def teacher_of(self, head: DistillHead) -> nn.Module | None:
         """The teacher that a head names."""

@@ -112,7 +112,8 @@ class HGKD(DistillModel):
         student, targets = self.compare(images, mask)
         if self.balance is None:
             return self.losses(student, targets)
-        return self.balance(self.terms(student, targets), student.maps[-1].data)
+        weights = {name: head.weight for name, head in self.heads.items()}
+        return self.balance(self.terms(student, targets), weights, student.maps[-1].data)
 
     def compare(
         self, images: Tensor, mask: CellMask

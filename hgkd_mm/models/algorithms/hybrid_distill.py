@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.logging import print_log
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -9,7 +16,8 @@ from torch import Tensor, nn
 
 from ..heads.base import DistillHead
 from ..outputs import LayerTokens, TeacherOutput, TransformerOutput
-from ..qkv import attention_blocks, read_qkv
+from ..patches import patch_size
+from ..qkv import QKV, attention_blocks, read_qkv
 from ..token_masking import RedundantTokenMasking
 from .base import DistillModel, Images
 
@@ -42,7 +50,7 @@ class HybridDistill(DistillModel):
         init_cfg: initialisation config.
 
     Raises:
-        TypeError: the student is no ``VisionTransformer`` of mmpretrain.
+        TypeError: the student is no ``VisionTransformer`` of mmpretrain, or masks by itself.
         ValueError: no head, an unknown teacher, or settings, widths, patches or layers that do
             not fit.
     """
@@ -71,11 +79,13 @@ class HybridDistill(DistillModel):
         self.masking = masking
         blocks = attention_blocks(self.backbone)
         if masking is not None:
-            masking.blocks(len(blocks))
+            masking.counts(math.prod(self.backbone.patch_resolution), len(blocks))
         self.check_heads(TransformerOutput)
         self.layers = sorted(
             {layer for head in self.heads.values() for layer in head.student_layers or ()}
         )
+        if not any(head.reads_tokens for head in self.heads.values()):
+            _freeze_behind(self.backbone, blocks, self.layers[-1])
 
     def loss(
         self, inputs: Images, data_samples: list[DataSample] | None = None
@@ -111,6 +121,10 @@ class HybridDistill(DistillModel):
 
         Args:
             images: (B, 3, H, W) normalised images.
+
+        Raises:
+            ValueError: images of which the masking leaves nothing.
+            RuntimeError: no gradient reaches what is read of the blocks.
         """
         blocks, prefix = attention_blocks(self.backbone), self.backbone.num_extra_tokens
         masking = self.masking or RedundantTokenMasking(keep_ratio=1.0)
@@ -119,6 +133,8 @@ class HybridDistill(DistillModel):
             read_qkv({layer: blocks[layer] for layer in self.layers}) as found,
         ):
             (tokens,) = self.backbone(images)
+        if torch.is_grad_enabled() and tokens.requires_grad:
+            _check_gradients(found)
         layers = {
             layer: LayerTokens(qkv=qkv, prefix=prefix, index=surviving.at(layer))
             for layer, qkv in found.items()
@@ -139,7 +155,7 @@ class HybridDistill(DistillModel):
         return (patches.transpose(1, 2).unflatten(2, self._grid(images)),)
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
-        height, width = self.backbone.patch_embed.projection.kernel_size
+        height, width = patch_size(self.backbone)
         return images.shape[2] // height, images.shape[3] // width
 
 
@@ -150,10 +166,46 @@ def _check_student(backbone: nn.Module) -> None:
             "mmpretrain's VisionTransformer (model.backbone.type). For a CNN with two teachers "
             'take HGKD.'
         )
+    if 'mask' in inspect.signature(backbone.forward).parameters:
+        raise TypeError(
+            f'The student of HybridDistill is a {type(backbone).__name__}, which masks images '
+            "itself: take model.backbone.type='VisionTransformer' (model.masking drops tokens)."
+        )
     last = [backbone.num_layers - 1]
     if backbone.out_type != 'raw' or list(backbone.out_indices) != last:
         raise ValueError(
             f'The student of HybridDistill has out_type={backbone.out_type!r} and out_indices='
             f"{list(backbone.out_indices)}: set model.backbone.out_type='raw', which gives every "
             f'token, and out_indices=-1.'
+        )
+
+
+def _freeze_behind(backbone: VisionTransformer, blocks: Sequence[nn.Module], last: int) -> None:
+    """Takes out of training what no head looks at: DistributedDataParallel would wait for it."""
+    read = {
+        id(value)
+        for part in (blocks[last].ln1, blocks[last].attn.qkv)
+        for value in part.parameters()
+    }
+    unread = [value for block in blocks[last:] for value in block.parameters()]
+    if backbone.final_norm:
+        unread += backbone.ln1.parameters()
+    for value in unread:
+        value.requires_grad_(id(value) in read)
+    print_log(
+        f'No head reads the last tokens: behind the queries, keys and values of block {last} '
+        'the student is not trained.',
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def _check_gradients(found: Mapping[int, QKV]) -> None:
+    lost = [layer for layer, qkv in found.items() if not qkv.q.requires_grad]
+    if lost:
+        raise RuntimeError(
+            f'No gradient reaches the queries and keys of blocks {lost}, as with activation '
+            'checkpointing, under which they are read while nothing is recorded: leave '
+            "model.backbone's blocks out of activation_checkpointing, or relations would not be "
+            'learned.'
         )

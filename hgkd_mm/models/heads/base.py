@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput, TransformerOutput
+from ..patches import patch_size
 
 
 class DistillHead(BaseModule):
@@ -23,6 +24,7 @@ class DistillHead(BaseModule):
     """
 
     reads_decoded = True  # a model none of whose heads does runs without its neck
+    reads_tokens = True  # a transformer none of whose heads does learns up to the blocks they read
     reads: type = (
         StudentOutput  # what it wants of the student: a CNN's output, or TransformerOutput
     )
@@ -97,9 +99,10 @@ def check_token_grid(key: str, *, backbone: nn.Module, teacher: nn.Module, name:
         name: its name.
 
     Raises:
-        ValueError: patches of another size, or a teacher that does not compute all tokens.
+        ValueError: patches of another size, or a teacher that does not see whole images, since
+            a transformer student draws no mask of cells.
     """
-    own = backbone.patch_embed.projection.kernel_size
+    own = patch_size(backbone)
     if own != (teacher.patch_size, teacher.patch_size):
         raise ValueError(
             f'{key} compares tokens one by one, but those of the student cover {own[0]} x {own[1]} '
@@ -107,9 +110,9 @@ def check_token_grid(key: str, *, backbone: nn.Module, teacher: nn.Module, name:
             f'take a teacher of the same patch size, or set model.teachers.{name}.token_stride='
             f'{own[0]}, which resizes the images for it.'
         )
-    if teacher.hides_tokens:
+    if teacher.teacher_view != 'full':
         raise ValueError(
-            f"{key} wants all tokens of teacher '{name}', which has "
+            f"{key} wants all tokens of whole images of teacher '{name}', which has "
             f"teacher_view='{teacher.teacher_view}': set model.teachers.{name}.teacher_view='full'."
         )
 

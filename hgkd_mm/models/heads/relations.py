@@ -23,10 +23,12 @@ def relation_logits(first: Tensor, second: Tensor, num_heads: int) -> Tensor:
             and widths can be compared.
 
     Returns:
-        (B, num_heads, N, N), at least float32, with d = h * c / num_heads.
+        (B, num_heads, N, N), at least float32, under autocast too, with d = h * c / num_heads.
     """
-    first, second = (_split(x, num_heads) for x in (first, second))
-    return first @ second.transpose(2, 3) / math.sqrt(first.shape[3])
+    # Autocast would take the product in half precision again, where it is coarse or overflows.
+    with torch.autocast(first.device.type, enabled=False):
+        first, second = (_split(x, num_heads) for x in (first, second))
+        return first / math.sqrt(first.shape[3]) @ second.transpose(2, 3)
 
 
 def relation_divergence(student: Tensor, teacher: Tensor) -> Tensor:

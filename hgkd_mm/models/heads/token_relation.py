@@ -89,6 +89,7 @@ class TokenRelationHead(DistillHead):
         self.num_heads = num_heads
         self.with_cls = with_cls
         self.reads_decoded = in_channels is not None
+        self.reads_tokens = False
         self.reads = TransformerOutput if in_channels is None else StudentOutput
         self.projections = nn.ModuleList()
         if in_channels is not None:
@@ -105,7 +106,10 @@ class TokenRelationHead(DistillHead):
         backbone: nn.Module | None = None,
     ) -> None:
         """See :meth:`DistillHead.check`; layers counted backwards are counted from 0 after it."""
-        blocks = teacher.blocks()
+        try:
+            blocks = teacher.blocks()
+        except TypeError as error:
+            raise ValueError(f"{key} reads teacher '{self.teacher}': {error}") from error
         self.teacher_layers = layers_from_zero(
             self.teacher_layers, len(blocks), key=f'{key}.teacher_layers'
         )
