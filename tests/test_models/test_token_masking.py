@@ -54,6 +54,23 @@ def test_the_choice_against_numpy(distance: str) -> None:
         assert ours.tolist() == sorted(np.argsort(redundancy)[:4].tolist())
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
+def test_the_choice_is_not_rounded_under_autocast(distance: str, dtype: torch.dtype) -> None:
+    # Tokens that share most of what they are, so that redundancies lie close together.
+    generator = torch.Generator().manual_seed(3)
+    tokens = 1 + 0.05 * torch.randn(2, 196, 64, generator=generator)
+    masking = RedundantTokenMasking(keep_ratio=0.7, distance=distance)
+    expected = masking.keep(tokens)
+    with torch.autocast('cpu', dtype=dtype):
+        assert torch.equal(masking.keep(tokens), expected)
+
+
+@pytest.mark.parametrize(('count', 'after'), [(1, ()), (2, (0,)), (3, (0, 1)), (4, (0, 1, 2))])
+def test_nothing_is_dropped_after_the_last_block(count: int, after: tuple[int, ...]) -> None:
+    assert RedundantTokenMasking().blocks(count) == after
+
+
 def test_class_token_is_exempt_and_the_index_is_of_the_whole_grid() -> None:
     x = torch.randn(2, 1 + 20, 4, generator=torch.Generator().manual_seed(2))
     # Like the mean of all others, and yet it stays.

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from helpers.teachers import images, prefixed, randomised, save
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -171,6 +173,13 @@ def test_in_half_precision(teachers: dict) -> None:
     with torch.autocast('cpu', dtype=torch.bfloat16):
         losses = model.loss(images().float())
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    # With every token, so that no choice among nearly equal ones counts.
+    model.masking = None
+    exact = model.loss(images().float())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        rounded = model.loss(images().float())
+    for name, value in exact.items():
+        assert rounded[name].item() == pytest.approx(value.item(), rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +215,60 @@ def test_a_cnn_student_is_refused(teachers: dict) -> None:
 
 
 def test_images_of_which_nothing_would_be_left(teachers: dict) -> None:
-    model = build(teachers, masking=dict(keep_ratio=0.2))
-    with pytest.raises(ValueError, match='leaves nothing of 3 tokens'):
+    with pytest.raises(ValueError, match='nothing of 3 tokens that earlier drops have left of 16'):
+        build(teachers, masking=dict(keep_ratio=0.2))
+    model = build(teachers, masking=dict(keep_ratio=0.5))
+    with pytest.raises(ValueError, match='leaves nothing of 1 tokens'):
+        model.loss(images((32, 32)))
+
+
+def test_without_the_features_what_no_head_reads_is_frozen(teachers: dict) -> None:
+    model = build(teachers, heads=dict(feat=None, relation=RELATION | dict(student_layers=[2, 4])))
+    sum(model.loss(images()).values()).backward()
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == {n for n, value in model.named_parameters() if value.grad is not None}
+    assert 'backbone.layers.4.attn.qkv.weight' in trained
+    assert 'backbone.layers.3.ffn.layers.1.weight' in trained
+    behind = ('layers.4.attn.proj', 'layers.4.ln2', 'layers.5', 'ln1')
+    assert not any(name.startswith(f'backbone.{part}') for name in trained for part in behind)
+
+
+def test_activation_checkpointing_is_refused(teachers: dict) -> None:
+    model = build(teachers)
+    # As MMEngine's Runner does, with cfg=dict(activation_checkpointing=...).
+    turn_on_activation_checkpointing(model, [f'backbone.layers.{i}' for i in range(6)])
+    with pytest.raises(RuntimeError, match='leave .*out of activation_checkpointing'):
         model.loss(images())
+
+
+@pytest.mark.parametrize(
+    ('student', 'sentence'),
+    [
+        (dict(type='MAEViT', **SIZES), 'MAEViT, which masks images itself'),
+        (STUDENT | dict(patch_cfg=dict(stride=8)), 'every 8 x 8 px do not tile'),
+    ],
+)
+def test_students_without_their_own_tokens_are_refused(
+    teachers: dict, student: dict, sentence: str
+) -> None:
+    with (
+        DefaultScope.overwrite_default_scope('mmpretrain'),
+        pytest.raises((TypeError, ValueError), match=sentence),
+    ):
+        build(teachers, backbone=student)
+
+
+def test_a_teacher_that_wants_a_mask_is_refused(teachers: dict) -> None:
+    teachers['mim']['teacher_view'] = 'visible'
+    with pytest.raises(ValueError, match=r"model\.teachers\.mim\.teacher_view='full'"):
+        build(teachers)
+
+
+def test_a_teacher_without_attention_is_refused(tmp_path: Path, teachers: dict) -> None:
+    path = save(timm.create_model('resnet10t').state_dict(), tmp_path / 'cnn.pth', key=None)
+    teachers['mim'] = dict(type='TIMMTeacher', name='resnet10t', checkpoint=str(path))
+    with pytest.raises(ValueError, match="relation reads teacher 'mim': .* no transformer"):
+        build(teachers)
 
 
 def test_teachers_stay_as_they_are(teachers: dict) -> None:

@@ -17,21 +17,23 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return [torch.load(directory / f'{rank}.pt', weights_only=True) for rank in range(2)]
 
 
-def test_gradients_equal_those_of_the_joined_batch(ranks: list[dict], tmp_path: Path) -> None:
+@pytest.mark.parametrize('heads', ['both', 'relation'])
+def test_gradients_equal_those_of_the_joined_batch(
+    ranks: list[dict], tmp_path: Path, heads: str
+) -> None:
     spec = importlib.util.spec_from_file_location('two_teachers_worker', WORKER)
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
-    expected = worker.train(0, 1, tmp_path)
+    expected = worker.train(0, 1, tmp_path, heads)
     assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
     for rank in ranks:
+        assert set(rank[heads]) == set(expected)
         for name, gradient in expected.items():
-            torch.testing.assert_close(
-                rank['gradients'][name], gradient, rtol=1e-8, atol=1e-12, msg=name
-            )
+            torch.testing.assert_close(rank[heads][name], gradient, rtol=1e-8, atol=1e-12, msg=name)
 
 
 def test_ranks_balance_by_the_mean_of_their_norms(ranks: list[dict]) -> None:
     for rank in ranks:
         # Norms 1 and 3 make 2, as the other term has: both weigh 1.
-        weights = [rank['balance'][f'weight_{name}'].item() for name in ('a', 'b')]
+        weights = [rank['balance'][f'balance_{name}'].item() for name in ('a', 'b')]
         assert weights == pytest.approx([1, 1])

@@ -23,7 +23,7 @@ SIZES = dict(
 )
 
 
-def build(directory: Path) -> HybridDistill:
+def build(directory: Path, heads: str) -> HybridDistill:
     """The same weights in every process; double precision."""
     torch.manual_seed(0)
     teachers = {}
@@ -38,7 +38,9 @@ def build(directory: Path) -> HybridDistill:
         backbone=VisionTransformer(out_type='raw', **SIZES),
         teachers=teachers,
         heads=dict(
-            feat=dict(type='FeatureDistillationHead', teacher='cl', in_channels=8, embed_dim=8),
+            feat=dict(type='FeatureDistillationHead', teacher='cl', in_channels=8, embed_dim=8)
+            if heads == 'both'
+            else None,
             relation=dict(
                 type='TokenRelationHead', teacher='mim', student_layers=[-1], teacher_layers=[2]
             ),
@@ -50,15 +52,18 @@ def build(directory: Path) -> HybridDistill:
     return model
 
 
-def train(rank: int, world: int, directory: Path) -> dict[str, torch.Tensor]:
-    """Mean gradients of a step on this process's share."""
-    model = build(directory)
+def train(rank: int, world: int, directory: Path, heads: str) -> dict[str, torch.Tensor]:
+    """Mean gradients of a step on this process's share, with both heads or relations alone."""
+    model = build(directory, heads)
     wrapped = DistributedDataParallel(model) if world > 1 else model
     images = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
     share = BATCH // world
-    total, _ = model.parse_losses(wrapped(images[rank * share : (rank + 1) * share], mode='loss'))
-    total.backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    own = images[rank * share : (rank + 1) * share]
+    for _ in range(2):  # In the second one DistributedDataParallel misses what had no gradient.
+        wrapped.zero_grad()
+        total, _ = model.parse_losses(wrapped(own, mode='loss'))
+        total.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
 def balance(rank: int) -> dict[str, torch.Tensor]:
@@ -66,7 +71,7 @@ def balance(rank: int) -> dict[str, torch.Tensor]:
     z = torch.ones(1, requires_grad=True)
     weigh = GradientBalance()
     weigh.name_terms(['a', 'b'])
-    return weigh(dict(a=(1 + 2 * rank) * z.sum(), b=2 * z.sum()), z)
+    return weigh(dict(a=(1 + 2 * rank) * z.sum(), b=2 * z.sum()), dict(a=1.0, b=1.0), z)
 
 
 def main() -> None:
@@ -76,7 +81,8 @@ def main() -> None:
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{directory}/rendezvous', rank=rank, world_size=world
     )
-    out = dict(gradients=train(rank, world, directory), balance=balance(rank))
+    out = {heads: train(rank, world, directory, heads) for heads in ('both', 'relation')}
+    out['balance'] = balance(rank)
     torch.save(out, directory / f'{rank}.pt')
     barrier()
     # Not destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.

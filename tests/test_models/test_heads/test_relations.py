@@ -65,6 +65,17 @@ def test_half_precision_gives_no_infinity(dtype: torch.dtype) -> None:
     assert loss.dtype == torch.float32
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_logits_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
+    # Products of up to 1e5, more than float16 holds.
+    a, b = (100 * random(B, H, N, C, seed=seed).to(dtype) for seed in (0, 1))
+    with torch.autocast('cpu', dtype=dtype):
+        logits = relation_logits(a, b, H)
+    assert logits.dtype == torch.float32
+    exact = a.double() @ b.double().transpose(2, 3) / C**0.5
+    torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-2)
+
+
 def test_positions_take_rows_and_columns() -> None:
     q = random(B, H, 1 + 6, C)
     tokens = LayerTokens(qkv=QKV(q=q, k=q + 1, v=q + 2), prefix=1)
