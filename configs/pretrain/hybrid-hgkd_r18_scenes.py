@@ -3,6 +3,8 @@
 Reproduces: no paper; ours. hybrid-hgkd_r50_mae-dino.py at the size of hgkd_r18_scenes.py.
 Run:        python tools/ablate.py configs/_base_/ablations/r18_scenes.py, or
             python tools/train.py configs/pretrain/hybrid-hgkd_r18_scenes.py
+Labels:     the second teacher was trained with those of 12000 Scenes, the quickstart's 6000 among
+            them: its students are not label-free, nor is 5 % of labels all that they had.
 Hardware:   2 CPU cores, no GPU.
 Time:       docs/ablation.md
 Metric:     docs/ablation.md

@@ -3,6 +3,7 @@
 Reproduces: no row of the paper; hybrid_vit-b_mae-deit.py at 96 px, with its losses and masking.
 Run:        python tools/train.py configs/pretrain/hybrid_vit_scenes.py
             after python tools/make_scenes.py --out data/scenes
+Labels:     its second teacher was trained with them, as DeiT was (assets/README.md).
 Hardware:   2 CPU cores, no GPU.
 Time:       docs/analysis.md
 Metric:     docs/analysis.md

@@ -92,7 +92,6 @@ def analyze(
         FileNotFoundError: a file or folder is missing, or holds no image.
         RuntimeError: weights cannot be read or do not fit the teacher, all images are broken,
             or there is no such device.
-        TypeError: it has attention, but where its tokens are is not known.
         ValueError: config, weights, sizes or settings do not fit.
     """
     limits = (('--num', count, 2), ('--shown', shown, 1), ('--batch-size', batch_size, 1))
@@ -104,14 +103,12 @@ def analyze(
     images = load_image_set(config, folder, count=count, size=size, seed=seed)
     notes = [subject.weights, *images.notes()]
     try:
-        blocks = subject.blocks()
+        vit = _transformer(subject, subject.blocks(), images.size, queries, layers)
     except TypeError as error:
         if queries or layers:
             raise ValueError(f'--queries and --layers are for attention, but {error}') from error
         vit = None
         notes.append(f'Figures of features only: {error}')
-    else:
-        vit = _transformer(subject, blocks, images.size, queries, layers)
     subject.network.to(device)
     out, attention, pictures = Path(out), None, []
     if vit is not None:

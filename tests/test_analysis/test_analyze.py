@@ -15,7 +15,7 @@ from helpers.teachers import ARCH, SIZES, mae_parts, prefixed, save
 from helpers.tiny_hgkd import FEAT, hgkd, mae_file, mae_teacher
 from helpers.vits import small_vit, subject_of
 from mmengine.config import Config
-from mmpretrain.models.backbones import ResNet
+from mmpretrain.models.backbones import ResNet, T2T_ViT
 from mmpretrain.models.selfsup import MAEViT
 from PIL import Image
 
@@ -166,6 +166,17 @@ def test_refusals(tool: ModuleType, folder: Path, tmp_path: Path) -> None:
     config.dump(tmp_path / 'config.py')
     with pytest.raises(SystemExit, match=r'tools/analyze_attention.py: There is no checkpoint at'):
         tool.main([str(tmp_path / 'config.py'), 'none.pth', '--out', str(tmp_path / 'out')])
+
+
+def test_a_transformer_whose_tokens_lie_elsewhere_gets_its_features(
+    folder: Path, tmp_path: Path
+) -> None:
+    backbone = dict(type='T2T_ViT', img_size=64, num_layers=1, embed_dims=384)
+    settings = {key: value for key, value in backbone.items() if key != 'type'}
+    checkpoint = str(save(prefixed('backbone.', T2T_ViT(**settings)), tmp_path / 't2t.pth'))
+    made = analyze(config_of(backbone, folder), out=tmp_path / 'out', checkpoint=checkpoint)
+    assert made.notes[-1].startswith('Figures of features only: Where the tokens of T2T_ViT')
+    assert made.figures['attention'] is None and made.figures['features']
 
 
 def test_attention_settings_of_a_network_without(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
 Each variant is a config and overrides of it; all must take the same steps of the same batch.
+The second teacher was trained with the labels of Scenes (assets/README.md): its rows are not
+label-free.
 """
 
 _hgkd = 'configs/pretrain/hgkd_r18_scenes.py'
