@@ -28,7 +28,6 @@ def masking_report(
         vit: size, as mmpretrain's ``VisionTransformer`` wants it.
     """
     student = VisionTransformer(vit, img_size=settings.size, patch_size=16, out_type='raw')
-    student.init_weights()
     student.train()
     student.to(settings.device)
     images = torch.randn(settings.batch, 3, settings.size, settings.size, device=settings.device)

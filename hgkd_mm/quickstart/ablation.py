@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
+
+from hgkd_mm.utils.files import write_whole
 
 from .data import ROOT
 from .evaluation import FrozenEvaluation, build_student
@@ -161,17 +164,28 @@ def ablate(
         tasks=FEW_LABELS,
         options=options,
     ).scores
-    evaluation = scenes_evaluation(bank, scenes)
+    frozen = _FrozenScores(scenes_evaluation(bank, scenes), bank)
     untrained = next(iter(jobs.values()))
-    table = {UNTRAINED: _frozen(evaluation, untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
+    table = {UNTRAINED: frozen.of(untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
     for name, job in jobs.items():
-        table[name] = _frozen(evaluation, job, seed) | tuned[name]
+        table[name] = frozen.of(job, seed) | tuned[name]
     return table
 
 
-def _frozen(
-    evaluation: FrozenEvaluation, job: Job, seed: int, *, trained: bool = True
-) -> dict[str, float]:
-    checkpoint = str(job.checkpoint) if trained else None
-    score = evaluation.score(build_student(job.settings.model, checkpoint, seed))
-    return {'kNN': score.knn, 'linear probe': score.linear}
+class _FrozenScores:
+    """kNN and linear probe of students, kept beside their checkpoints."""
+
+    def __init__(self, evaluation: FrozenEvaluation, bank: int) -> None:
+        self.evaluation = evaluation
+        self.bank = bank
+
+    def of(self, job: Job, seed: int, *, trained: bool = True) -> dict[str, float]:
+        # A job that is trained anew empties its folder, so that no score outlives its weights.
+        kept = job.work_dir / f'{"frozen" if trained else "untrained"}-{self.bank}.json'
+        if kept.is_file():
+            return json.loads(kept.read_text())
+        checkpoint = str(job.checkpoint) if trained else None
+        score = self.evaluation.score(build_student(job.settings.model, checkpoint, seed))
+        found = {'kNN': score.knn, 'linear probe': score.linear}
+        write_whole(kept, json.dumps(found).encode())
+        return found
