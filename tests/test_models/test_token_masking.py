@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.half import HALVES
 from torch import Tensor, nn
 
 from hgkd_mm.models.token_masking import RedundantTokenMasking
@@ -54,7 +55,7 @@ def test_the_choice_against_numpy(distance: str) -> None:
         assert ours.tolist() == sorted(np.argsort(redundancy)[:4].tolist())
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', HALVES)
 @pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
 def test_the_choice_is_not_rounded_under_autocast(distance: str, dtype: torch.dtype) -> None:
     # Tokens that share most of what they are, so that redundancies lie close together.

@@ -99,15 +99,13 @@ def test_refused_at_construction(arguments: dict, sentence: str) -> None:
         ({}, dict(patch_size=14), 'pixels and those of teacher .* 14 x 14'),
         ({}, dict(has_cls=False), 'fd.with_cls=False'),
         (dict(cls_token=None), {}, 'fd.with_cls=False'),
-        ({}, dict(hides_tokens=True), "teachers.cl.teacher_view='full'"),
+        ({}, dict(teacher_view='visible'), "teachers.cl.teacher_view='full'"),
     ],
 )
 def test_refused_before_training(student: dict, teacher: dict, sentence: str) -> None:
-    patches = SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16)))
+    patches = SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16), stride=(16, 16)))
     backbone = dict(embed_dims=C, patch_embed=patches, cls_token=torch.zeros(1)) | student
-    fits = dict(
-        embed_dim=D, patch_size=16, has_cls=True, hides_tokens=False, teacher_view='visible'
-    )
+    fits = dict(embed_dim=D, patch_size=16, has_cls=True, teacher_view='full')
     head = FeatureDistillationHead(teacher='cl', in_channels=C, embed_dim=D)
     with pytest.raises(ValueError, match=sentence):
         head.check(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.half import HALVES
 from scipy.special import softmax
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def test_half_precision_gives_no_infinity(dtype: torch.dtype) -> None:
     assert loss.dtype == torch.float32
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', HALVES)
 def test_logits_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
     # Products of up to 1e5, more than float16 holds.
     a, b = (100 * random(B, H, N, C, seed=seed).to(dtype) for seed in (0, 1))

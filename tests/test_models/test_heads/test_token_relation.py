@@ -143,14 +143,15 @@ def parts(**changes) -> dict:
         embedding_dim=8,
         patch_size=16,
         prefix=1,
-        hides_tokens=False,
         teacher_view='full',
     )
     backbone = SimpleNamespace(
         layers=[None] * 6,
         embed_dims=8,
         num_extra_tokens=1,
-        patch_embed=SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16))),
+        patch_embed=SimpleNamespace(
+            projection=SimpleNamespace(kernel_size=(16, 16), stride=(16, 16))
+        ),
     )
     for name, value in changes.items():
         whose, name = name.split('_', 1)
@@ -171,7 +172,7 @@ def test_layers_counted_backwards() -> None:
         (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
         (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
         ({}, dict(teacher_patch_size=14), "those of teacher 'mim' 14 x 14"),
-        ({}, dict(teacher_hides_tokens=True), "teachers.mim.teacher_view='full'"),
+        ({}, dict(teacher_teacher_view='visible'), "teachers.mim.teacher_view='full'"),
         (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
         (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
     ],
