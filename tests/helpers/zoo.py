@@ -6,6 +6,7 @@ from pathlib import Path
 
 import timm
 import torch
+from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.selfsup import BEiTPretrainViT, MAEViT
 from torch import Tensor, nn
 
@@ -52,8 +53,10 @@ def zoo_checkpoint(teacher: dict, path: Path, *, noise: bool = False) -> Path:
             files of kilobytes and teachers without memory of their own.
     """
     family = teacher.get('family', 'mae')
-    own = {'use_shared_rel_pos_bias': True, 'use_rel_pos_bias': False} if family != 'mae' else {}
-    network = MAEViT if family == 'mae' else BEiTPretrainViT
+    network, own = {'mae': (MAEViT, {}), 'vit': (VisionTransformer, {})}.get(
+        family,
+        (BEiTPretrainViT, {'use_shared_rel_pos_bias': True, 'use_rel_pos_bias': False}),
+    )
     with torch.device('meta'):
         vit = network(
             arch=full_arch(teacher.get('arch', 'b')),
