@@ -164,7 +164,7 @@ def ablate(
         tasks=FEW_LABELS,
         options=options,
     ).scores
-    frozen = _FrozenScores(scenes_evaluation(bank, scenes), bank)
+    frozen = _FrozenScores(scenes_evaluation(scenes, bank), bank)
     untrained = next(iter(jobs.values()))
     table = {UNTRAINED: frozen.of(untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
     for name, job in jobs.items():

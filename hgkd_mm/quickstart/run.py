@@ -68,7 +68,7 @@ def quickstart(
     )
     hgkd, spark = students.jobs[HGKD], students.jobs[PIXELS]
     with watch('evaluation'):
-        evaluation = scenes_evaluation(bank)
+        evaluation = scenes_evaluation(SCENES, bank)
         student = build_student(hgkd.settings.model, str(hgkd.checkpoint), seed)
         untrained = build_student(spark.settings.model, None, seed)
         pixels = build_student(spark.settings.model, str(spark.checkpoint), seed)
@@ -101,7 +101,7 @@ def quickstart(
     return QuickstartResult(scores=scores, students=students.checkpoints)
 
 
-def scenes_evaluation(bank: int, scenes: Path = SCENES) -> FrozenEvaluation:
+def scenes_evaluation(scenes: Path, bank: int) -> FrozenEvaluation:
     """Scores on Scenes: ``bank`` labelled training images against the validation images."""
     datasets = Config.fromfile(SCENES_CONFIG)
     train_dataset, val_dataset = datasets.cls_train_dataset, datasets.cls_val_dataset
