@@ -102,14 +102,7 @@ def pretraining_jobs(
         )
         for variant in variants
     }
-    lengths = {
-        name: (
-            job.iterations // job.settings.optim_wrapper.get('accumulative_counts', 1),
-            job.settings.train_dataloader.batch_size
-            * job.settings.optim_wrapper.get('accumulative_counts', 1),
-        )
-        for name, job in jobs.items()
-    }
+    lengths = {name: _steps_and_batch(job) for name, job in jobs.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f'The variants differ in (steps, batch size): {lengths}. Make them equal.')
     return jobs
@@ -170,6 +163,11 @@ def ablate(
     for name, job in jobs.items():
         table[name] = frozen.of(job, seed) | tuned[name]
     return table
+
+
+def _steps_and_batch(job: Job) -> tuple[int, int]:
+    joined = job.settings.optim_wrapper.get('accumulative_counts', 1)
+    return job.iterations // joined, joined * job.settings.train_dataloader.batch_size
 
 
 class _FrozenScores:

@@ -62,7 +62,7 @@ class DistillModel(BaseSelfSupervisor):
             )
         # Parameters that no loss reaches would also stop DistributedDataParallel.
         if neck is not None and not any(head.reads_decoded for head in built.values()):
-            _warn('The neck is not built: no head reads the decoded map.')
+            warn('The neck is not built: no head reads the decoded map.')
             neck = None
         super().__init__(
             backbone=backbone,
@@ -132,7 +132,7 @@ class DistillModel(BaseSelfSupervisor):
             wanted[head.teacher] = build(configs[head.teacher])
         unused = sorted(set(configs) - set(wanted))
         if unused:
-            _warn(f'Teachers {unused} are not built: no head uses them.')
+            warn(f'Teachers {unused} are not built: no head uses them.')
         mean, std = self._input_statistics()
         for teacher in wanted.values():
             teacher.match_input(mean, std)
@@ -244,5 +244,6 @@ def build(config: dict | nn.Module) -> nn.Module:
     return config if isinstance(config, nn.Module) else MODELS.build(config)
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Says so in the log of the run."""
     print_log(message, logger='current', level=logging.WARNING)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmengine.logging import print_log
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -19,7 +17,7 @@ from ..outputs import LayerTokens, TeacherOutput, TransformerOutput
 from ..patches import patch_size
 from ..qkv import QKV, attention_blocks, read_qkv
 from ..token_masking import RedundantTokenMasking
-from .base import DistillModel, Images
+from .base import DistillModel, Images, warn
 
 
 @MODELS.register_module()
@@ -126,7 +124,7 @@ class HybridDistill(DistillModel):
             ValueError: images of which the masking leaves nothing.
             RuntimeError: no gradient reaches what is read of the blocks.
         """
-        blocks, prefix = attention_blocks(self.backbone), self.backbone.num_extra_tokens
+        blocks, prefix = self.backbone.layers, self.backbone.num_extra_tokens
         masking = self.masking or RedundantTokenMasking(keep_ratio=1.0)
         with (
             masking.applied(blocks, prefix) as surviving,
@@ -192,11 +190,9 @@ def _freeze_behind(backbone: VisionTransformer, blocks: Sequence[nn.Module], las
         unread += backbone.ln1.parameters()
     for value in unread:
         value.requires_grad_(id(value) in read)
-    print_log(
+    warn(
         f'No head reads the last tokens: behind the queries, keys and values of block {last} '
-        'the student is not trained.',
-        logger='current',
-        level=logging.WARNING,
+        'the student is not trained.'
     )
 
 
