@@ -30,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('variants', type=Path, help='config file with a list of variants')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--only', nargs='+', metavar='NAME', help='some of the variants')
+    parser.add_argument('--length', type=float, default=1.0, help="factor of fine-tuning's steps")
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/ablation/<name>')
     return parser.parse_args()
 
@@ -45,14 +46,17 @@ def main() -> None:
         make_scenes(SCENES)
         chosen = [v for v in variants if not args.only or v.name in args.only]
         tables = [
-            ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed) for seed in args.seeds
+            ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed, length=args.length)
+            for seed in args.seeds
         ]
         table = over_seeds(tables)
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'ablate: {error}')
     print_transfer_table(table, f'{args.variants.stem}, seeds {args.seeds}, top-1 in %')
     summary = work_dir / 'summary.json'
-    write_seeds_summary(summary, table, seeds=args.seeds, versions=versions(get_device()))
+    write_seeds_summary(
+        summary, table, seeds=args.seeds, length=args.length, versions=versions(get_device())
+    )
     print(f'Written to {summary}')
 
 

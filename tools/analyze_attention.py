@@ -13,11 +13,9 @@ import argparse
 import sys
 import warnings
 
-from mmengine.config import DictAction
-
 from hgkd_mm.analysis import analyze
 from hgkd_mm.analysis.table import figures_table
-from hgkd_mm.utils.launch import load_config
+from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,16 +28,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--images', metavar='FOLDER', help="images, in class subfolders or not; the config's data")
     add('--queries', nargs='+', metavar='ROW,COLUMN', help='tokens to draw, or cls; a diagonal')
     add('--layers', nargs='+', type=int, help='blocks to draw, from 0 or -1; first, middle, last')
-    add('--out', required=True, metavar='DIR', help='folder for analysis.json and the pictures')
-    add('--num', type=int, default=256, help='number of images (256)')
-    add('--shown', type=int, default=4, help='how many of them are drawn (4)')
-    add('--size', type=int, help='of the images, in pixels; default: as in training')
-    add('--seed', type=int, default=0, help='of the choice of images')
+    add('--shown', type=int, default=4, help='how many images are drawn (4)')
     add('--batch-size', type=int, default=16, help='images at once (16)')
-    add('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
-    add('--trust-checkpoint', action='store_true', help='let it run pickled code if it must')
-    options = 'override config values: model.teachers.mim.checkpoint=FILE'
-    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=options)
+    add_inspection_flags(parser, out='folder for analysis.json and the pictures', num=256)
+    add_config_flag(parser, example='model.teachers.mim.checkpoint=FILE')
     return parser.parse_args(arguments)
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmengine.config import DictAction  # noqa: E402
-
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
+from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,9 +27,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'quickstart')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='for both students'
-    )
+    add_config_flag(parser, example='train_cfg.max_epochs=8, of both students')
     return parser.parse_args()
 
 

@@ -12,9 +12,7 @@ import argparse
 import sys
 import warnings
 
-from mmengine.config import DictAction
-
-from hgkd_mm.utils.launch import load_config
+from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
 from hgkd_mm.visualization import visualize
 
 
@@ -24,28 +22,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config of the run')
     parser.add_argument('checkpoint', help='its weights, or those of its backbone')
     parser.add_argument('folder', help='folder of images, nested at will')
-    parser.add_argument(
-        '--out', required=True, help='picture to write (.png, .pdf, .svg, .jpg), or a folder for it'
+    add_inspection_flags(
+        parser, out='picture to write (.png, .pdf, .svg, .jpg), or a folder for it', num=6
     )
-    parser.add_argument('--num', type=int, default=6, help='number of images (6)')
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of images and the mask')
-    parser.add_argument(
-        '--size', type=int, help='of the images, in pixels; default: as in training'
-    )
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument(
         '--backbone', action='store_true', help="only the backbone's maps, whatever the model"
     )
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='let the file run pickled code if it must'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config values: model.mask.ratio=0.75',
-    )
+    add_config_flag(parser, example='model.mask.ratio=0.75')
     return parser.parse_args(arguments)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.progress import (
     BarColumn,
@@ -79,11 +82,16 @@ def train(*jobs: Job, side_by_side: int = SIDE_BY_SIDE) -> list[Path]:
 
 @contextmanager
 def _all_stopped() -> Iterator[list[_Running]]:
-    """A list of processes, none of which outlives the block."""
+    """A list of processes, none of which outlives the block, be it left by SIGTERM."""
     running: list[_Running] = []
+    # Python runs handlers in the main thread alone, and lets no other set them.
+    catches = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _leave) if catches else None
     try:
         yield running
     finally:
+        if catches:
+            signal.signal(signal.SIGTERM, before)
         left = [one.process for one in running if one.process.poll() is None]
         for process in left:
             process.terminate()
@@ -93,6 +101,10 @@ def _all_stopped() -> Iterator[list[_Running]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _progress() -> Progress:

@@ -25,13 +25,7 @@ def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
         parser: Gets ``--cfg-options``, ``--launcher`` and ``--local_rank``.
         example: An override, for the help text.
     """
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help=f'override config values: {example}',
-    )
+    add_config_flag(parser, example=example)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -40,6 +34,42 @@ def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
     )
     # older launchers give it as a flag
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_config_flag(parser: argparse.ArgumentParser, *, example: str) -> None:
+    """Adds ``--cfg-options``, an empty mapping if it is not given.
+
+    Args:
+        parser: Gets the flag.
+        example: An override, for the help text.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'override config values: {example}',
+    )
+
+
+def add_inspection_flags(parser: argparse.ArgumentParser, *, out: str, num: int) -> None:
+    """Adds the flags of the tools that show what trained weights make of some images.
+
+    Args:
+        parser: Gets ``--out``, ``--num``, ``--size``, ``--seed``, ``--device`` and
+            ``--trust-checkpoint``.
+        out: Help text of ``--out``.
+        num: Default number of images.
+    """
+    add = parser.add_argument
+    add('--out', required=True, metavar='PATH', help=out)
+    add('--num', type=int, default=num, help=f'number of images ({num})')
+    add('--size', type=int, help='of the images, in pixels; default: as in training')
+    add('--seed', type=int, default=0, help='of what is drawn at random: images and masks (0)')
+    add('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
+    trust = 'let the file run pickled code if it must'
+    add('--trust-checkpoint', action='store_true', help=trust)
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:

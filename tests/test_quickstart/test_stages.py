@@ -1,6 +1,10 @@
 """The quickstart's stages on a handful of tiny images."""
 
 import json
+import os
+import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +139,28 @@ def test_two_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match='bad stopped'):
         train(fresh, broken)
     assert not fresh.done and not fresh.checkpoint.exists()
+
+
+def test_a_training_ends_with_the_tool_that_started_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, start = [], Job.start
+
+    def start_and_be_told_to_stop(self: Job, threads: int) -> subprocess.Popen:
+        started.append(start(self, threads))
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return started[0]
+
+    monkeypatch.setattr(Job, 'start', start_and_be_told_to_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    options = tiny(folder) | {'train_cfg.max_epochs': 500}
+    try:
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            train(job(SPARK_CONFIG, tmp_path / 'run', options))
+        assert started[0].poll() == -signal.SIGTERM
+    finally:
+        started[0].kill()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_too_few_images_for_one_batch_are_named(folder: Path, tmp_path: Path) -> None:
