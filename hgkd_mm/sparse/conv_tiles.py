@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
 from .conv_plan import ConvPlan
-from .gather import gather_halo, gather_tiles, rows_to_tiles
-from .products import rows_of
+from .gather import gather_halo, gather_tiles, rows_to_map, rows_to_tiles
+from .products import INPUT, WEIGHT, Wanted, conv_gradients, rows_of
 from .window import Window
 
 # halo --------------------------------------------------------------------------------------
@@ -51,7 +50,7 @@ def _transpose_back(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     reads = tuple((n - 1) * s + span for (_, s, _, span), n in zip(steps, count, strict=True))
     outputs = gather_tiles(grad, mask, plan.out_tile, first, count)
     read = _empty(grad, (mask.num_visible, weight.shape[1] * plan.groups, *reads))
-    wide = _backward(outputs, read, weight, plan, (0, 0), (True, False, False))[0]
+    wide = _backward(outputs, read, weight, plan, (0, 0), INPUT)[0]
     before = tuple(p - f * s for (_, s, p, _), f in zip(steps, first, strict=True))
     behind = tuple(r - b - t for r, b, t in zip(reads, before, tile, strict=True))
     # Negative padding cuts; positive adds positions that no output reads.
@@ -62,7 +61,7 @@ def halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan)
     """(Co, C / groups, kh, kw): torch's gradient on tiles with their border."""
     tiles = gather_halo(rows, plan.mask, plan.tile, plan.window)
     outputs = rows_to_tiles(grad, plan.out_tile)
-    return _backward(outputs, tiles, weight, plan, (0, 0), (False, True, False))[1]
+    return _backward(outputs, tiles, weight, plan, (0, 0), WEIGHT)[1]
 
 
 # canvas ------------------------------------------------------------------------------------
@@ -83,7 +82,7 @@ def canvas_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     image = _empty(grad, (mask.batch, weight.shape[1] * plan.groups, height, width))
     image, padding = plan.window.on_dense(image)
     outputs = _canvas(grad, mask, plan.out_tile)
-    out = _backward(outputs, image, weight, plan, padding, (True, False, False))[0]
+    out = _backward(outputs, image, weight, plan, padding, INPUT)[0]
     if out.shape[2:] != (height, width):
         top, left = plan.window.padding
         out = out[:, :, top : top + height, left : left + width]
@@ -94,15 +93,15 @@ def canvas_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPla
     """(Co, C / groups, kh, kw): torch's gradient on the full map."""
     image, padding = plan.window.on_dense(_canvas(rows, plan.mask, plan.tile))
     outputs = _canvas(grad, plan.mask, plan.out_tile)
-    return _backward(outputs, image, weight, plan, padding, (False, True, False))[1]
+    return _backward(outputs, image, weight, plan, padding, WEIGHT)[1]
 
 
 def _canvas(rows: Tensor, mask: CellMask, tile: Pair) -> Tensor:
     """(B, C, H, W) channels-last map, zero where hidden."""
     (gh, gw), (th, tw) = mask.grid, tile
-    flat = rows.new_zeros(mask.batch * gh * th * gw * tw, rows.shape[1])
-    flat.index_copy_(0, mask.positions(tile), rows)
-    return flat.view(mask.batch, gh * th, gw * tw, -1).permute(0, 3, 1, 2)
+    return rows_to_map(
+        rows, mask, tile, rows.new_zeros(mask.batch * gh * th * gw * tw, rows.shape[1])
+    )
 
 
 def _empty(like: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
@@ -117,18 +116,16 @@ def _backward(
     weight: Tensor,
     plan: ConvPlan,
     padding: Pair,
-    wanted: tuple[bool, bool, bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.aten.convolution_backward(
+    wanted: Wanted,
+) -> tuple[Tensor | None, Tensor | None]:
+    window = plan.window
+    return conv_gradients(
         grad,
         image,
         weight,
-        None,
-        plan.window.stride,
-        padding,
-        plan.window.dilation,
-        False,
-        (0, 0),
-        plan.groups,
         wanted,
+        stride=window.stride,
+        padding=padding,
+        dilation=window.dilation,
+        groups=plan.groups,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
-from .window import Window, consecutive, halo_rows, neighbour_rows
+from .window import Window, consecutive, neighbour_rows
 
 
 def rows_to_tiles(rows: Tensor, tile: Pair) -> Tensor:
@@ -21,18 +21,27 @@ def pad_zero_row(rows: Tensor) -> Tensor:
     return out
 
 
+def rows_to_map(rows: Tensor, mask: CellMask, tile: Pair, filled: Tensor) -> Tensor:
+    """(B, C, H, W) channels-last map of the rows, written over ``filled``, (B * H * W, C)."""
+    (gh, gw), (th, tw) = mask.grid, tile
+    filled.index_copy_(0, mask.positions(tile), rows)
+    return filled.view(mask.batch, gh * th, gw * tw, -1).permute(0, 3, 1, 2)
+
+
 def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Tensor:
     """(N, C, wh, ww) channels-last tiles with the border that the window reaches.
 
     Hidden positions and those outside the image are zero.
     """
-    index = halo_rows(mask, tile, window)
-    tiles = pad_zero_row(rows).index_select(0, index.view(-1))
-    return tiles.view(*index.shape, -1).permute(0, 3, 1, 2)
+    above, left = window.padding
+    return gather_tiles(rows, mask, tile, (-above, -left), window.reach(mask, tile))
 
 
 def gather_tiles(rows: Tensor, mask: CellMask, tile: Pair, first: Pair, count: Pair) -> Tensor:
-    """(N, C, count) channels-last: positions from ``first``, relative to each tile's corner."""
+    """(N, C, count) channels-last: positions from ``first``, relative to each tile's corner.
+
+    Hidden positions and those outside the image are zero.
+    """
 
     def build() -> Tensor:
         ys, xs = (consecutive(mask, f, n) for f, n in zip(first, count, strict=True))

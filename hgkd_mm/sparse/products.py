@@ -11,6 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cell_mask import Pair
+
+Wanted = tuple[bool, bool, bool]
+INPUT: Wanted = (True, False, False)
+WEIGHT: Wanted = (False, True, False)
+
 
 def rows_of(image: Tensor) -> Tensor:
     """(B * H * W, C) rows of a (B, C, H, W) result, without a copy when it is channels-last.
@@ -46,19 +52,28 @@ def multiply_transposed(grad: Tensor, rows: Tensor) -> Tensor:
     batch = _batch(rows, channels)
     if not batch:
         return grad.t() @ rows
+    images = as_image(grad, batch), as_image(rows, batch)
+    return conv_gradients(*images, rows.new_empty(*channels, 1, 1), WEIGHT)[1].view(channels)
+
+
+def conv_gradients(
+    grad: Tensor,
+    image: Tensor,
+    weight: Tensor,
+    wanted: Wanted,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Torch's own gradients of a convolution, of its input and its weight, None if not wanted.
+
+    Of a tensor whose gradient alone is wanted, only the shape is read.
+    """
     return torch.ops.aten.convolution_backward(
-        as_image(grad, batch),
-        as_image(rows, batch),
-        rows.new_empty(*channels, 1, 1),
-        None,
-        (1, 1),
-        (0, 0),
-        (1, 1),
-        False,
-        (0, 0),
-        1,
-        (False, True, False),
-    )[1].view(channels)
+        grad, image, weight, None, stride, padding, dilation, False, (0, 0), groups, wanted
+    )[:2]
 
 
 def _batch(rows: Tensor, channels: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ from .cell_mask import CellMask, Pair
 from .conv import conv_rows
 from .conv_plan import ConvPlan
 from .feature_map import SparseFeatureMap
-from .gather import gather_halo, rows_to_tiles
+from .gather import gather_halo, rows_to_map, rows_to_tiles
 from .products import linear, rows_of
 from .window import Window, halo_rows
 
@@ -80,7 +80,7 @@ class TileMap(SparseFeatureMap):
         return self._at(conv_rows(rows, weight, bias, plan), tile)
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
-        index = halo_rows(self.mask, self.tile, window, outside=True)
+        index = halo_rows(self.mask, self.tile, window)
         zero = self.data.new_zeros(1, self.channels)
         filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
         # Long, because its gradient adds up: at int32 positions torch takes a slower way.
@@ -104,7 +104,7 @@ class TileMap(SparseFeatureMap):
         """(N, 1, th', tw'): the part of each window that lies inside the image."""
 
         def build() -> Tensor:
-            index = halo_rows(self.mask, self.tile, window, outside=True)
+            index = halo_rows(self.mask, self.tile, window)
             inside = (index <= self.data.shape[0]).unsqueeze(1).to(dtype)
             return F.avg_pool2d(inside, window.kernel, window.stride)
 
@@ -127,12 +127,12 @@ class TileMap(SparseFeatureMap):
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         batch, channels, height, width = self.shape
+        size = batch * height * width
         if isinstance(fill, Tensor):
-            base = self.fill_row(fill).expand(batch * height * width, channels)
+            filled = self.fill_row(fill).repeat(size, 1)
         else:
-            base = self.data.new_full((batch * height * width, channels), fill)
-        flat = base.index_copy(0, self.mask.positions(self.tile), self.data)
-        return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+            filled = self.data.new_full((size, channels), fill)
+        return rows_to_map(self.data, self.mask, self.tile, filled)
 
 
 class _Every(torch.autograd.Function):

@@ -233,18 +233,18 @@ def tap_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
     return mask.table(('tap_rows', tile, window), build)
 
 
-def halo_rows(mask: CellMask, tile: Pair, window: Window, *, outside: bool = False) -> Tensor:
+def halo_rows(mask: CellMask, tile: Pair, window: Window) -> Tensor:
     """(N, wh, ww) int32: the tile of each cell with the border that the window reaches.
 
-    See ``neighbour_rows`` for what stands at positions that are not there.
+    R where the position is hidden, R + 1 where it lies outside the image.
     """
 
     def build() -> Tensor:
         reach = window.reach(mask, tile)
         ys, xs = (consecutive(mask, -window.padding[a], reach[a]) for a in (0, 1))
-        return neighbour_rows(mask, tile, ys, xs, outside=outside)
+        return neighbour_rows(mask, tile, ys, xs, outside=True)
 
-    return mask.table(('halo_rows', tile, window, outside), build)
+    return mask.table(('halo_rows', tile, window), build)
 
 
 def reader_rows(

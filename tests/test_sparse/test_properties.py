@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hgkd_mm.sparse import ENGINES, CellMask, SparseFeatureMap, sparsify
 from hgkd_mm.sparse.conv import conv_rows
 from hgkd_mm.sparse.conv_plan import ConvPlan
+from hgkd_mm.sparse.tiles import TileMap
 from hgkd_mm.sparse.window import Window
 
 # Derandomised: the same cases in every run.
@@ -153,7 +154,7 @@ def test_every_method_for_every_window(case: dict, method: str, groups: int, tim
 
     def op(x: Tensor) -> Tensor:
         if isinstance(x, SparseFeatureMap):
-            return x._at(conv_rows(x.rows, weight, None, plan), plan.out_tile)
+            return TileMap(conv_rows(x.rows, weight, None, plan), mask, plan.out_tile, 8)
         return F.conv2d(_pad(x, case), weight, None, stride, 0, dilation, groups)
 
     _compare({**case, 'tile': tile}, op, 4, [weight], engines=('tiles',), mask=mask)
