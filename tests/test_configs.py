@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import math
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from torch import nn
 
 import hgkd_mm.engine  # noqa: F401  (registers)
 from hgkd_mm.models import TIMMTeacher  # registers the models
+from hgkd_mm.models.balance import LossBalance
+from hgkd_mm.utils.launch import add_config_flag, load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'pretrain'
 ALL = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -74,6 +78,21 @@ def test_header(name: str) -> None:
     fields = {line.split(':')[0] for line in header.splitlines() if ':' in line}
     assert {'Reproduces', 'Run', 'Hardware', 'Time', 'Metric'} <= fields
     assert f'configs/pretrain/{name}.py' in header
+
+
+@pytest.mark.parametrize('name', STUDENTS + TRANSFORMERS)
+def test_the_options_of_a_header_can_be_given(name: str) -> None:
+    header = ast.get_docstring(ast.parse((CONFIGS / f'{name}.py').read_text()))
+    parser = argparse.ArgumentParser()
+    add_config_flag(parser, example='')
+    for flag in re.findall(r'--cfg-options(?:\s+(?:"[^"]+"|[\w.]+=[^\s,;)]+))+', header):
+        options = parser.parse_args(shlex.split(flag)).cfg_options
+        balance = load_config(str(CONFIGS / f'{name}.py'), options).model.get('balance')
+        if 'model.balance.type' in options:
+            assert isinstance(MODELS.build(balance), LossBalance)
+        for key, value in options.items():
+            if key.endswith('checkpoint'):
+                assert value == 'FILE'
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -271,6 +290,7 @@ def test_second_teacher_is_the_file_that_timm_names(name: str) -> None:
     entry = timm.get_pretrained_cfg(settings.name)
     own = f'https://huggingface.co/{entry.hf_hub_id}/resolve/main/model.safetensors'
     assert settings.checkpoint in (entry.url, own)
+    assert 'native' not in ' '.join(entry.notes)  # as where weights want another activation
     assert entry.hf_hub_filename is None  # so the file is in timm's own naming
 
 

@@ -51,3 +51,5 @@ model = dict(
         ),
     ),
 )
+# The learned weights of model.balance.type=UncertaintyBalance are no weights to decay.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(balance=dict(decay_mult=0.0))))

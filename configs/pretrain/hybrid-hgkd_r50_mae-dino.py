@@ -7,7 +7,7 @@ Run:        bash tools/dist_train.sh configs/pretrain/hybrid-hgkd_r50_mae-dino.p
 Teachers:   fetched once, or files of yours: --cfg-options model.teachers.cl.checkpoint=FILE
             model.teachers.mim.checkpoint=FILE
 Without:    --cfg-options model.heads.relation=None, or another head
-Balance:    --cfg-options "model.balance={'type': 'GradientBalance'}", or UncertaintyBalance
+Balance:    --cfg-options model.balance.type=GradientBalance, or UncertaintyBalance
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.
 Metric:     not run. The log has kNN top-1 every 20 epochs.

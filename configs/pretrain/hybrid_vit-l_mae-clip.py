@@ -18,7 +18,7 @@ model = dict(
     backbone=dict(arch='large'),
     teachers=dict(
         cl=dict(
-            name='vit_large_patch14_clip_224.openai',
+            name='vit_large_patch14_clip_quickgelu_224.openai',
             checkpoint='https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/'
             'model.safetensors',
             token_stride=16,

@@ -45,7 +45,11 @@ def to_mmdet(backbone: PretrainedBackbone) -> Converted:
     found = _native(config)
     if found is None:
         network = build_backbone(config)
-        found = Counterpart(name=f'mmpretrain.{config["type"]}', rename=str, arguments=_own(config))
+        arguments = {key: value for key, value in config.items() if key != 'type'}
+        if 'featmap' in getattr(network, 'OUT_TYPES', ()):
+            # Necks want maps; pre-training and classification take tokens.
+            arguments['out_type'] = 'featmap'
+        found = Counterpart(name=f'mmpretrain.{config["type"]}', rename=str, arguments=arguments)
     else:
         network = _build(found)
     weights, report = load_converted(
@@ -60,10 +64,6 @@ def to_mmdet(backbone: PretrainedBackbone) -> Converted:
         "init_cfg=dict(type='Pretrained', checkpoint={file}))",
         report=report,
     )
-
-
-def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != 'type'}
 
 
 def _native(config: Mapping[str, Any]) -> Counterpart | None:

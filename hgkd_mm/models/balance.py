@@ -74,6 +74,7 @@ class GradientBalance(LossBalance):
 
     Raises:
         ValueError: the momentum is not in [0, 1).
+        RuntimeError: while training, the student's last map takes no gradient.
     """
 
     def __init__(self, momentum: float = 0.99, eps: float = 1e-12) -> None:
@@ -107,6 +108,11 @@ class GradientBalance(LossBalance):
         return found
 
     def _update(self, losses: Mapping[str, Tensor], shared: Tensor) -> None:
+        if not shared.requires_grad:
+            raise RuntimeError(
+                "GradientBalance weighs terms by their gradients at the student's last map, which "
+                'takes none, as where the backbone is frozen: train it, or remove model.balance.'
+            )
         norms = torch.stack([_gradient_norm(loss, shared) for loss in losses.values()])
         all_reduce(norms, op='mean')
         # Where a term began later, say after its queue had filled, its first norm counts whole.
@@ -125,7 +131,8 @@ class UncertaintyBalance(LossBalance):
 
     in the simplified form that is widely used, with a learned :math:`s_i` a term, zero at first,
     and the heads' weights w.
-    Terms must be positive, or nothing bounds their weight.
+    Terms must be positive, or nothing bounds their weight. Weight decay would pull the
+    :math:`s_i` to 0: give ``balance`` a ``decay_mult`` of 0 in ``paramwise_cfg.custom_keys``.
     """
 
     def __init__(self) -> None:

@@ -66,6 +66,13 @@ def attention_blocks(vit: nn.Module) -> list[nn.Module]:
     return blocks
 
 
+def check_numbers(key: str, layers: Sequence[int] | None) -> None:
+    """Refuses what is no list of block numbers, with a ValueError that names the config key."""
+    listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+    if layers is not None and not (listed and all(type(layer) is int for layer in layers)):
+        raise ValueError(f'{key} is {layers!r}, expected a list of whole numbers such as [2, 5].')
+
+
 def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[int, ...]:
     """Indices of blocks, counted from 0.
 

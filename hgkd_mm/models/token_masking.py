@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .qkv import check_numbers
 from .teachers.tokens import take
 
 DISTANCES = ('cosine', 'euclidean', 'random')
@@ -76,6 +77,7 @@ class RedundantTokenMasking:
             raise ValueError(
                 f'model.masking.distance is {distance!r}, expected one of {list(DISTANCES)}.'
             )
+        check_numbers('model.masking.after', after)
         if after is not None and (list(after) != sorted(set(after)) or min(after, default=0) < 0):
             raise ValueError(
                 f'model.masking.after is {list(after)}, expected blocks from 0 in ascending order.'

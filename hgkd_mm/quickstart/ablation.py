@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from mmengine.config import Config
@@ -87,11 +88,13 @@ def pretraining_jobs(
     Args:
         variants: rows.
         work_dir: a folder for each.
-        seed: of initialisation, masks and order of images.
+        seed: of initialisation, masks and order of images; starting weights are drawn after those
+            of the heads, so rows of other heads have others.
         options: further overrides for all.
 
     Raises:
-        ValueError: they differ in steps or batch, so that the table would compare those too.
+        ValueError: they differ in steps or batch, so that the table would compare those too; or
+            two do not differ at all.
     """
     jobs = {
         variant.name: Job(
@@ -102,6 +105,12 @@ def pretraining_jobs(
         )
         for variant in variants
     }
+    for one, other in combinations(jobs.values(), 2):
+        if one.settings.to_dict() == other.settings.to_dict():
+            raise ValueError(
+                f"Variants '{one.title}' and '{other.title}' are the same training: correct the "
+                'options of one of them.'
+            )
     lengths = {name: _steps_and_batch(job) for name, job in jobs.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f'The variants differ in (steps, batch size): {lengths}. Make them equal.')

@@ -15,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from hgkd_mm.utils.files import sha256_of
+from hgkd_mm.utils.launch import override
 
 from .data import ROOT
 
@@ -42,7 +43,7 @@ class Job:
     def settings(self) -> Config:
         """The config with its overrides."""
         settings = Config.fromfile(self.config)
-        settings.merge_from_dict(self.options)
+        override(settings, self.options)
         return settings
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If an override takes away a head that is not there.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -88,9 +90,32 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
             'own are under configs/.'
         )
     config = Config.fromfile(path)
-    if options:
-        config.merge_from_dict(dict(options))
+    override(config, options or {})
     return config
+
+
+def override(config: Config, options: Mapping[str, Any]) -> None:
+    """Writes overrides into a config.
+
+    Args:
+        config: changed in place.
+        options: by dotted key.
+
+    Raises:
+        ValueError: one takes away a head that is not there; a slip of the pen would otherwise
+            train with all of them.
+    """
+    for key, value in options.items():
+        *path, name = key.split('.')
+        if value is not None or path[-1:] != ['heads']:
+            continue
+        heads = functools.reduce(lambda node, part: node.get(part, {}), path, config)
+        if name not in heads:
+            raise ValueError(
+                f'{key}=None takes away a head that the config does not have; it has '
+                f'{sorted(heads)}.'
+            )
+    config.merge_from_dict(dict(options))
 
 
 def merge_args(config: Config, args: argparse.Namespace) -> Config:

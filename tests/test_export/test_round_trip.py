@@ -24,6 +24,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from hgkd_mm.export import PretrainedBackbone, export_backbone, read_pretrained
+from hgkd_mm.export.to_mmdet import to_mmdet
 
 # float32; the libraries may order sums differently
 TOLERANCE = 1e-5
@@ -184,6 +185,22 @@ def test_mmdet_takes_mmpretrain_s_networks(exported: Export) -> None:
     loaded.train(False)
     with torch.no_grad():
         assert_same(loaded(images()), network(images()), 0.0)
+
+
+def test_a_detector_gets_the_map_of_a_transformer(exported: Export) -> None:
+    network, file = exported('vit-small', 'mmdet', '.pth')
+    counterpart = to_mmdet(
+        read_pretrained(write_checkpoint(file.with_name('vit.pth'), network, NETWORKS['vit-small']))
+    )
+    config = eval(counterpart.load.removeprefix('backbone=').replace('{file}', repr(str(file))))
+    assert config['out_type'] == 'featmap'
+    loaded = MMDET_MODELS.build(config)
+    loaded.init_weights()
+    loaded.train(False)
+    square = images()[..., :64]
+    with torch.no_grad():
+        (tokens,), (found,) = network(square), loaded(square)
+        assert_same([found], [tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))], 0.0)
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'mobilenetv2', 'convnext'])

@@ -77,6 +77,15 @@ def test_uncertainty_by_hand() -> None:
     torch.testing.assert_close(balance.log_variances.grad, torch.tensor([-0.5, 0.5]))
 
 
+def test_a_frozen_backbone_has_no_gradients_to_compare() -> None:
+    balance = GradientBalance()
+    balance.name_terms(['a'])
+    weight = torch.ones(1, requires_grad=True)
+    z = torch.ones(4)
+    with pytest.raises(RuntimeError, match='backbone is frozen: train it, or remove model.balance'):
+        balance(dict(a=(weight * z).sum()), ONES, z)
+
+
 def test_momentum_out_of_range() -> None:
     with pytest.raises(ValueError, match=r'momentum is 1\.0'):
         GradientBalance(momentum=1.0)

@@ -132,6 +132,7 @@ def test_default_blocks_and_counts() -> None:
         (dict(distance='far'), "distance is 'far'"),
         (dict(after=(4, 0)), 'ascending'),
         (dict(after=(-1,)), 'from 0'),
+        (dict(after=1), 'after is 1, expected a list of whole numbers'),
     ],
 )
 def test_refused_at_construction(arguments: dict, sentence: str) -> None:

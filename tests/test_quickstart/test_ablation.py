@@ -72,6 +72,18 @@ def test_rows_of_other_lengths_are_refused(scenes: Path, tmp_path: Path) -> None
         pretraining_jobs(read_variants(path), work_dir=tmp_path, seed=0, options=data)
 
 
+def test_rows_that_are_the_same_training_are_refused(scenes: Path, tmp_path: Path) -> None:
+    rows = [dict(name=name, config=STUDENT) for name in ('one', 'two')]
+    data = {'train_dataloader.dataset.data_root': str(scenes)}
+    variants = read_variants(write(tmp_path / 'same.py', rows))
+    with pytest.raises(ValueError, match="'one' and 'two' are the same training"):
+        pretraining_jobs(variants, work_dir=tmp_path, seed=0, options=data)
+    rows[1]['options'] = {'model.heads.sims': None}
+    variants = read_variants(write(tmp_path / 'typo.py', rows))
+    with pytest.raises(ValueError, match='model.heads.sims=None takes away a head'):
+        pretraining_jobs(variants, work_dir=tmp_path, seed=0, options=data)
+
+
 def test_every_row_is_trained_once_and_scored(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,14 @@ def test_options_override_the_file(tmp_path: Path) -> None:
     assert config.work_dir == 'x'
 
 
+def test_a_head_that_is_not_there_cannot_be_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / 'a.py'
+    path.write_text("model = dict(heads=dict(feat=dict(type='A'), sim=dict(type='B')))\n")
+    assert load_config(str(path), {'model.heads.sim': None}).model.heads.sim is None
+    with pytest.raises(ValueError, match=r"heads.sims=None takes away .* it has \['feat', 'sim'\]"):
+        load_config(str(path), {'model.heads.sims': None})
+
+
 @pytest.mark.parametrize(
     ('in_config', 'flag', 'expected'),
     [(None, None, 'work_dirs/some_config'), ('mine', None, 'mine'), ('mine', 'flag', 'flag')],

@@ -64,7 +64,7 @@ class HybridDistill(DistillModel):
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        masking = None if masking is None else RedundantTokenMasking(**masking)
+        masking = None if masking is None else _read_masking(masking)
         super().__init__(
             backbone=backbone,
             heads=heads,
@@ -82,6 +82,7 @@ class HybridDistill(DistillModel):
         self.layers = sorted(
             {layer for head in self.heads.values() for layer in head.student_layers or ()}
         )
+        _check_trained(self.backbone, blocks, self.layers)
         if not any(head.reads_tokens for head in self.heads.values()):
             _freeze_behind(self.backbone, blocks, self.layers[-1])
 
@@ -146,15 +147,34 @@ class HybridDistill(DistillModel):
         )
 
     def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
-        """The last tokens of whole images as a map: (B, D, gh, gw), without masking."""
+        """The last tokens of whole images as a map: (B, D, gh, gw), without masking.
+
+        Raises:
+            ValueError: more than one view, or images that do not divide into patches.
+        """
         images = self.single_view(inputs)
+        grid = self._grid(images)
         (tokens,) = self.backbone(images)
         patches = tokens[:, self.backbone.num_extra_tokens :]
-        return (patches.transpose(1, 2).unflatten(2, self._grid(images)),)
+        return (patches.transpose(1, 2).unflatten(2, grid),)
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
-        height, width = patch_size(self.backbone)
-        return images.shape[2] // height, images.shape[3] // width
+        patch, size = patch_size(self.backbone), tuple(images.shape[2:])
+        if any(s % p for s, p in zip(size, patch, strict=True)):
+            raise ValueError(
+                f'Images of {size[0]} x {size[1]} pixels do not divide into the patches of '
+                f'{patch[0]} x {patch[1]} pixels of the student: change the crop size of the '
+                'pipeline or model.backbone.patch_size.'
+            )
+        return size[0] // patch[0], size[1] // patch[1]
+
+
+def _read_masking(config: dict) -> RedundantTokenMasking:
+    known = list(inspect.signature(RedundantTokenMasking).parameters)
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise ValueError(f'model.masking has the keys {known}, got {unknown} as well.')
+    return RedundantTokenMasking(**config)
 
 
 def _check_student(backbone: nn.Module) -> None:
@@ -178,6 +198,28 @@ def _check_student(backbone: nn.Module) -> None:
         )
 
 
+def _check_trained(
+    backbone: VisionTransformer, blocks: Sequence[nn.Module], layers: Sequence[int]
+) -> None:
+    stem = [
+        value
+        for name, value in backbone.named_parameters()
+        if name.split('.')[0] not in ('layers', 'ln1', 'ln2')
+    ]
+    learns = any(value.requires_grad for value in stem)
+    for number, block in enumerate(blocks):
+        read = (block.ln1, block.attn.qkv)
+        if number in layers and not (
+            learns or any(value.requires_grad for part in read for value in part.parameters())
+        ):
+            raise ValueError(
+                f'A head reads block {number} of the student, up to which nothing is trained '
+                f'(model.backbone.frozen_stages={backbone.frozen_stages}): freeze less, or read '
+                'later blocks (student_layers of the head).'
+            )
+        learns = learns or any(value.requires_grad for value in block.parameters())
+
+
 def _freeze_behind(backbone: VisionTransformer, blocks: Sequence[nn.Module], last: int) -> None:
     """Takes out of training what no head looks at: DistributedDataParallel would wait for it."""
     read = {
@@ -189,7 +231,8 @@ def _freeze_behind(backbone: VisionTransformer, blocks: Sequence[nn.Module], las
     if backbone.final_norm:
         unread += backbone.ln1.parameters()
     for value in unread:
-        value.requires_grad_(id(value) in read)
+        if id(value) not in read:
+            value.requires_grad_(False)
     warn(
         f'No head reads the last tokens: behind the queries, keys and values of block {last} '
         'the student is not trained.'

@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
-from ..qkv import QKV, layers_from_zero
+from ..qkv import QKV, check_numbers, layers_from_zero
 from .base import DistillHead, check_decoder, check_token_grid
 from .map_tokens import project_to_grid
 from .relations import at_positions, relation_divergence, relation_logits
@@ -51,8 +51,9 @@ class TokenRelationHead(DistillHead):
         init_cfg: of the projections; truncated normal of std .02 by default.
 
     Raises:
-        ValueError: neither or both of ``student_layers`` and ``in_channels``, numbers of layers
-            that differ, an unknown relation, or widths that the heads do not divide.
+        ValueError: neither or both of ``student_layers`` and ``in_channels``, layers that are no
+            numbers or not as many, fewer than one head, an unknown relation, or widths that the
+            heads do not divide.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class TokenRelationHead(DistillHead):
             weight=weight,
             init_cfg=init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02),
         )
+        if num_heads is not None and num_heads < 1:
+            raise ValueError(f'num_heads of TokenRelationHead is {num_heads}, expected 1 or more.')
         _check_arguments(teacher_layers, student_layers, in_channels, embed_dim, with_cls)
         unknown = [pair for pair in relations if len(pair) != 2 or set(pair) - set('qkv')]
         if unknown or not relations:
@@ -200,6 +203,8 @@ def _check_arguments(
     embed_dim: int | None,
     with_cls: bool,
 ) -> None:
+    check_numbers('teacher_layers of TokenRelationHead', teacher_layers)
+    check_numbers('student_layers of TokenRelationHead', student_layers)
     if (student_layers is None) == (in_channels is None):
         raise ValueError(
             'TokenRelationHead reads either blocks of a transformer (student_layers) or the '

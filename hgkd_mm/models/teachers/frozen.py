@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import BaseTeacher
 
@@ -34,6 +35,15 @@ class FrozenTeachers(Mapping[str, BaseTeacher]):
         """Replaces every tensor of every teacher by ``fn`` of it, in place."""
         for teacher in self._teachers.values():
             teacher._apply(fn)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenTeachers:
+        """Teachers of their own on the same weights, so that EMA of a student copies none."""
+        for teacher in self._teachers.values():
+            for weight in teacher.parameters():
+                memo[id(weight)] = nn.Parameter(weight.detach(), requires_grad=False)
+            for buffer in teacher.buffers():
+                memo[id(buffer)] = buffer.detach()
+        return FrozenTeachers(copy.deepcopy(self._teachers, memo))
 
     def __getitem__(self, name: str) -> BaseTeacher:
         if name not in self._teachers:

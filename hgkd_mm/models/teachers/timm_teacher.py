@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class TIMMTeacher(BaseTeacher):
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
-        ValueError: timm has no such network, an argument is unknown, or there is no checkpoint.
+        ValueError: timm has no such network, or it is not the one that the weights named with it
+            were trained in, an argument is unknown, or there is no checkpoint.
         FileNotFoundError: the checkpoint is not there.
         RuntimeError: it is damaged, or a weight is missing or of the wrong shape.
     """
@@ -62,6 +64,7 @@ class TIMMTeacher(BaseTeacher):
         one_of('embedding', embedding, ('mean', 'cls'))
         weights = read_weights(checkpoint, trust_checkpoint=trust_checkpoint)
         model = _create(name, model_kwargs or {})
+        _check_activation(model, name)
         _check_abilities(model, name, teacher_view, embedding)
         data = resolve_model_data_config(model)
         super().__init__(
@@ -189,6 +192,18 @@ def _create(name: str, kwargs: dict) -> nn.Module:
             )
         except TypeError:  # not one of the ViTs that resize their positions to the image
             return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+
+
+def _check_activation(model: nn.Module, name: str) -> None:
+    """Weights load into both kinds of GELU, and with the wrong one give other features."""
+    notes = ' '.join(model.pretrained_cfg.get('notes', ()))
+    if 'quickgelu' in notes.lower() and 'quickgelu' not in name:
+        size = re.search(r'_\d+(\.|$)', name)
+        right = name if size is None else f'{name[: size.start()]}_quickgelu{name[size.start() :]}'
+        raise ValueError(
+            f'{name!r} is a network with GELU, but timm notes that its weights were trained with '
+            f'QuickGELU: set the config key name to {right!r}, for the same weights.'
+        )
 
 
 def _check_abilities(model: nn.Module, name: str, teacher_view: str, embedding: str) -> None:

@@ -196,6 +196,11 @@ def test_in_half_precision(teachers: dict) -> None:
         ),
         (dict(heads=dict(relation=RELATION | dict(teacher_layers=[1, 6]))), r'names block 6'),
         (dict(backbone=STUDENT | dict(patch_size=8)), 'cover 8 x 8 pixels'),
+        (dict(masking=dict(ratio=0.5)), r"model.masking has the keys .*, got \['ratio'\] as well"),
+        (
+            dict(backbone=STUDENT | dict(frozen_stages=4), heads=dict(relation=RELATION)),
+            r'reads block 2 of the student, up to which nothing is trained .*frozen_stages=4',
+        ),
     ],
 )  # fmt: skip
 def test_refused_before_training(teachers: dict, settings: dict, sentence: str) -> None:
@@ -231,6 +236,20 @@ def test_without_the_features_what_no_head_reads_is_frozen(teachers: dict) -> No
     assert 'backbone.layers.3.ffn.layers.1.weight' in trained
     behind = ('layers.4.attn.proj', 'layers.4.ln2', 'layers.5', 'ln1')
     assert not any(name.startswith(f'backbone.{part}') for name in trained for part in behind)
+
+
+def test_what_the_user_froze_stays_frozen(teachers: dict) -> None:
+    heads = dict(feat=None, relation=RELATION | dict(student_layers=[3, 4]))
+    model = build(teachers, backbone=STUDENT | dict(frozen_stages=3), heads=heads)
+    sum(model.loss(images()).values()).backward()
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == {n for n, value in model.named_parameters() if value.grad is not None}
+    assert {name.split('.')[2] for name in trained} == {'3', '4'}
+
+
+def test_a_map_of_images_that_do_not_divide_is_refused(teachers: dict) -> None:
+    with pytest.raises(ValueError, match='Images of 72 x 64 pixels do not divide'):
+        build(teachers).extract_feat(images((72, 64)))
 
 
 def test_activation_checkpointing_is_refused(teachers: dict) -> None:

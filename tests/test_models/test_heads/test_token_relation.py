@@ -126,6 +126,10 @@ def test_on_a_decoded_map(visible_only: bool) -> None:
         (dict(in_channels=4), 'needs embed_dim'),
         (dict(in_channels=4, embed_dim=8, with_cls=True), 'with_cls=False'),
         (dict(student_layers=[1], relations=['qx']), "pairs of 'q', 'k' and 'v'"),
+        (dict(student_layers=[1], num_heads=-2), 'num_heads of TokenRelationHead is -2'),
+        (dict(student_layers=[1], num_heads=0), 'num_heads of TokenRelationHead is 0'),
+        (dict(student_layers=1), 'student_layers of TokenRelationHead is 1, expected a list'),
+        (dict(student_layers=[0.5]), r'is \[0.5\], expected a list of whole numbers'),
     ],
 )
 def test_refused_at_construction(arguments: dict, sentence: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 from hgkd_mm.models.outputs import TeacherOutput
@@ -77,13 +77,20 @@ def test_training_the_model_leaves_teachers_in_eval_mode() -> None:
     torch.testing.assert_close(student.teachers['a'](x).tokens, student.teachers['a'](x).tokens)
 
 
-def test_a_copy_is_independent() -> None:
+def test_a_copy_has_the_same_weights_until_it_is_moved() -> None:
     student = Student()
-    twin = copy.deepcopy(student)
-    twin.teachers['a'].factor.data.fill_(9.0)
-    assert float(student.teachers['a'].factor) == 2.0
-    assert twin.double().teachers['b'].factor.dtype == torch.float64
-    assert student.teachers['b'].factor.dtype == torch.float32
+    # As MMEngine's EMAHook does.
+    twin = ExponentialMovingAverage(student).module
+    ours, theirs = student.teachers['a'], twin.teachers['a']
+    assert theirs is not ours and not theirs.factor.requires_grad
+    assert theirs.factor.data_ptr() == ours.factor.data_ptr()
+    assert theirs.scale.data_ptr() == ours.scale.data_ptr()
+    assert twin.double().teachers['a'].factor.dtype == torch.float64
+    assert ours.factor.dtype == ours.scale.dtype == torch.float32
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(theirs(x.double()).tokens.float(), ours(x).tokens)
+    theirs.match_input([20, 20, 20], [10, 10, 10])
+    assert float(ours.scale.sum()) == 3
 
 
 def test_survives_pickling() -> None:

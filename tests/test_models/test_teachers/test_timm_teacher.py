@@ -163,6 +163,23 @@ def test_refuses_bad_settings(tmp_path: Path, settings: dict, sentence: str) -> 
         TIMMTeacher(**{'name': 'test_vit', 'checkpoint': path, **settings})
 
 
+@pytest.mark.parametrize('size', ['base_patch16', 'large_patch14'])
+def test_refuses_openais_clip_with_the_wrong_gelu(
+    tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kwargs = {'model_kwargs': dict(embed_dim=64, depth=1, num_heads=1)}
+    right = f'vit_{size}_clip_quickgelu_224.openai'
+    path = tmp_path / 'clip.pth'
+    small = timm.create_model(right, num_classes=0, **kwargs['model_kwargs'])
+    torch.save(small.state_dict(), path)
+    with pytest.raises(ValueError, match=f"QuickGELU: set the config key name to '{right}'"):
+        TIMMTeacher(name=right.replace('_quickgelu', ''), checkpoint=path, **kwargs)
+    teacher = TIMMTeacher(name=right, checkpoint=path, **kwargs)
+    assert 'QuickGELU' in repr(teacher.model.blocks[0].mlp.act)
+    # The same network for weights of others is no mistake.
+    TIMMTeacher(name=f'vit_{size}_clip_224.laion2b', checkpoint=path, **kwargs)
+
+
 @pytest.mark.parametrize(
     ('settings', 'sentence'),
     [
