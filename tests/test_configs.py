@@ -290,7 +290,7 @@ def test_second_teacher_is_the_file_that_timm_names(name: str) -> None:
     entry = timm.get_pretrained_cfg(settings.name)
     own = f'https://huggingface.co/{entry.hf_hub_id}/resolve/main/model.safetensors'
     assert settings.checkpoint in (entry.url, own)
-    assert 'native' not in ' '.join(entry.notes)  # as where weights want another activation
+    assert ('QuickGELU' in ' '.join(entry.notes or ())) == ('quickgelu' in settings.name)
     assert entry.hf_hub_filename is None  # so the file is in timm's own naming
 
 

@@ -196,7 +196,7 @@ def _create(name: str, kwargs: dict) -> nn.Module:
 
 def _check_activation(model: nn.Module, name: str) -> None:
     """Weights load into both kinds of GELU, and with the wrong one give other features."""
-    notes = ' '.join(model.pretrained_cfg.get('notes', ()))
+    notes = ' '.join(model.pretrained_cfg.get('notes') or ())
     if 'quickgelu' in notes.lower() and 'quickgelu' not in name:
         size = re.search(r'_\d+(\.|$)', name)
         right = name if size is None else f'{name[: size.start()]}_quickgelu{name[size.start() :]}'
