@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.amp import autocast
+from mmengine.utils import digit_version
 from torch import nn
 
 
@@ -21,6 +23,9 @@ class BF16OptimWrapper(OptimWrapper):
     refuses to start without an accelerator. And it scales the loss, which bfloat16 does not need
     (its exponent is that of fp32) and which costs a wait for the GPU at every step. For float16
     the scaling is needed: use ``AmpOptimWrapper`` there.
+
+    On CPU with a torch older than 2.11 attention is computed without torch's flash kernel, whose
+    backward in bfloat16 writes beyond its memory there (docs/doctor.md).
 
     Takes the arguments of ``mmengine.optim.OptimWrapper``.
     """
@@ -35,5 +40,18 @@ class BF16OptimWrapper(OptimWrapper):
         Raises:
             RuntimeError: If the GPU does not know bfloat16 (raised by MMEngine).
         """
-        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+        with super().optim_context(model), autocast(dtype=torch.bfloat16), _sound_attention():
             yield
+
+
+@contextmanager
+def _sound_attention() -> Iterator[None]:
+    before = torch.backends.cuda.flash_sdp_enabled()  # for CPU as well, whatever it is called
+    if get_device() != 'cpu' or digit_version(torch.__version__) >= digit_version('2.11'):
+        yield
+        return
+    torch.backends.cuda.enable_flash_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_flash_sdp(before)

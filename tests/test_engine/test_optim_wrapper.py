@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from hgkd_mm.engine import optim_wrapper
 from hgkd_mm.engine.optim_wrapper import BF16OptimWrapper
 
 
@@ -35,6 +38,29 @@ def test_loss_is_not_scaled_and_state_is_the_optimizer_s() -> None:
     wrapper.backward(3 * parameter.sum())
     assert parameter.grad.item() == 3.0
     assert 'loss_scaler' not in wrapper.state_dict()
+
+
+@pytest.mark.parametrize(('version', 'flash'), [('2.1.2', False), ('2.11.0+cpu', True)])
+def test_attention_avoids_a_kernel_that_damages_memory(
+    version: str, flash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, '__version__', version)
+    monkeypatch.setattr(optim_wrapper, 'get_device', lambda: 'cpu')
+    layer = nn.MultiheadAttention(4, 1)
+    wrapper = make_wrapper(layer.in_proj_weight)
+    with wrapper.optim_context(layer):
+        assert torch.backends.cuda.flash_sdp_enabled() is flash
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_an_odd_number_of_tokens_can_be_trained_on() -> None:
+    qkv = nn.Parameter(torch.randn(3, 12, 3, 37, 64))
+    wrapper = make_wrapper(qkv)
+    for _ in range(20):
+        with wrapper.optim_context(nn.Identity()):
+            loss = F.scaled_dot_product_attention(*qkv.bfloat16()).float().pow(2).mean()
+        wrapper.update_params(loss)
+    assert torch.isfinite(qkv).all()
 
 
 def test_gradients_accumulate() -> None:
