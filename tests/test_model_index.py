@@ -21,7 +21,11 @@ METAFILES = {
 }
 MODELS = {model['Name']: model for file in METAFILES.values() for model in file['Models']}
 # What tools/quickstart.sh and tools/train_teacher.py call their runs.
-RUNS = {'hgkd': 'hgkd_r18_scenes', 'teacher-supervised': 'mae_scenes'}
+RUNS = {
+    'hgkd': 'hgkd_r18_scenes',
+    'teacher-supervised': 'mae_scenes',
+    'teacher-contrastive': 'mae_scenes',
+}
 TRANSFER = 'see docs/transfer.md'
 # Pre-trainings whose configs are another change; from when they have entries, these count.
 AWAITED = {'hybrid_vit-b_mae-clip', 'hybrid_vit-l_mae-clip'} - set(MODELS)

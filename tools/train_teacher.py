@@ -1,7 +1,8 @@
-"""Trains a small teacher: the quickstart's MAE, from nothing, or from it a ViT by Scenes' labels.
+"""Trains a small teacher: the quickstart's MAE, from nothing; from it, a ViT by labels or MoCo v3.
 
-python tools/train_teacher.py                    # work_dirs/teacher-mae/mae_scenes.safetensors
-python tools/train_teacher.py --kind supervised  # work_dirs/teacher-supervised
+python tools/train_teacher.py                     # work_dirs/teacher-mae/mae_scenes.safetensors
+python tools/train_teacher.py --kind supervised   # by Scenes' labels; work_dirs/teacher-supervised
+python tools/train_teacher.py --kind contrastive  # MoCo v3; work_dirs/teacher-contrastive
 python tools/train_teacher.py --data DIR --work-dir work_dirs/my_teacher
 """
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 from hgkd_mm.utils.files import sha256_of
@@ -141,7 +142,7 @@ def _request(settings: Config) -> str:
     root = Path(dataset.data_root)
     # Seed and version of Scenes, whose COCO and ADE20K layouts lie one folder deeper.
     made = [path for path in (root / 'meta.json', root.parent / 'meta.json') if path.is_file()]
-    images = made[0].read_text() if made else f'{len(DATASETS.build(dataset))} images'
+    images = made[0].read_text() if made else f'{_count(settings)} images'
     return f'{settings.pretty_text}\nteachers: {files}\nimages: {images}\n'
 
 
@@ -153,11 +154,17 @@ def _weight_files(settings: Config) -> dict[str, str]:
     return files | {'backbone': start.checkpoint} if start else files
 
 
+def _count(settings: Config) -> int:
+    # Transforms that hold others look for them in the default scope.
+    with DefaultScope.overwrite_default_scope(settings.get('default_scope')):
+        return len(DATASETS.build(settings.train_dataloader.dataset))
+
+
 def _iterations(settings: Config) -> int:
     if _by_iterations(settings.train_cfg):
         return settings.train_cfg.max_iters
     loader = settings.train_dataloader
-    images = len(DATASETS.build(loader.dataset))
+    images = _count(settings)
     per_epoch = images / loader.batch_size
     per_epoch = math.floor(per_epoch) if loader.get('drop_last') else math.ceil(per_epoch)
     if per_epoch == 0:

@@ -27,6 +27,7 @@ class SmallTeacher:
         title: shown beside the progress bar.
         needs_labels: whether a folder of images will not do.
         start: kind of the teacher from whose weights it starts, None for random ones.
+        keep: prefix of the weights that are exported.
     """
 
     config: Path
@@ -34,6 +35,7 @@ class SmallTeacher:
     title: str
     needs_labels: bool
     start: str | None = None
+    keep: str = ''
 
     @property
     def carried(self) -> Path:
@@ -55,6 +57,14 @@ TEACHERS = {
         needs_labels=True,
         start='mae',
     ),
+    'contrastive': SmallTeacher(
+        config=ROOT / 'configs' / 'pretrain' / 'moco_scenes.py',
+        file='moco_scenes.safetensors',
+        title='teacher (MoCo v3)',
+        needs_labels=False,
+        start='mae',
+        keep='backbone.',
+    ),
 }
 CARRIED = TEACHERS['mae'].carried
 
@@ -71,7 +81,7 @@ def train_teacher(
 
     Args:
         work_dir: logs, checkpoints and the safetensors file.
-        kind: 'mae', or 'supervised' by the labels of Scenes.
+        kind: 'mae', 'supervised' by the labels of Scenes, or 'contrastive' (MoCo v3).
         data: folder of unlabelled images, of Scenes for a teacher with labels; None for 12000
             Scenes, made if need be, of which the quickstart's 6000 are the first half.
         seed: of initialisation, masks and order of images.
@@ -106,20 +116,22 @@ def train_teacher(
         title=teacher.title,
     )
     (checkpoint,) = train(job)
-    return export(checkpoint, work_dir / teacher.file, {'seed': seed, 'data': data.name})
+    facts = {'seed': seed, 'data': data.name}
+    return export(checkpoint, work_dir / teacher.file, facts, keep=teacher.keep)
 
 
-def export(checkpoint: Path, path: Path, facts: dict[str, object]) -> Path:
+def export(checkpoint: Path, path: Path, facts: dict[str, object], *, keep: str = '') -> Path:
     """Writes the weights in half precision, without any pickled code.
 
     Args:
         checkpoint: MMEngine checkpoint of our own making.
         path: safetensors file to write.
         facts: kept in the file's metadata.
+        keep: prefix of the weights to write; what begins otherwise is left out.
     """
     # weights_only=False: a file that this process has just written itself.
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
-    half = {key: value.half().contiguous() for key, value in state.items()}
+    half = {key: value.half().contiguous() for key, value in state.items() if key.startswith(keep)}
     save_file(half, path, metadata={'format': 'pt', 'facts': json.dumps(facts, default=str)})
     return path
 

@@ -50,6 +50,7 @@ def test_the_list_on_scenes_has_the_rows_that_were_asked_for() -> None:
         'L_sim': {'sim'},
         'L_feat + L_sim (H-GKD)': {'feat', 'sim'},
         '+ second teacher': {'feat', 'sim', 'cl_feat', 'cl_sim'},
+        '+ second teacher, no labels': {'feat', 'sim', 'cl_feat', 'cl_sim'},
         '+ relations, one teacher': {'feat', 'sim', 'relation'},
         '+ second teacher + relations': {'feat', 'sim', 'cl_feat', 'cl_sim', 'relation'},
     }
@@ -59,7 +60,7 @@ def test_all_rows_on_scenes_take_the_same_steps(scenes: Path, tmp_path: Path) ->
     variants = read_variants(SCENES_ABLATION)
     data = {'train_dataloader.dataset.data_root': str(scenes)}
     jobs = pretraining_jobs(variants, work_dir=tmp_path, seed=3, options=data)
-    assert len({job.work_dir for job in jobs.values()}) == len(variants) == 7
+    assert len({job.work_dir for job in jobs.values()}) == len(variants) == 8
     assert {job.iterations for job in jobs.values()} == {4 * 8}  # 8 batches hold 240 images
     assert all(job.settings.randomness.seed == 3 for job in jobs.values())
 

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from hgkd_mm.quickstart.data import folder_options
 from hgkd_mm.quickstart.evaluation import Score
@@ -123,6 +124,19 @@ def test_the_labelled_teacher_starts_from_the_mae_and_is_a_teacher(
     capsys.readouterr()
     train_teacher(tmp_path / 'run', **how)
     assert 'done before' in capsys.readouterr().out
+
+
+def test_the_contrastive_teacher_needs_no_labels_and_is_a_teacher(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = tiny(folder)
+    del options['train_dataloader.dataset']  # of one view
+    weights = train_teacher(tmp_path / 'run', kind='contrastive', data=folder, options=options)
+    assert all(key.startswith('backbone.') for key in load_file(weights))
+    init_default_scope('mmpretrain')
+    settings = Config.fromfile(HYBRID_CONFIG).model.teachers.cl
+    for path in (weights, TEACHERS['contrastive'].carried):
+        assert MODELS.build(settings | dict(checkpoint=str(path))).has_cls
 
 
 def test_a_labelled_teacher_refuses_plain_images(folder: Path, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
 Each variant is a config and overrides of it; all must take the same steps of the same batch.
 The second teacher was trained with the labels of Scenes (assets/README.md): its rows are not
-label-free.
+label-free, but for the one with MoCo v3.
 """
 
 _hgkd = 'configs/pretrain/hgkd_r18_scenes.py'
 _hybrid = 'configs/pretrain/hybrid-hgkd_r18_scenes.py'
+_moco = 'assets/moco_scenes.safetensors'
 _one_teacher = {'model.heads.cl_feat': None, 'model.heads.cl_sim': None}
 
 variants = [
@@ -16,6 +17,11 @@ variants = [
     dict(name='L_sim', config=_hgkd, options={'model.heads.feat': None}),
     dict(name='L_feat + L_sim (H-GKD)', config=_hgkd),
     dict(name='+ second teacher', config=_hybrid, options={'model.heads.relation': None}),
+    dict(
+        name='+ second teacher, no labels',
+        config=_hybrid,
+        options={'model.heads.relation': None, 'model.teachers.cl.checkpoint': _moco},
+    ),
     dict(name='+ relations, one teacher', config=_hybrid, options=_one_teacher),
     dict(name='+ second teacher + relations', config=_hybrid),
 ]
