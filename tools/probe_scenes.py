@@ -1,6 +1,7 @@
-"""How far raw pixels separate the classes of Scenes: a linear probe on 32 x 32 pixels.
+"""How far raw pixels, or a teacher's embeddings, separate the classes of Scenes: probe and kNN.
 
 python tools/probe_scenes.py --data data/scenes
+python tools/probe_scenes.py --config configs/pretrain/hybrid-hgkd_r18_scenes.py --teacher cl
 """
 
 import argparse
@@ -14,7 +15,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from mmengine.registry import init_default_scope  # noqa: E402
+
 from hgkd_mm.evaluation import knn_accuracy, linear_probe  # noqa: E402
+from hgkd_mm.quickstart.evaluation import build_student  # noqa: E402
+from hgkd_mm.quickstart.run import scenes_evaluation  # noqa: E402
+from hgkd_mm.utils.launch import add_config_flag, load_config  # noqa: E402
 
 
 def pixels(folder: Path, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,14 +35,47 @@ def pixels(folder: Path, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main() -> None:
-    """Prints the two accuracies."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'scenes')
-    parser.add_argument('--train', type=int, default=5000, help='labelled images to learn from')
+    parser.add_argument(
+        '--train', type=int, help='labelled images to learn from; 5000, for teachers 2400'
+    )
+    parser.add_argument('--config', help='pre-training of a student')
+    parser.add_argument('--teacher', metavar='NAME', help='a teacher of the config, not pixels')
+    add_config_flag(parser, example='model.teachers.cl.checkpoint=FILE')
     args = parser.parse_args()
     if not (args.data / 'train').is_dir():
         sys.exit(f'probe_scenes: {args.data} has no train/: run tools/make_scenes.py first.')
-    train, val = pixels(args.data / 'train', args.train), pixels(args.data / 'val', 10**6)
+    if (args.config is None) != (args.teacher is None):
+        sys.exit('probe_scenes: --teacher NAME is one of --config CONFIG: give both or neither.')
+    if args.teacher:
+        try:
+            probe_teacher(args)
+        except KeyError as error:
+            sys.exit(f'probe_scenes: {error.args[0]}')
+        except (OSError, ValueError, RuntimeError) as error:
+            sys.exit(f'probe_scenes: {error}')
+    else:
+        probe_pixels(args)
+
+
+def probe_teacher(args: argparse.Namespace) -> None:
+    """Prints the two accuracies of a teacher's embeddings of whole images."""
+    init_default_scope('mmpretrain')
+    config = load_config(args.config, args.cfg_options)
+    evaluation = scenes_evaluation(args.data, args.train or 2400)
+    score = evaluation.score_teacher(build_student(config.model, None, seed=0), args.teacher)
+    print(
+        f"teacher '{args.teacher}', {len(evaluation.train)} training and {len(evaluation.val)} "
+        'validation images, top-1 in %:'
+    )
+    print(f'linear probe {score.linear:.1f}, kNN {score.knn:.1f}, chance 8.3')
+
+
+def probe_pixels(args: argparse.Namespace) -> None:
+    """Prints the two accuracies of raw pixels."""
+    train, val = pixels(args.data / 'train', args.train or 5000), pixels(args.data / 'val', 10**6)
     probe = linear_probe(*train, *val, candidates=(1e-5, 1e-4, 1e-3, 1e-2))
     print(f'raw pixels, {len(train[0])} training and {len(val[0])} validation images, top-1 in %:')
     print(f'linear probe {probe.top1:.1f}, kNN {knn_accuracy(*train, *val):.1f}, chance 8.3')
