@@ -35,7 +35,7 @@ def pixels(folder: Path, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Prints the two accuracies."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'scenes')
     parser.add_argument(
@@ -51,34 +51,32 @@ def main() -> None:
         sys.exit('probe_scenes: --teacher NAME is one of --config CONFIG: give both or neither.')
     if args.teacher:
         try:
-            probe_teacher(args)
+            title, probe, knn = probe_teacher(args)
         except KeyError as error:
             sys.exit(f'probe_scenes: {error.args[0]}')
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(f'probe_scenes: {error}')
     else:
-        probe_pixels(args)
+        title, probe, knn = probe_pixels(args)
+    print(f'{title}, top-1 in %:\nlinear probe {probe:.1f}, kNN {knn:.1f}, chance 8.3')
 
 
-def probe_teacher(args: argparse.Namespace) -> None:
-    """Prints the two accuracies of a teacher's embeddings of whole images."""
+def probe_teacher(args: argparse.Namespace) -> tuple[str, float, float]:
+    """What a teacher's embeddings of whole images are called here, their probe and kNN in %."""
     init_default_scope('mmpretrain')
     config = load_config(args.config, args.cfg_options)
     evaluation = scenes_evaluation(args.data, args.train or 2400)
     score = evaluation.score_teacher(build_student(config.model, None, seed=0), args.teacher)
-    print(
-        f"teacher '{args.teacher}', {len(evaluation.train)} training and {len(evaluation.val)} "
-        'validation images, top-1 in %:'
-    )
-    print(f'linear probe {score.linear:.1f}, kNN {score.knn:.1f}, chance 8.3')
+    images = f'{len(evaluation.train)} training and {len(evaluation.val)} validation images'
+    return f"teacher '{args.teacher}', {images}", score.linear, score.knn
 
 
-def probe_pixels(args: argparse.Namespace) -> None:
-    """Prints the two accuracies of raw pixels."""
+def probe_pixels(args: argparse.Namespace) -> tuple[str, float, float]:
+    """The same of raw pixels."""
     train, val = pixels(args.data / 'train', args.train or 5000), pixels(args.data / 'val', 10**6)
     probe = linear_probe(*train, *val, candidates=(1e-5, 1e-4, 1e-3, 1e-2))
-    print(f'raw pixels, {len(train[0])} training and {len(val[0])} validation images, top-1 in %:')
-    print(f'linear probe {probe.top1:.1f}, kNN {knn_accuracy(*train, *val):.1f}, chance 8.3')
+    title = f'raw pixels, {len(train[0])} training and {len(val[0])} validation images'
+    return title, probe.top1, knn_accuracy(*train, *val)
 
 
 if __name__ == '__main__':

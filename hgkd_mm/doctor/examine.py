@@ -152,11 +152,11 @@ def _look(section: Section, config: Config, path: str, build: bool) -> None:
 
 
 def _parsed(options: Sequence[str]) -> dict[str, Any]:
-    from mmengine.config import DictAction
+    from hgkd_mm.utils.launch import add_config_flag
 
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--cfg-options', *options]).cfg_options
+    add_config_flag(parser, example='')
+    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options
 
 
 def _unreadable(path: str, error: BaseException) -> str:

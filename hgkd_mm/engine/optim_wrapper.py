@@ -46,10 +46,10 @@ class BF16OptimWrapper(OptimWrapper):
 
 @contextmanager
 def _sound_attention() -> Iterator[None]:
-    before = torch.backends.cuda.flash_sdp_enabled()  # for CPU as well, whatever it is called
     if get_device() != 'cpu' or digit_version(torch.__version__) >= digit_version('2.11'):
         yield
         return
+    before = torch.backends.cuda.flash_sdp_enabled()  # for CPU as well, whatever it is called
     torch.backends.cuda.enable_flash_sdp(False)
     try:
         yield

@@ -105,10 +105,11 @@ def pretraining_jobs(
         )
         for variant in variants
     }
-    for one, other in combinations(jobs.values(), 2):
-        if one.settings.to_dict() == other.settings.to_dict():
+    settings = {name: job.settings.to_dict() for name, job in jobs.items()}
+    for one, other in combinations(settings, 2):
+        if settings[one] == settings[other]:
             raise ValueError(
-                f"Variants '{one.title}' and '{other.title}' are the same training: correct the "
+                f"Variants '{one}' and '{other}' are the same training: correct the "
                 'options of one of them.'
             )
     lengths = {name: _steps_and_batch(job) for name, job in jobs.items()}

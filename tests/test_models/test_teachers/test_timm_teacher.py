@@ -164,9 +164,7 @@ def test_refuses_bad_settings(tmp_path: Path, settings: dict, sentence: str) -> 
 
 
 @pytest.mark.parametrize('size', ['base_patch16', 'large_patch14'])
-def test_refuses_openais_clip_with_the_wrong_gelu(
-    tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_openais_clip_with_the_wrong_gelu(tmp_path: Path, size: str) -> None:
     kwargs = {'model_kwargs': dict(embed_dim=64, depth=1, num_heads=1)}
     right = f'vit_{size}_clip_quickgelu_224.openai'
     path = tmp_path / 'clip.pth'
