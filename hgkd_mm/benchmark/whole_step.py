@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hgkd_mm.models.outputs import StudentOutput
 from hgkd_mm.sparse import SparseFeatureMap, sparsify
+from hgkd_mm.utils.launch import override
 
 from .encoder import autocast
 
@@ -83,7 +84,7 @@ def build_models(
         torch.save({f'backbone.{k}': v for k, v in teacher.state_dict().items()}, weights)
         for variant in variants:
             whole = Config.fromfile(config)
-            whole.merge_from_dict({f'model.{k}': v for k, v in variant.options.items()})
+            override(whole, {f'model.{k}': v for k, v in variant.options.items()})
             whole.model.teachers.mim.checkpoint = str(weights)
             whole.model.mask.ratio = mask_ratio
             model = MODELS.build(whole.model)
