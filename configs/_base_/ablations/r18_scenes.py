@@ -1,4 +1,4 @@
-"""What each term is worth on Scenes: pixels, L_feat, L_sim, both, a second teacher, relations, a balance.
+"""What each term is worth on Scenes: pixels, L_feat, L_sim, second teacher, relations, balances.
 
 Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
 Each variant is a config and overrides of it; all must take the same steps of the same batch.
