@@ -66,7 +66,7 @@ def main() -> None:
         sys.exit(
             f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
         )
-    leave_distributed()
+    leave_distributed(config)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from hgkd_mm.quickstart.ablation import UNTRAINED, ablate, pretraining_jobs, read_variants
 from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.utils.launch import override
 from hgkd_mm.visualization import read_scalars
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_the_list_on_scenes_has_the_rows_that_were_asked_for() -> None:
     heads, balances = {}, {}
     for name, variant in variants.items():
         config = Config.fromfile(variant.config)
-        config.merge_from_dict(dict(variant.options))
+        override(config, variant.options)
         heads[name] = {key for key, head in config.model.heads.items() if head is not None}
         if 'balance' in config.model:
             balances[name] = config.model.balance.type

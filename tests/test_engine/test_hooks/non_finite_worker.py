@@ -28,7 +28,8 @@ def main(rank: int, directory: str) -> None:
         message = f'{runner.iter + 1} {error}'
     Path(directory, str(rank)).write_text(message)
     torch.distributed.barrier()
-    # Not destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
+    # Not an ordinary end, which gloo's threads may abort (`leave_distributed` says how), nor
+    # destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
     os._exit(0)
 
 

@@ -128,7 +128,8 @@ def main() -> None:
     )
     torch.save(train(rank, world), directory / f'{rank}.pt')
     barrier()
-    # Not destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
+    # Not an ordinary end, which gloo's threads may abort (`leave_distributed` says how), nor
+    # destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
     os._exit(0)
 
 

@@ -85,7 +85,8 @@ def main() -> None:
     out['balance'] = balance(rank)
     torch.save(out, directory / f'{rank}.pt')
     barrier()
-    # Not destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
+    # Not an ordinary end, which gloo's threads may abort (`leave_distributed` says how), nor
+    # destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.
     os._exit(0)
 
 
