@@ -6,7 +6,7 @@ Run:        python tools/ablate.py configs/_base_/ablations/r18_scenes.py, or
 Labels:     the second teacher was trained with those of 12000 Scenes, the quickstart's 6000 among
             them: its students are not label-free, nor is 5 % of labels all that they had.
 Hardware:   2 CPU cores, no GPU.
-Time:       8 to 15 minutes on one thread, beside another training.
+Time:       7 to 15 minutes on one thread, beside another training.
 Metric:     docs/ablation.md
 """
 
