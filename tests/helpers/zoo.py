@@ -49,8 +49,8 @@ def zoo_checkpoint(teacher: dict, path: Path, *, noise: bool = False) -> Path:
     Args:
         teacher: the config; ``family``, ``arch``, ``img_size`` and ``patch_size`` count.
         path: where to write.
-        noise: random weights. Otherwise each is one number spread over its shape, which makes
-            files of kilobytes and teachers without memory of their own.
+        noise: random weights. Otherwise each is one number a row, spread over its shape, which
+            makes small files and teachers with little memory of their own.
     """
     family = teacher.get('family', 'mae')
     network, own = {'mae': (MAEViT, {}), 'vit': (VisionTransformer, {})}.get(
@@ -72,7 +72,7 @@ def _values(network: nn.Module, *, noise: bool) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(5)
     weights = {}
     for name, parameter in network.named_parameters():
-        size = parameter.shape if noise else (1,)
-        values = torch.randn(size, generator=generator) * 0.05
-        weights[name] = values if noise else values.expand(parameter.shape)
+        shape = parameter.shape
+        rows = shape if noise else (*shape[:1], *[1] * (len(shape) - 1))
+        weights[name] = (torch.randn(rows, generator=generator) * 0.05).expand(shape)
     return weights

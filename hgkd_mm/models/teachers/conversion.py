@@ -20,6 +20,9 @@ _OFFICIAL = (
 )
 _SHARED_BIAS = 'rel_pos_bias.relative_position_bias_table'
 _BLOCK_BIAS = 'layers.{}.attn.relative_position_bias_table'
+# What MoCo v3 trains beside the encoder, in mmpretrain's files and mmselfsup's.
+_MOCO_V3 = ('base_encoder.', 'momentum_encoder.', 'head.predictor.')
+MOCO_V3_SMALL = 'arch=dict(embed_dims=384, num_layers=12, num_heads=12)'
 
 
 @dataclass
@@ -37,6 +40,11 @@ class TeacherWeights:
     decoder: dict[str, Tensor]
     unused: list[str]
     official: bool
+
+    @property
+    def by_moco_v3(self) -> bool:
+        """True if the file's other parts are those of MoCo v3; False if they don't tell."""
+        return any(name.startswith(_MOCO_V3) for name in self.unused)
 
     @property
     def shares_bias(self) -> bool:
@@ -74,9 +82,15 @@ def to_mmpretrain(weights: Mapping[str, Tensor], *, family: str, source: str) ->
     if any(name.startswith('backbone.') for name in weights):
         return _from_mmpretrain(weights, family)
     if any(name.startswith('layers.') for name in weights):
-        return TeacherWeights(_wanted(weights), {}, [], official=False)
+        return TeacherWeights(dict(weights), {}, [], official=False)
     if any(name.startswith('blocks.') for name in weights):
         return _from_official(weights, family)
+    if any(name.startswith('base_encoder.') for name in weights):
+        raise ValueError(
+            f'{source} is a training checkpoint of MoCo v3 (names start with base_encoder.): '
+            'expected a file of what stands under base_encoder. alone, without that prefix '
+            f'(config key checkpoint); for its ViT-S, {MOCO_V3_SMALL}.'
+        )
     raise ValueError(
         f'{source} is not a vision transformer that is known here: expected names that start '
         f'with backbone., layers. or blocks.; found {", ".join(list(weights)[:5])}. Give '
@@ -97,7 +111,7 @@ def _from_mmpretrain(weights: Mapping[str, Tensor], family: str) -> TeacherWeigh
             encoder[f'ln1.{rest.removeprefix("norm.")}'] = value
         else:
             unused.append(name)
-    return TeacherWeights(_wanted(encoder), decoder, unused, official=False)
+    return TeacherWeights(encoder, decoder, unused, official=False)
 
 
 def _from_official(weights: Mapping[str, Tensor], family: str) -> TeacherWeights:
@@ -108,9 +122,4 @@ def _from_official(weights: Mapping[str, Tensor], family: str) -> TeacherWeights
             new = re.sub(pattern, replacement, new)
         of_decoder = family == 'mae' and (name == 'mask_token' or name.startswith('decoder_'))
         (decoder if of_decoder else encoder)[new] = value
-    return TeacherWeights(_wanted(encoder), decoder, [], official=True)
-
-
-def _wanted(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the index buffers, which follow from the grid."""
-    return {k: v for k, v in encoder.items() if not k.endswith('relative_position_index')}
+    return TeacherWeights(encoder, decoder, [], official=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
-from .conversion import TeacherWeights, to_mmpretrain
+from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
 from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
 from .loading import load_strictly
 from .relative_position import RelativePositions, table_length
@@ -55,7 +56,8 @@ class MIMTeacher(BaseTeacher):
             in another way (with labels, by MoCo v3), as the second teacher of a hybrid.
         arch: 's', 'b', 'l' or 'h' as in the papers (384, 768, 1024, 1280 wide), or a dict with
             ``embed_dims``, ``num_layers``, ``num_heads`` and, if it is not four times the
-            width, ``feedforward_channels``.
+            width, ``feedforward_channels``. 's' has 6 heads, as DeiT's; MoCo v3's ViT-S has 12,
+            which no shape tells: ``dict(embed_dims=384, num_layers=12, num_heads=12)``.
         teacher_view: 'full', 'visible' or 'mim'.
         img_size: pixels, or (H, W), of pre-training. Images of other sizes are fine: positions
             are resized to them.
@@ -74,9 +76,11 @@ class MIMTeacher(BaseTeacher):
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
-        ValueError: an argument is unknown or out of range, or there is no checkpoint.
+        ValueError: an argument is unknown or out of range, there is no checkpoint, or it is
+            MoCo v3's and ``arch`` another network's.
         FileNotFoundError: the checkpoint is not there.
-        RuntimeError: it is damaged, or a weight is missing or of the wrong shape.
+        RuntimeError: it is damaged, or its weights are not this network's, see
+            :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
     """
 
     def __init__(
@@ -111,6 +115,11 @@ class MIMTeacher(BaseTeacher):
             family=family,
             source=str(checkpoint),
         )
+        if arch == 's' and weights.by_moco_v3:
+            raise ValueError(
+                f"arch='s' has 6 heads, but {checkpoint} is of MoCo v3, whose ViT-S has 12: set "
+                f'{MOCO_V3_SMALL}.'
+            )
         decodes = family == 'mae' and teacher_view == 'mim'
         # Built without memory, so that no weight can keep a random value, nor the making of a
         # teacher move the random numbers that the student is initialised with.
@@ -254,7 +263,8 @@ def _load_encoder(
         shapes=dict.fromkeys(names, bias_shape),
         hint=(
             'Check the config keys checkpoint, family, arch, patch_size and img_size (of '
-            'pre-training). Fine-tuned weights may need final_norm=False.'
+            'pre-training). Fine-tuned weights may need final_norm=False, and a ViT with further '
+            'parts is a TIMMTeacher.'
         ),
     )
     if not beit:
@@ -275,6 +285,7 @@ def _load_decoder(
         weights.decoder,
         what='decoder',
         source=source,
+        beside=re.compile(r'decoder_pred\.'),
         hint=(
             "teacher_view='mim' needs the decoder, which encoder-only files of MAE lack: use "
             "weights that have it, or teacher_view='full' or 'visible'. Check the config key "

@@ -25,7 +25,11 @@ from .tokens import Pair, mean_tokens, on_visible, take
 class TIMMTeacher(BaseTeacher):
     """Any timm network as a teacher: ViTs (DeiT, DINO, CLIP, ...), Swin, CNNs.
 
-    The last features before pooling are the tokens, without class and register tokens.
+    The last features before pooling are the tokens, without class and register tokens, after
+    the network's last norm. Where timm has that norm between pooling and classifier (EVA-02 and
+    BEiT, ConvNeXt, any ViT with ``global_pool='avg'``), ``forward_features`` stops before it:
+    then tokens and class token are normed one by one, and the mean embedding is the normed mean,
+    which the classifier sees (docs/pretraining.md).
 
     Args:
         name: what timm calls the network, for example 'vit_base_patch16_224.dino'.
@@ -33,7 +37,8 @@ class TIMMTeacher(BaseTeacher):
         teacher_view: 'full', or 'visible' for timm's VisionTransformer.
         embedding: 'mean' of the tokens (inferred: as for :class:`MIMTeacher`), or 'cls'.
         model_kwargs: further arguments of ``timm.create_model``, such as ``img_size`` for
-            networks with fixed positions. ViTs that can take any size do.
+            networks with fixed positions. ViTs that can take any size do. A MoCo v3 ViT-S needs
+            ``num_heads=12``.
         mean: what the teacher was trained with, R, G, B in 0..255; timm's entry by default.
         std: the same, standard deviations.
         token_stride: pixels that a token is to cover, see :class:`BaseTeacher`.
@@ -44,7 +49,8 @@ class TIMMTeacher(BaseTeacher):
         ValueError: timm has no such network, or it is not the one that the weights named with it
             were trained in, an argument is unknown, or there is no checkpoint.
         FileNotFoundError: the checkpoint is not there.
-        RuntimeError: it is damaged, or a weight is missing or of the wrong shape.
+        RuntimeError: it is damaged, or its weights are not this network's, see
+            :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class TIMMTeacher(BaseTeacher):
         if teacher_view == 'visible':
             model.patch_drop = KeptTokens(model.num_prefix_tokens)
         self.model = model
+        self.pooled_norm = _norm_after_pooling(model)
         self.freeze()
 
     @property
@@ -121,7 +128,16 @@ class TIMMTeacher(BaseTeacher):
         else:
             first, tokens = on_visible(images, visible, self._on_kept)
         embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
+        embedding, tokens, first = map(self._normed, (embedding, tokens, first))
+        if visible is not None:
+            tokens = tokens * visible.flatten(1).unsqueeze(-1)
         return self.output(tokens, embedding, grid, visible, first if self.has_cls else None)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """(..., D) features after the norm that forward_features leaves to the classifier."""
+        if isinstance(self.pooled_norm, nn.LayerNorm):  # LayerNorm2d is one, of other layouts
+            return nn.LayerNorm.forward(self.pooled_norm, x)
+        return self.pooled_norm(x)
 
     def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         self.model.patch_drop.index = index
@@ -192,6 +208,16 @@ def _create(name: str, kwargs: dict) -> nn.Module:
             )
         except TypeError:  # not one of the ViTs that resize their positions to the image
             return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+
+
+def _norm_after_pooling(model: nn.Module) -> nn.Module:
+    """The norm of all channels that timm applies to pooled features, or the identity."""
+    modules = dict(model.named_modules())
+    for name in ('fc_norm', 'head.norm'):
+        # A classifier with a hidden layer may have a norm of that layer's width there.
+        if getattr(modules.get(name), 'normalized_shape', None) == (model.num_features,):
+            return modules[name]
+    return nn.Identity()
 
 
 def _check_activation(model: nn.Module, name: str) -> None:

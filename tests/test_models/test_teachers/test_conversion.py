@@ -72,6 +72,7 @@ def official_beit(*, shared: bool) -> dict[str, Tensor]:
     weights = official_stem(vit)
     weights['mask_token'] = vit.mask_token.detach().clone()
     weights['lm_head.weight'] = torch.zeros(8, 24)
+    weights['cls_pt_layers.0.norm1.weight'] = torch.zeros(24)
     for i, block in enumerate(vit.layers):
         weights.update(official_block(f'blocks.{i}', block))
         weights[f'blocks.{i}.attn.q_bias'] = block.attn.q_bias.detach().clone()

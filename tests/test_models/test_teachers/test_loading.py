@@ -53,7 +53,7 @@ def test_long_lists_are_cut() -> None:
 
 def test_reports_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     linear = nn.Linear(2, 3)
-    weights = {**linear.state_dict(), 'extra': torch.zeros(1)}
+    weights = {**linear.state_dict(), 'head.b': torch.zeros(1)}
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     try:
@@ -62,4 +62,78 @@ def test_reports_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     finally:
         logger.removeHandler(caplog.handler)
     assert '2 of 2 weights loaded from x.pth, 0 missing, 2 of the file not used' in caplog.text
-    assert '(extra, head.w)' in caplog.text
+    assert '(head.b, head.w)' in caplog.text
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'blocks.0.ls1.gamma',
+        'layers.0.attn.gamma1.weight',
+        'layers.9.ln1.weight',
+        'norm.weight',
+        'norm_pre.weight',
+        'pre_norm.weight',
+        'register_tokens',
+        'dist_token',
+        'pos_embed',
+    ],
+)
+def test_refuses_a_weight_of_another_network_by_name(name: str) -> None:
+    linear = nn.Linear(2, 3)
+    with pytest.raises(RuntimeError, match=f'place for 1 weights.*{name}.*config key arch'):
+        load_strictly(linear, {**linear.state_dict(), name: torch.ones(2)}, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'head.fc.weight',
+        'head_dist.weight',
+        'lm_head.weight',
+        'fc_norm.weight',
+        'ln2.weight',
+        'fc.bias',
+        'classifier.weight',
+        'mask_token',
+        'cls_pt_layers.0.attn.qkv.weight',
+        'decoder_blocks.0.norm1.weight',
+        'blocks.0.attn.relative_position_index',
+        'bn.num_batches_tracked',
+    ],
+)
+def test_takes_what_published_files_hold_beside_the_network(name: str) -> None:
+    linear = nn.Linear(2, 3)
+    load_strictly(linear, {**linear.state_dict(), name: torch.full((2, 2), torch.nan)}, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'sentence'),
+    [
+        ('0.weight', 0.0, r'1 matrices or kernels are one number throughout \(0.weight\)'),
+        ('0.weight', 0.5, r'1 matrices or kernels are one number throughout \(0.weight\)'),
+        ('1.weight', 0.0, r'1 matrices or kernels are one number throughout \(1.weight\)'),
+        ('0.weight', torch.nan, r'1 weights are not finite \(0.weight\)'),
+        ('0.bias', torch.inf, r'1 weights are not finite \(0.bias\)'),
+        ('2.running_var', torch.nan, r'1 weights are not finite \(2.running_var\)'),
+    ],
+)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_refuses_weights_that_no_training_leaves(
+    name: str, value: float, sentence: str, dtype: torch.dtype
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.BatchNorm2d(4))
+    weights = {k: v.to(dtype) for k, v in network.state_dict().items()}
+    weights[name] = torch.full_like(weights[name], value)
+    with pytest.raises(RuntimeError, match=f'{sentence}.*config key checkpoint'):
+        load_strictly(network, weights, **SETTINGS)
+
+
+def test_norms_biases_tokens_and_tables_may_be_constant() -> None:
+    network = nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2))
+    network.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+    network.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+    weights = {k: torch.zeros_like(v) for k, v in network.state_dict().items()}
+    weights['0.weight'][0, 0] = 1.0
+    load_strictly(network, weights, **SETTINGS)
+    assert network[1].weight.sum() == 0 and network[0].weight.sum() == 1

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.teachers import SIZES, beit, images, mae_parts, prefixed, randomised, save
+from helpers.teachers import DECODER, SIZES, beit, images, mae_parts, prefixed, randomised, save
 from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.selfsup import MoCoV3ViT
 
 from hgkd_mm.models.teachers import MIMTeacher
 from hgkd_mm.sparse import CellMask
@@ -73,6 +74,41 @@ def test_refuses_weights_of_another_shape_by_name(tmp_path: Path) -> None:
 def test_refuses_another_img_size_than_that_of_pretraining(mae_file: Path) -> None:
     with pytest.raises(RuntimeError, match=r'pos_embed is \(1, 17, 24\), needed \(1, 37, 24\)'):
         mae_teacher(mae_file, img_size=96)
+
+
+def test_refuses_layer_scale_by_name(tmp_path: Path) -> None:
+    vit = randomised(VisionTransformer(**SIZES, layer_scale_init_value=1e-5))
+    path = save(prefixed('backbone.', vit), tmp_path / 'dinov2.pth')
+    with pytest.raises(RuntimeError, match=r'6 weights.*layers\.0\.attn\.gamma1\.weight'):
+        MIMTeacher(checkpoint=path, family='vit', **SIZES)
+
+
+def test_mim_refuses_a_decoder_with_more_blocks(tmp_path: Path) -> None:
+    encoder, decoder = mae_parts()
+    weights = {**prefixed('backbone.', encoder), **prefixed('neck.', decoder)}
+    path = save(weights, tmp_path / 'mae.pth')
+    with pytest.raises(RuntimeError, match=r'decoder_blocks\.1\..*config key decoder'):
+        mae_teacher(path, teacher_view='mim', decoder={**DECODER, 'decoder_depth': 1})
+
+
+@torch.no_grad()
+def test_refuses_six_heads_for_moco_v3(tmp_path: Path) -> None:
+    vit = randomised(MoCoV3ViT(arch='mocov3-small', img_size=32, patch_size=16, out_type='raw'))
+    weights = prefixed('backbone.', vit)
+    weights['momentum_encoder.module.0.cls_token'] = torch.zeros(1, 1, 384)
+    settings = {'checkpoint': save(weights, tmp_path / 'moco.pth'), 'family': 'vit'}
+    arch = {'embed_dims': 384, 'num_layers': 12, 'num_heads': 12}
+    with pytest.raises(ValueError, match=r"arch='s'.*moco.pth.*num_layers=12, num_heads=12"):
+        MIMTeacher(**settings, img_size=32, arch='s')
+    x = images((32, 32)).float()
+    tokens = MIMTeacher(**settings, img_size=32, arch=arch)(x).tokens
+    torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), vit(x)[0][:, 1:])
+
+
+def test_says_what_to_take_of_a_training_checkpoint_of_moco_v3(tmp_path: Path) -> None:
+    path = save({'module.base_encoder.cls_token': torch.zeros(1, 1, 384)}, tmp_path / 'moco.pth')
+    with pytest.raises(ValueError, match=r'base_encoder\..*config key checkpoint.*num_heads=12'):
+        MIMTeacher(checkpoint=path, family='vit', arch='s')
 
 
 def test_mim_refuses_a_file_without_decoder(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from hgkd_mm.models.teachers import TIMMTeacher
 from hgkd_mm.sparse import CellMask
 
-# Small networks that timm has for tests; a Swin and a BEiT cut down.
+# Small networks that timm has for tests; a Swin, a BEiT and an EVA-02 cut down.
 SWIN = {'embed_dim': 16, 'depths': (1, 1, 1, 1), 'num_heads': (1, 1, 2, 2), 'img_size': 64}
 BEIT = {'embed_dim': 32, 'depth': 2, 'num_heads': 2, 'img_size': 64}
+EVA = {**BEIT, 'img_size': 56, 'dynamic_img_size': True}
 
 
 def network(name: str, **kwargs: object) -> nn.Module:
@@ -49,7 +50,7 @@ def test_vit_is_timms_forward(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('name', ['test_resnet', 'test_convnext', 'test_efficientnet'])
+@pytest.mark.parametrize('name', ['test_resnet', 'test_efficientnet'])
 def test_cnn_gives_its_last_map(tmp_path: Path, name: str) -> None:
     save_file(network(name).state_dict(), tmp_path / 'cnn.safetensors')
     teacher = TIMMTeacher(name=name, checkpoint=tmp_path / 'cnn.safetensors').double()
@@ -77,11 +78,62 @@ def test_beit_of_timm_has_a_fixed_size(tmp_path: Path) -> None:
     name = 'beit_base_patch16_224'
     path = saved(name, tmp_path / 'beit.pth', **BEIT)
     teacher = TIMMTeacher(name=name, checkpoint=path, model_kwargs=BEIT).double()
-    wanted = network(name, **BEIT).double().forward_features(images())[:, 1:]
-    out = teacher(images()).tokens
-    torch.testing.assert_close(out.flatten(2).transpose(1, 2), wanted, rtol=1e-9, atol=1e-9)
+    assert teacher(images()).tokens.shape == (3, 32, 4, 4)
     with pytest.raises(ValueError, match=r'does not take images of 96 x 96.*img_size'):
         teacher(images((96, 96)))
+
+
+def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    """Over the last dimension, written out."""
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('name', 'norm', 'size', 'kwargs'),
+    [
+        ('eva02_base_patch14_224', 'fc_norm', 56, EVA),
+        ('beitv2_base_patch16_224', 'fc_norm', 64, BEIT),
+        ('test_vit', 'fc_norm', 64, {'global_pool': 'avg'}),
+        ('test_convnext', 'head.norm', 64, {}),
+        ('test_mambaout', 'head.norm', 64, {}),
+    ],
+)
+def test_features_are_normed_where_timm_norms_after_pooling(
+    tmp_path: Path, name: str, norm: str, size: int, kwargs: dict
+) -> None:
+    path = saved(name, tmp_path / 'x.pth', **kwargs)
+    reference, x = network(name, **kwargs).double(), images((size, size))
+    norm = reference.get_submodule(norm)
+    raw = reference.forward_features(x)
+    if name == 'test_convnext':
+        raw = raw.permute(0, 2, 3, 1)
+    cls, patches = raw.flatten(1, -2)[:, 0], raw.flatten(1, -2)[:, raw.dim() == 3 :]
+    out = TIMMTeacher(name=name, checkpoint=path, model_kwargs=kwargs).double()(x)
+    tokens = out.tokens.flatten(2).transpose(1, 2)
+    close = {'rtol': 1e-9, 'atol': 1e-9}
+    torch.testing.assert_close(tokens, layer_norm(patches, norm), **close)
+    torch.testing.assert_close(out.embedding, layer_norm(patches.mean(1), norm), **close)
+    if raw.dim() == 3:
+        torch.testing.assert_close(out.cls, layer_norm(cls, norm), **close)
+
+
+def test_refuses_a_file_without_the_norm_after_pooling(tmp_path: Path) -> None:
+    path = saved('test_vit', tmp_path / 'vit.pth')
+    with pytest.raises(RuntimeError, match=r'missing \(fc_norm\.weight, fc_norm\.bias\)'):
+        TIMMTeacher(name='test_vit', checkpoint=path, model_kwargs={'global_pool': 'avg'})
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'lost'),
+    [({'init_values': 1e-5}, r'blocks\.0\.ls1\.gamma'), ({'pre_norm': True}, r'norm_pre\.weight')],
+)
+def test_refuses_weights_of_another_network(tmp_path: Path, kwargs: dict, lost: str) -> None:
+    weights = {**network('test_vit').state_dict(), **network('test_vit', **kwargs).state_dict()}
+    path = save(weights, tmp_path / 'vit.pth', None)
+    with pytest.raises(RuntimeError, match=f'{lost}.*config keys name'):
+        TIMMTeacher(name='test_vit', checkpoint=path)
 
 
 def by_hand(vit: nn.Module, picture: Tensor, kept: Tensor) -> Tensor:
@@ -94,12 +146,18 @@ def by_hand(vit: nn.Module, picture: Tensor, kept: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('name', ['test_vit', 'test_vit4'])
+@pytest.mark.parametrize(
+    ('name', 'kwargs'),
+    [('test_vit', {}), ('test_vit4', {}), ('test_vit', {'global_pool': 'avg'})],
+)
 @pytest.mark.parametrize('ragged', [False, True], ids=['equal', 'ragged'])
-def test_visible_view_drops_hidden_tokens(tmp_path: Path, name: str, ragged: bool) -> None:
-    path = saved(name, tmp_path / 'vit.pth')
-    teacher = TIMMTeacher(name=name, checkpoint=path, teacher_view='visible').double()
-    reference = network(name, dynamic_img_size=True).double()
+def test_visible_view_drops_hidden_tokens(
+    tmp_path: Path, name: str, kwargs: dict, ragged: bool
+) -> None:
+    path = saved(name, tmp_path / 'vit.pth', **kwargs)
+    settings = {'name': name, 'checkpoint': path, 'model_kwargs': kwargs}
+    teacher = TIMMTeacher(teacher_view='visible', **settings).double()
+    reference = network(name, dynamic_img_size=True, **kwargs).double()
     visible = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 1], [0, 0]]]).bool()
     visible[0] |= ragged
     lengths = []
@@ -113,11 +171,12 @@ def test_visible_view_drops_hidden_tokens(tmp_path: Path, name: str, ragged: boo
     for b in range(3):
         kept = visible[b].repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
         wanted = torch.zeros(16, teacher.embed_dim, dtype=torch.float64)
-        wanted[kept] = by_hand(reference, x[b], kept)
+        raw = by_hand(reference, x[b], kept)
+        wanted[kept] = reference.fc_norm(raw)  # nothing, but for 'avg'
         got = out.tokens[b].flatten(1).T
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(out.valid[b].flatten(), kept)
-        mean = wanted[kept].mean(0)
+        mean = reference.fc_norm(raw.mean(0))
         torch.testing.assert_close(out.embedding[b], mean, rtol=1e-9, atol=1e-9)
 
 
