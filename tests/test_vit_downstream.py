@@ -173,6 +173,9 @@ def test_fine_tuning_is_mmpretrains_for_mae(name: str, theirs: str) -> None:
     assert expected['model']['backbone']['init_cfg'].pop('checkpoint') == ''
     assert ours['optim_wrapper'].pop('constructor') == 'LayerDecayOptimWrapperConstructor'
     expected['optim_wrapper'].pop('constructor')
+    # which numbers the class folders as training does
+    assert ours['val_dataloader']['dataset'].pop('type') == 'LabelledImageNet'
+    assert expected['val_dataloader']['dataset'].pop('type') == 'ImageNet'
     same = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader')
     for key in (*same, 'val_dataloader', 'val_evaluator', 'auto_scale_lr', 'randomness'):
         assert ours[key] == expected[key], key

@@ -13,7 +13,16 @@ import sys
 
 from hgkd_mm.export import TARGETS, Exported, export_backbone, read_pretrained
 
-SHOWN = ('method', 'experiment', 'epoch', 'iteration', 'images', 'source_sha256')
+SHOWN = (
+    'method',
+    'experiment',
+    'epoch',
+    'iteration',
+    'images',
+    'source_sha256',
+    'input_size',
+    'batch_size',
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -22,6 +31,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CKPT', help='checkpoint of a training run')
     parser.add_argument('out', metavar='OUT', help='.pth, .safetensors (timm, torchvision), .onnx')
     parser.add_argument('--to', choices=TARGETS, required=True, help='the library')
+    parser.add_argument(
+        '--size',
+        type=pixels,
+        help='224, or 256x192 (height x width), for ONNX files whose size has to be fixed; '
+        "default: the backbone's img_size, or 224",
+    )
     parser.add_argument('--config', help='config file of the run; default: from the checkpoint')
     parser.add_argument(
         '--trust-checkpoint',
@@ -29,6 +44,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help='allow CKPT to run pickled code; with torch < 2.6 training checkpoints need it',
     )
     return parser.parse_args(arguments)
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """Height and width."""
+    height, _, width = text.partition('x')
+    return int(height), int(width or height)
 
 
 def report(exported: Exported) -> str:
@@ -49,7 +70,7 @@ def main() -> None:
         backbone = read_pretrained(
             args.checkpoint, config=args.config, trust_checkpoint=args.trust_checkpoint
         )
-        exported = export_backbone(backbone, target=args.to, out=args.out)
+        exported = export_backbone(backbone, target=args.to, out=args.out, size=args.size)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/export_backbone.py: {error}')
     print(report(exported))

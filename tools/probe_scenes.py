@@ -20,17 +20,17 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from hgkd_mm.evaluation import knn_accuracy, linear_probe  # noqa: E402
 from hgkd_mm.quickstart.evaluation import build_student  # noqa: E402
 from hgkd_mm.quickstart.run import scenes_evaluation  # noqa: E402
+from hgkd_mm.scenes import CLASSES  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag, load_config  # noqa: E402
 
 
 def pixels(folder: Path, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, 3072) pixels in [-0.5, 0.5] and (N,) labels of a folder of classes."""
     files = sorted(folder.glob('*/*.jpg'), key=lambda file: file.name)[:limit]
-    classes = sorted({file.parent.name for file in files})
     rows = [
         cv2.resize(cv2.imread(str(file)), (32, 32), interpolation=cv2.INTER_AREA) for file in files
     ]
-    labels = [classes.index(file.parent.name) for file in files]
+    labels = [CLASSES.index(file.parent.name) for file in files]
     return torch.from_numpy(np.stack(rows)).flatten(1) / 255.0 - 0.5, torch.tensor(labels)
 
 

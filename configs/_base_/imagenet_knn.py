@@ -4,7 +4,7 @@ Use it: custom_hooks = [*_base_.custom_hooks, _base_.knn_hook], beside default_r
 """
 
 _dataset = dict(
-    type='ImageNet',
+    type='LabelledImageNet',
     data_root='data/imagenet/',
     pipeline=[
         dict(type='LoadImageFromFile'),

@@ -28,7 +28,7 @@ model = dict(
     head=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)),
 )
 train_dataloader = dict(batch_size=512, num_workers=8, drop_last=True)
-val_dataloader = dict(batch_size=512, num_workers=8)
+val_dataloader = dict(batch_size=512, num_workers=8, dataset=dict(type='LabelledImageNet'))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(

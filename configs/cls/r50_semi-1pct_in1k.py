@@ -23,7 +23,7 @@ _base_ = [
 
 model = dict(head=dict(init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
 train_dataloader = dict(batch_size=32, num_workers=8, dataset=dict(ann_file='meta/train_1pct.txt'))
-val_dataloader = dict(batch_size=128, num_workers=8)
+val_dataloader = dict(batch_size=128, num_workers=8, dataset=dict(type='LabelledImageNet'))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(

@@ -17,10 +17,14 @@ Twin:       vit-b_ft100_in1k_mae.py
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
 
-custom_imports = dict(imports=['mmpretrain.models', 'hgkd_mm.engine'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmpretrain.models', 'hgkd_mm.datasets', 'hgkd_mm.engine'], allow_failed_imports=False
+)
 model = dict(
     backbone=dict(init_cfg=dict(checkpoint='work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth'))
 )
+val_dataloader = dict(dataset=dict(type='LabelledImageNet'))
+test_dataloader = val_dataloader
 # The ids of mmpretrain's own, in a group for each learning rate where that has one a tensor.
 optim_wrapper = dict(constructor='LayerDecayOptimWrapperConstructor')
 default_hooks = dict(

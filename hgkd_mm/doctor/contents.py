@@ -90,8 +90,11 @@ def _listed(key: str, dataset: BaseDataset) -> str | None:
 def _classes(key: str, dataset: BaseDataset) -> str | None:
     if not dataset.with_label:
         return None
-    folder = Path(dataset.data_prefix['img_path'])
-    found = sum(1 for entry in folder.iterdir() if entry.is_dir())
+    images = Path(dataset.data_prefix['img_path'])
+    # a LabelledFolder takes its numbers from another folder than its images
+    prefix = getattr(dataset, 'train_prefix', None)
+    folder = Path(dataset.data_root, prefix) if prefix else images
+    found = len(_folders(folder))
     wanted = dataset.CLASSES
     if found == 0:
         return (
@@ -101,9 +104,23 @@ def _classes(key: str, dataset: BaseDataset) -> str | None:
     if wanted is not None and len(wanted) != found:
         return (
             f'{key}: {folder} has {found} folders and {type(dataset).__name__} has {len(wanted)} '
-            'classes: complete the folders; for other classes use type CustomDataset.'
+            'classes: complete the folders; for other classes use type LabelledFolder.'
+        )
+    strange = sorted(
+        name for name in _folders(images) - _folders(folder) if any((images / name).iterdir())
+    )
+    if strange:
+        return (
+            f'{key}: {images} has the class {strange[0]}, which {folder} lacks: correct the '
+            f'folders, or {key}.train_prefix.'
         )
     return None
+
+
+def _folders(folder: Path) -> set[str]:
+    return (
+        {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
+    )
 
 
 def _absent(key: str, folder: str, names: list[str], whose: str, setting: str) -> str | None:

@@ -8,6 +8,8 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 from torch.utils.data import Dataset, Subset
 
+import hgkd_mm.datasets  # noqa: F401  registers LabelledFolder
+
 
 def build_labelled_dataset(
     dataset: dict[str, Any] | Dataset,
@@ -52,13 +54,16 @@ def check_same_classes(train: Dataset, val: Dataset) -> None:
     Raises:
         ValueError: Both name their classes, and the names differ.
     """
-    train_classes, val_classes = _classes(train), _classes(val)
+    train_classes, val_classes = _folders(train), _folders(val)
+    if not (train_classes and val_classes):
+        train_classes, val_classes = _classes(train), _classes(val)
     if train_classes and val_classes and train_classes != val_classes:
         differing = sorted(set(train_classes) ^ set(val_classes))
         raise ValueError(
             f'train_dataset has {len(train_classes)} classes and val_dataset '
             f'{len(val_classes)}, and they are not the same (in one only: '
-            f'{", ".join(differing[:5]) or "the order differs"}). Use the same class folders.'
+            f'{", ".join(differing[:5]) or "the order differs"}). Use the same class folders, '
+            "or type='LabelledFolder' if val_dataset lacks some."
         )
 
 
@@ -95,6 +100,12 @@ def _check_item(dataset: Dataset, key: str) -> None:
             f'All images of {key} are in one class ({classes[0]!r}), so any accuracy would be '
             f'100 %. Sort {key}.data_root into one subfolder a class.'
         )
+
+
+def _folders(dataset: Dataset) -> tuple[str, ...]:
+    # ImageNet's names are its own, whatever the folders that it numbers
+    whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+    return tuple(getattr(whole, 'folder_to_idx', ()))
 
 
 def _classes(dataset: Dataset) -> tuple[str, ...]:

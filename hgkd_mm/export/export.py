@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mmengine.utils import to_2tuple
+
 from hgkd_mm.utils.files import write_whole
 
 from .files import SUFFIXES, check_output, weights_bytes
@@ -66,28 +68,40 @@ def convert(backbone: PretrainedBackbone, target: str) -> Converted:
     return converter(backbone)
 
 
-def export_backbone(backbone: PretrainedBackbone, *, target: str, out: str | Path) -> Exported:
+def export_backbone(
+    backbone: PretrainedBackbone,
+    *,
+    target: str,
+    out: str | Path,
+    size: tuple[int, int] | None = None,
+) -> Exported:
     """Writes a backbone for one library; nothing is written unless all of it fits.
 
     Args:
         backbone: what to export.
         target: one of `TARGETS`.
         out: file to write; ``.pth``, ``.safetensors`` (timm, torchvision) or ``.onnx``.
+        size: height and width in pixels that an ONNX file takes if they have to be fixed;
+            default: the backbone's ``img_size``, 224 if it has none.
 
     Raises:
-        ValueError: the target does not have the network or does not read such a file, or the
-            weights do not fit.
+        ValueError: the target does not have the network, does not read such a file or has no
+            size, the weights do not fit, or the ONNX file does not give the network's maps.
         FileNotFoundError: the folder of ``out`` does not exist.
         OSError: the file could not be written.
     """
     out = Path(out)
+    if size is not None and target != 'onnx':
+        raise ValueError(f'--size is for --to onnx, and --to {target} takes images of any size.')
     converted = convert(backbone, target)
     check_output(out, target)
     metadata = backbone.provenance.metadata(target=target, network=converted.made_by)
     if target == 'onnx':
         from .to_onnx import onnx_bytes
 
-        content = onnx_bytes(converted.network, metadata)
+        size = size or to_2tuple(backbone.config.get('img_size', 224))
+        content, found = onnx_bytes(converted.network, metadata, size=size)
+        metadata |= found
     else:
         content = weights_bytes(converted.weights, metadata, out.suffix)
     write_whole(out, content)

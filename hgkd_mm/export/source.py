@@ -53,8 +53,7 @@ def read_pretrained(
         checkpoint: path or address of a file whose weights lie under 'backbone.'.
         config: config file of the run, instead of the text in the checkpoint. It is run, as
             MMEngine does with config files, and may import networks of your own.
-        trust_checkpoint: allow the file to run pickled code if it cannot be read without. With
-            torch < 2.6 checkpoints of training runs need it.
+        trust_checkpoint: allow the file to run pickled code if it cannot be read without.
 
     Raises:
         FileNotFoundError: there is no such checkpoint or config.

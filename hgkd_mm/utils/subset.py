@@ -15,28 +15,27 @@ Labelled = tuple[str, int]
 _IMAGES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif'}
 
 
-def labelled_files(data: Path, split: str = 'train') -> list[Labelled]:
-    """The images of a split with their class, in order of their names.
+def labelled_files(data: Path) -> list[Labelled]:
+    """The training images with their class, in order of their names.
 
-    From ``DATA/meta/SPLIT.txt`` if it is there, else from the folders of classes in
-    ``DATA/SPLIT``, numbered by alphabet: as mmpretrain's ``ImageNet`` does.
+    From ``DATA/meta/train.txt`` if it is there, else from the folders of classes in
+    ``DATA/train``, numbered by alphabet: as mmpretrain's ``ImageNet`` does.
 
     Args:
         data: The data set's folder.
-        split: 'train' or 'val'.
 
     Raises:
         FileNotFoundError: There is neither, or no image.
     """
-    lines = data / 'meta' / f'{split}.txt'
+    lines = data / 'meta' / 'train.txt'
     if lines.is_file():
         pairs = (line.rsplit(' ', 1) for line in lines.read_text().splitlines() if line.strip())
         return sorted((name, int(label)) for name, label in pairs)
-    root = data / split
+    root = data / 'train'
     if not root.is_dir():
         raise FileNotFoundError(
             f'There is neither {lines} nor a folder {root}: --data is the folder that holds '
-            f'{split}/, as data/imagenet does.'
+            'train/, as data/imagenet does.'
         )
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     found = [

@@ -132,6 +132,15 @@ def test_imagenet_wants_all_classes() -> None:
     assert 'data/imagenet/train has 1 folders and ImageNet has 1000 classes' in problem
 
 
+def test_validation_may_lack_classes_that_training_has() -> None:
+    make('data/a/train/ant/1.jpg', 'data/a/train/bee/1.jpg', 'data/a/val/bee/1.jpg')
+    dataset = loader(type='LabelledFolder', data_root='data/a', data_prefix='val')
+    assert not look(val_dataloader=dataset).problems
+    make('data/a/val/cow/1.jpg')
+    (problem,) = look(val_dataloader=dataset).problems
+    assert 'cow' in problem and 'val_dataloader.dataset.train_prefix' in problem
+
+
 def test_labels_need_folders() -> None:
     make('data/a/1.jpg')
     dataset = loader(type='CustomDataset', data_root='data/a', with_label=True)

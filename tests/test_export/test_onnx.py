@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -9,8 +10,10 @@ import onnxruntime
 import pytest
 import torch
 from helpers.exports import NETWORKS, assert_same, images, random_backbone, write_checkpoint
+from mmcv.cnn.bricks import Conv2dAdaptivePadding
 
 from hgkd_mm.export import export_backbone, read_pretrained
+from hgkd_mm.export.to_onnx import onnx_bytes
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'mobilenetv2', 'convnext'])
@@ -20,12 +23,11 @@ def test_same_images_give_the_same_maps(tmp_path: Path, name: str) -> None:
     out = tmp_path / 'backbone.onnx'
     export_backbone(read_pretrained(checkpoint), target='onnx', out=out)
 
-    session = onnxruntime.InferenceSession(out, providers=['CPUExecutionProvider'])
-    assert [output.name for output in session.get_outputs()] == ['map0', 'map1', 'map2', 'map3']
-    # traced with one image of 224 px, run with two of 64 x 96
-    found = session.run(None, {'images': images().numpy()})
+    outputs = onnx.load(out).graph.output
+    assert [output.name for output in outputs] == ['map0', 'map1', 'map2', 'map3']
+    # traced with one image of 256 x 288, run with two of 64 x 96
     with torch.no_grad():
-        assert_same([torch.from_numpy(value) for value in found], network(images()), 2e-5)
+        assert_same(run(out.read_bytes(), images()), network(images()), 2e-5)
 
 
 def test_metadata_and_free_sizes(tmp_path: Path) -> None:
@@ -43,8 +45,92 @@ def test_metadata_and_free_sizes(tmp_path: Path) -> None:
     assert {entry.key: entry.value for entry in model.metadata_props} == result.metadata
     assert result.metadata['experiment'] == 'a' * 300
     assert result.metadata['method'] == 'HGKD' and result.metadata['target'] == 'onnx'
-    (given,) = model.graph.input
-    assert given.name == 'images'
-    sizes = [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim]
-    assert sizes == ['batch', 3, 'height', 'width']
+    assert [given.name for given in model.graph.input] == ['images']
+    assert input_shape(out.read_bytes()) == ['batch', 3, 'height', 'width']
     assert [output.name for output in model.graph.output] == ['map0', 'map1']
+    assert (result.metadata['input_size'], result.metadata['batch_size']) == ('free', 'free')
+
+
+def input_shape(content: bytes) -> list[int | str]:
+    (given,) = onnx.load_from_string(content).graph.input
+    return [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'featmap'])
+def test_a_vit_takes_other_sizes_than_its_own(tmp_path: Path, out_type: str) -> None:
+    config = NETWORKS['vit-small'] | dict(out_type=out_type)
+    network = random_backbone(config)
+    checkpoint = write_checkpoint(tmp_path / 'e.pth', network, config)
+    out = tmp_path / 'backbone.onnx'
+    result = export_backbone(read_pretrained(checkpoint), target='onnx', out=out)
+    assert (result.metadata['input_size'], result.metadata['batch_size']) == ('free', 'free')
+    for batch in (images(32), images(64)[..., :64]):
+        with torch.no_grad():
+            assert_same(run(out.read_bytes(), batch), network(batch), 2e-5)
+
+
+def run(content: bytes, batch: torch.Tensor) -> list[torch.Tensor]:
+    session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
+    return [torch.from_numpy(value) for value in session.run(None, {'images': batch.numpy()})]
+
+
+class OwnPadding(torch.nn.Module):
+    """A layer of EfficientNet, whose padding is a number in the trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = Conv2dAdaptivePadding(3, 4, 3, stride=2)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.conv(images),)
+
+
+@torch.no_grad()
+def test_a_size_that_has_to_be_fixed_is(seed: int) -> None:
+    network, batch = OwnPadding(), images(32)
+    content, found = onnx_bytes(network, {'epoch': '4'}, size=(32, 64))
+    assert found == {'input_size': '32x64', 'batch_size': 'free'}
+    assert input_shape(content) == ['batch', 3, 32, 64]
+    props = onnx.load_from_string(content).metadata_props
+    assert {entry.key: entry.value for entry in props} == {'epoch': '4', **found}
+    assert_same(run(content, batch), network(batch), 2e-5)
+
+
+class OwnBatch(torch.nn.Module):
+    """Computes with the number of images in Python, as windowed attention does."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (images.reshape(int(len(images)), 3, -1).cumsum(1),)
+
+
+class OtherWhenTraced(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (images * (1.001 if torch.jit.is_tracing() else 1.0),)
+
+
+def test_a_batch_that_has_to_be_fixed_is() -> None:
+    content, found = onnx_bytes(OwnBatch(), {}, size=(8, 8))
+    assert found == {'input_size': '8x8', 'batch_size': '1'}
+    assert input_shape(content) == [1, 3, 8, 8]
+
+
+def test_other_maps_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'8x8 pixels.*1\.0e-03'):
+        onnx_bytes(OtherWhenTraced(), {}, size=(8, 8))
+
+
+def test_a_size_that_the_network_does_not_take_names_the_flag() -> None:
+    with pytest.raises(ValueError, match='4x4.*--size'):
+        onnx_bytes(torch.nn.Conv2d(3, 1, 7), {}, size=(4, 4))
+
+
+def test_nothing_is_written_untried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = NETWORKS['resnet18']
+    checkpoint = write_checkpoint(tmp_path / 'e.pth', random_backbone(config), config)
+    backbone = read_pretrained(checkpoint)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ValueError, match='pip install onnxruntime'):
+        export_backbone(backbone, target='onnx', out=tmp_path / 'a.onnx')
+    with pytest.raises(ValueError, match='--size'):
+        export_backbone(backbone, target='timm', out=tmp_path / 'a.pth', size=(64, 64))
+    assert not list(tmp_path.glob('a.*'))

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torchvision
 from helpers.exports import random_backbone, write_checkpoint
+from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,26 @@ def test_writes_and_reports(
     result = eval(lines[-1].strip(), names)
     assert result.unexpected_keys == []
     assert (network.conv1.weight == load_file(out)['conv1.weight']).all()
+
+
+def test_says_which_size_an_onnx_file_takes(
+    tool: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # windows are cut in Python
+    swin = dict(
+        type='SwinTransformer',
+        arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1]),
+        window_size=2,
+        img_size=64,
+    )
+    network = MODELS.build({**swin, '_scope_': 'mmpretrain'})
+    checkpoint = write_checkpoint(tmp_path / 's.pth', network, swin)
+    run(tool, monkeypatch, checkpoint, '--to', 'onnx', '--size', '96x64', tmp_path / 's.onnx')
+    lines = capsys.readouterr().out.splitlines()
+    assert '  input_size: 96x64' in lines and '  batch_size: 1' in lines
 
 
 def test_errors_are_one_sentence(

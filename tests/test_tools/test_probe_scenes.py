@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
-from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.scenes import CLASSES, SceneFolder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/pretrain/hybrid-hgkd_r18_scenes.py')
@@ -80,3 +81,11 @@ def test_refused(
     monkeypatch.setattr(sys, 'argv', ['probe', '--data', str(scenes), *words])
     with pytest.raises(SystemExit, match=sentence):
         tool.main()
+
+
+def test_missing_classes_shift_no_label(tool: ModuleType, tmp_path: Path) -> None:
+    for index in (1, 3):
+        (tmp_path / CLASSES[index]).mkdir()
+        Image.new('RGB', (40, 40)).save(tmp_path / CLASSES[index] / f'{index}.jpg')
+    _, labels = tool.pixels(tmp_path, 5)
+    assert labels.tolist() == [1, 3]

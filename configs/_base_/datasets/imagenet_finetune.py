@@ -30,5 +30,5 @@ train_pipeline = [
 train_dataloader = dict(
     num_workers=8, persistent_workers=True, dataset=dict(pipeline=train_pipeline)
 )
-val_dataloader = dict(num_workers=8, persistent_workers=True)
+val_dataloader = dict(num_workers=8, persistent_workers=True, dataset=dict(type='LabelledImageNet'))
 test_dataloader = val_dataloader

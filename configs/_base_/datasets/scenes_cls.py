@@ -12,14 +12,14 @@ cls_pipeline = [
     dict(type='PackInputs'),
 ]
 cls_train_dataset = dict(
-    type='CustomDataset',
+    type='LabelledFolder',
     data_root='data/scenes/',
     data_prefix='train',
     with_label=True,
     pipeline=cls_pipeline,
 )
 cls_val_dataset = dict(
-    type='CustomDataset',
+    type='LabelledFolder',
     data_root='data/scenes/',
     data_prefix='val',
     with_label=True,
