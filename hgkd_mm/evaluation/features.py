@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
-from mmengine.dist import all_gather
+from mmengine.dist import all_gather, all_gather_object, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -103,6 +103,7 @@ def extract_features(
     Raises:
         ValueError: The dataset is empty or unlabelled, a preprocessor is
             missing, or the output can't be pooled.
+        RuntimeError: In a distributed run, on every rank: one of them failed.
     """
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
@@ -121,7 +122,7 @@ def extract_features(
         device = 'cpu' if parameter is None else parameter.device
 
     features, labels = [], []
-    with torch.no_grad(), eval_mode(model), isolated_rng():
+    with same_on_all_ranks(), torch.no_grad(), eval_mode(model), isolated_rng():
         for batch in _ordered_loader(dataset, batch_size, num_workers):
             images = data_preprocessor(batch, False)['inputs'].to(device)
             features.append(pool_features(encode(images)).float().cpu())
@@ -129,6 +130,31 @@ def extract_features(
     return LabelledFeatures(
         _gather_in_order(torch.cat(features), size), _gather_in_order(torch.cat(labels), size)
     )
+
+
+@contextmanager
+def same_on_all_ranks() -> Iterator[None]:
+    """Ends a block that talks to no other rank with an error on all ranks if one has it.
+
+    Without it the others would wait for the results of the one that failed.
+
+    Raises:
+        RuntimeError: On every rank: what went wrong, and where. A process alone has
+            its own error.
+    """
+    problem = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    if get_world_size() == 1:
+        if problem is not None:
+            raise problem
+        return
+    told = all_gather_object(problem and f'{type(problem).__name__}: {problem}')
+    if any(told):
+        found = '; '.join(f'rank {rank}: {text}' for rank, text in enumerate(told) if text)
+        raise RuntimeError(found) from problem
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def test_unlabelled_and_empty_datasets_are_refused() -> None:
         extract_features(Student(), RandomImages(0))
 
 
-def test_two_processes_gather_in_order(tmp_path: Path) -> None:
+def test_two_processes_gather_in_order_and_fail_together(tmp_path: Path) -> None:
     sizes = (1, 5)
     worker = Path(__file__).with_name('gather_worker.py')
     env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS='1')
@@ -168,3 +168,5 @@ def test_two_processes_gather_in_order(tmp_path: Path) -> None:
         features, labels = torch.load(tmp_path / f'{size}.{rank}')
         assert torch.equal(features, torch.arange(size)[:, None].expand(size, 3).float())
         assert labels.tolist() == list(range(100, 100 + size))
+    for rank in range(2):
+        assert (tmp_path / f'error.{rank}').read_text() == 'rank 1: OSError: cannot read 1.jpg'

@@ -29,6 +29,10 @@ class KNNEvalHook(Hook):
     states are as before. The datasets are built and checked before the run
     starts. In a distributed run the images are shared out over the ranks.
 
+    The checkpoint of the same epoch is written first, and an error while
+    evaluating (a broken image) is logged on all ranks and does not end training;
+    only that of the ``initial`` evaluation does.
+
     Args:
         train_dataset: Config of a labelled mmpretrain dataset, whose images vote.
             Its pipeline ends with ``PackInputs`` and yields one image size.
@@ -49,7 +53,7 @@ class KNNEvalHook(Hook):
             is empty, unlabelled, of one class, or smaller than k.
     """
 
-    priority = 'NORMAL'
+    priority = 'LOWEST'  # after CheckpointHook
 
     def __init__(
         self,
@@ -113,7 +117,7 @@ class KNNEvalHook(Hook):
             return
         due = self.every_n_epochs(runner, self.interval)
         if due or (self.last and self.is_last_train_epoch(runner)):
-            self._evaluate(runner, epoch=runner.epoch + 1, iteration=runner.iter)
+            self._try(runner, epoch=runner.epoch + 1, iteration=runner.iter)
 
     def after_train_iter(
         self,
@@ -127,7 +131,16 @@ class KNNEvalHook(Hook):
             return
         due = self.every_n_train_iters(runner, self.interval)
         if due or (self.last and self.is_last_train_iter(runner)):
-            self._evaluate(runner, epoch=runner.epoch, iteration=runner.iter + 1)
+            self._try(runner, epoch=runner.epoch, iteration=runner.iter + 1)
+
+    def _try(self, runner: Runner, *, epoch: int, iteration: int) -> None:
+        try:
+            self._evaluate(runner, epoch=epoch, iteration=iteration)
+        except Exception as error:  # images and their files can be broken in any way
+            runner.logger.error(
+                f'There is no knn/top1 of iteration {iteration}, and training goes on: '
+                f'{type(error).__name__}: {error} (KNNEvalHook.train_dataset or val_dataset).'
+            )
 
     def _evaluate(self, runner: Runner, *, epoch: int, iteration: int) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -121,10 +121,19 @@ def _first_broken(state: dict[str, Any]) -> str | None:
     }
     if not tensors:
         return None
-    # Minus infinity passes: it stands in the attention masks that some models keep as buffers.
-    broken = [(tensor.isnan() | tensor.isposinf()).any() for tensor in tensors.values()]
+    broken = [
+        # Some models keep attention masks as buffers, which hold minus infinity.
+        (tensor.isnan() | tensor.isposinf() if _is_mask(name) else ~tensor.isfinite()).any()
+        for name, tensor in tensors.items()
+    ]
     flags = torch.stack(broken).tolist()
     return next((name for name, flag in zip(tensors, flags, strict=True) if flag), None)
+
+
+def _is_mask(name: str) -> bool:
+    """Whether a name is that of an attention mask; ``mask_token`` is none."""
+    last = name.rpartition('.')[2]
+    return last == 'mask' or last.endswith('_mask')
 
 
 def _advice(runner: Runner) -> str:

@@ -1,5 +1,6 @@
 import logging
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import default_collate
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from mmpretrain.models import SelfSupDataPreprocessor
@@ -73,7 +75,9 @@ def folders(tmp_path: Path) -> dict[str, dict]:
     return configs
 
 
-def build_runner(work_dir: Path, hooks: list, *, epochs: int = 4) -> Runner:
+def build_runner(
+    work_dir: Path, hooks: list, *, epochs: int = 4, checkpoint: dict | None = None
+) -> Runner:
     torch.manual_seed(0)
     return Runner(
         model=Student(),
@@ -82,7 +86,7 @@ def build_runner(work_dir: Path, hooks: list, *, epochs: int = 4) -> Runner:
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=hooks,
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=checkpoint),
         default_scope='mmpretrain',
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
         randomness=dict(seed=0),
@@ -136,6 +140,54 @@ def test_bank_may_be_a_random_part(tmp_path: Path, folders: dict[str, dict]) -> 
     runner.train()
     log = next((tmp_path / 'part').glob('*/*.log')).read_text()
     assert '8 training and 10 validation images' in log
+
+
+def test_a_broken_picture_ends_neither_training_nor_its_checkpoint(
+    tmp_path: Path, folders: dict[str, dict]
+) -> None:
+    work_dir = tmp_path / 'broken'
+    checkpoint = dict(type='CheckpointHook', interval=1)
+    runner = build_runner(work_dir, [hook_config(folders)], epochs=3, checkpoint=checkpoint)
+    picture = tmp_path / 'val' / 'red' / '4.png'
+    seen = {}
+
+    class Breaking(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_epoch(self, runner: Runner) -> None:
+            seen[runner.epoch] = picture.read_bytes()
+            picture.write_bytes(b'no picture' if runner.epoch == 1 else seen[0])
+
+    runner.register_hook(Breaking())
+    runner.train()
+    assert read_scalars(work_dir)['knn/top1'].steps.tolist() == [3, 9]
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert re.search(r'ERROR.*knn/top1 of iteration 6.*4\.png', log)
+
+
+def test_the_checkpoint_comes_before_the_evaluation(
+    tmp_path: Path, folders: dict[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+
+    def note(hook: KNNEvalHook, runner: Runner, *, epoch: int, iteration: int) -> None:
+        there.append((Path(runner.work_dir) / f'epoch_{epoch}.pth').is_file())
+
+    monkeypatch.setattr(KNNEvalHook, '_evaluate', note)
+    checkpoint = dict(type='CheckpointHook', interval=1)
+    hooks = [hook_config(folders)]
+    build_runner(tmp_path / 'order', hooks, epochs=2, checkpoint=checkpoint).train()
+    assert there == [True, True]
+
+
+def test_the_evaluation_before_the_first_step_still_stops(
+    tmp_path: Path, folders: dict[str, dict]
+) -> None:
+    (tmp_path / 'val' / 'red' / '4.png').write_bytes(b'no picture')
+    runner = build_runner(tmp_path / 'first', [hook_config(folders, initial=True)])
+    with pytest.raises(AssertionError, match='4.png'):
+        runner.train()
+    assert runner.iter == 0
 
 
 def test_wrapped_model(tmp_path: Path, folders: dict[str, dict]) -> None:

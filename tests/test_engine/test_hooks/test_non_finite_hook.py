@@ -129,6 +129,18 @@ def test_attention_masks_of_minus_infinity_are_no_broken_weights(tmp_path: Path)
     assert checkpoints(tmp_path / 'run') == ['epoch_3.pth']
 
 
+@pytest.mark.parametrize('name', ['norm.weight', 'norm.running_mean', 'queue', 'mask_token'])
+def test_minus_infinity_elsewhere_is_broken(tmp_path: Path, name: str) -> None:
+    model = Breaking(iteration=0, value=0.0, breaks='none')
+    model.norm = nn.BatchNorm1d(2)
+    model.register_buffer('queue', torch.zeros(2))
+    model.register_buffer('mask_token', torch.zeros(2))
+    model.state_dict()[name][0] = -torch.inf
+    with pytest.raises(NonFiniteError, match=name):
+        train(tmp_path / 'run', model)
+    assert checkpoints(tmp_path / 'run') == []
+
+
 def test_interval_out_of_range() -> None:
     with pytest.raises(ValueError, match='interval must be at least 1'):
         NonFiniteLossHook(interval=0)
