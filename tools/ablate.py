@@ -23,6 +23,7 @@ from hgkd_mm.quickstart.seeds import (  # noqa: E402
     print_transfer_table,
     write_seeds_summary,
 )
+from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,10 +46,11 @@ def main() -> None:
             raise ValueError(f'--only names {sorted(unknown)}, which {args.variants} has not.')
         make_scenes(SCENES)
         chosen = [v for v in variants if not args.only or v.name in args.only]
-        tables = [
-            ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed, length=args.length)
-            for seed in args.seeds
-        ]
+        with held(work_dir):
+            tables = [
+                ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed, length=args.length)
+                for seed in args.seeds
+            ]
         table = over_seeds(tables)
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'ablate: {error}')

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
+from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,31 +32,34 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def run(args: argparse.Namespace, work_dir: Path) -> None:
+    result = quickstart(
+        work_dir=work_dir,
+        data=args.data and args.data.resolve(),
+        seed=args.seed,
+        new_teacher=args.train_teacher,
+        options=args.cfg_options,
+    )
+    print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
+    if args.transfer:
+        # mmdet and mmseg take seconds to import, and only this needs them
+        from hgkd_mm.quickstart.transfer import transfer
+        from hgkd_mm.quickstart.transfer_report import report
+
+        folder = work_dir / 'transfer'
+        table = transfer(work_dir=folder, scenes=SCENES, students=result.students, seed=args.seed)
+        report(folder, table, scenes=SCENES, seed=args.seed)
+        print(f'Written to {folder}: summary.json, detection.png, segmentation.png')
+
+
 def main() -> None:
     args = parse_args()
     if args.data is not None and not args.data.is_dir():
         sys.exit(f'quickstart: --data {args.data} is not a folder.')
     work_dir = args.work_dir.resolve()
     try:
-        result = quickstart(
-            work_dir=work_dir,
-            data=args.data and args.data.resolve(),
-            seed=args.seed,
-            new_teacher=args.train_teacher,
-            options=args.cfg_options,
-        )
-        print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
-        if args.transfer:
-            # mmdet and mmseg take seconds to import, and only this needs them
-            from hgkd_mm.quickstart.transfer import transfer
-            from hgkd_mm.quickstart.transfer_report import report
-
-            folder = work_dir / 'transfer'
-            table = transfer(
-                work_dir=folder, scenes=SCENES, students=result.students, seed=args.seed
-            )
-            report(folder, table, scenes=SCENES, seed=args.seed)
-            print(f'Written to {folder}: summary.json, detection.png, segmentation.png')
+        with held(work_dir):
+            run(args, work_dir)
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'quickstart: {error}')
 

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hgkd_mm.engine import IncompleteCheckpointError
+from hgkd_mm.utils.checkpoint_file import CheckpointError
 from hgkd_mm.utils.launch import (
     add_common_flags,
     leave_distributed,
@@ -53,7 +54,7 @@ def main() -> None:
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     try:
         runner.test()
-    except IncompleteCheckpointError as error:
+    except (CheckpointError, IncompleteCheckpointError) as error:
         sys.exit(f'tools/test.py: {error}')
     except FileNotFoundError as error:
         sys.exit(

@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 # The package also registers what --amp names.
 from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
+from hgkd_mm.utils.checkpoint_file import CheckpointError
 from hgkd_mm.utils.launch import (
     add_common_flags,
     leave_distributed,
@@ -23,6 +27,7 @@ from hgkd_mm.utils.launch import (
     merge_args,
     start_distributed,
 )
+from hgkd_mm.utils.work_dir import BusyError, held
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,8 +64,10 @@ def main() -> None:
         sys.exit(f'tools/train.py: {error}')
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     try:
-        runner.train()
-    except (NonFiniteError, PretrainedWeightsError) as error:
+        # one process holds the folder for all
+        with held(Path(runner.work_dir)) if is_main_process() else nullcontext():
+            runner.train()
+    except (BusyError, CheckpointError, NonFiniteError, PretrainedWeightsError) as error:
         sys.exit(f'tools/train.py: {error}')
     except FileNotFoundError as error:
         sys.exit(

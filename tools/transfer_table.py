@@ -23,6 +23,7 @@ from hgkd_mm.quickstart.seeds import (  # noqa: E402
 )
 from hgkd_mm.quickstart.transfer import TASKS, transfer  # noqa: E402
 from hgkd_mm.quickstart.transfer_report import report  # noqa: E402
+from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,19 +42,20 @@ def main() -> None:
     tasks = tuple(task for task in TASKS if not args.tasks or task.name in args.tasks)
     tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
     try:
-        for seed in args.seeds:
-            work_dir = args.work_dir.resolve() / f'seed-{seed}'
-            students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)
-            result = transfer(
-                work_dir=work_dir,
-                scenes=SCENES,
-                students=students.checkpoints,
-                seed=seed,
-                length=args.length,
-                tasks=tasks,
-            )
-            report(work_dir, result, scenes=SCENES, seed=seed)
-            tables.append(result.scores)
+        with held(args.work_dir):
+            for seed in args.seeds:
+                work_dir = args.work_dir.resolve() / f'seed-{seed}'
+                students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)
+                result = transfer(
+                    work_dir=work_dir,
+                    scenes=SCENES,
+                    students=students.checkpoints,
+                    seed=seed,
+                    length=args.length,
+                    tasks=tasks,
+                )
+                report(work_dir, result, scenes=SCENES, seed=seed)
+                tables.append(result.scores)
         table = over_seeds(tables)
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f'transfer_table: {error}')

@@ -56,8 +56,8 @@ def probes(begin: Callable[[str], None]) -> Section:
 def attention_error(*, device: str, dtype: str = 'float32') -> float:
     """Runs ``scaled_dot_product_attention``, in float32 forward and backward.
 
-    In bfloat16 forward only, as teachers use it: its backward on a CPU with several threads
-    damages the memory of the process if the number of tokens is odd (seen with torch 2.1.2).
+    In bfloat16 forward only, as teachers use it: its backward pass on a CPU can damage memory
+    (seen with torch 2.1.2).
 
     Args:
         device: Where it is run.

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from torch import Tensor, nn
 
 from hgkd_mm.engine import PretrainedReportHook
 from hgkd_mm.engine.pretrained import PretrainedPart, pretrained_parts
 from hgkd_mm.engine.pretrained_file import PretrainedFile
 from hgkd_mm.models.teachers.base import BaseTeacher
-from hgkd_mm.utils.checkpoint_file import Wording, cached, read_file
+from hgkd_mm.utils.checkpoint_file import Wording, cached, read_file, resolve
 from hgkd_mm.utils.files import is_remote
 from hgkd_mm.utils.weights_fit import compare, weight_names
 
@@ -108,12 +105,7 @@ class _Files:
             file.check_kind()
             weights = file.pick(self._content(path, file))
         except (RuntimeError, ValueError) as error:
-            if isinstance(error.__cause__, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-                self._section.notes.append(
-                    f'{file.key}: {path} holds more than tensors and was not read.'
-                )
-            else:
-                self._section.problems.append(f'{file.key}: {error}')
+            self._section.problems.append(f'{file.key}: {error}')
             return None
         shown = f' under {file.prefix!r}' if file.prefix else ''
         number = len(weight_names(weights))
@@ -121,7 +113,7 @@ class _Files:
         return weights
 
     def _path(self, file: PretrainedFile) -> Path | None:
-        address = _resolved(file.checkpoint)
+        address = resolve(file.checkpoint)
         if is_remote(address):
             return cached(address) if _is_here(self._section, file.key, address) else None
         path = Path(address).expanduser()
@@ -136,7 +128,11 @@ class _Files:
 
     def _content(self, path: Path, file: PretrainedFile) -> Any:
         if path not in self._contents:
-            wording = Wording(kind='checkpoint', given_by=f'config key {file.key}', trust='it')
+            wording = Wording(
+                kind='checkpoint',
+                given_by=f'config key {file.key}',
+                trust='the flag --trust-checkpoint of tools/train.py',
+            )
             self._contents[path] = read_file(path, file.checkpoint, wording)
         return self._contents[path]
 
@@ -213,16 +209,6 @@ def _in_config(config: Config) -> Iterator[PretrainedFile]:
             yield PretrainedFile(
                 checkpoint=node['pretrained'], prefix=None, key=f'{key}.pretrained'
             )
-
-
-def _resolved(source: str) -> str:
-    """The address behind the short names that MMEngine knows."""
-    scheme, _, name = source.partition('://')
-    if scheme == 'torchvision':
-        return get_torchvision_models().get(name, source)
-    if scheme in ('open-mmlab', 'openmmlab'):
-        return get_external_models().get(name, source)
-    return source
 
 
 def _made_by(source: str) -> str:

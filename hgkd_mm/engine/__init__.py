@@ -1,4 +1,9 @@
-"""Hooks, optimizer wrappers and layer decay; importing this registers them."""
+"""Hooks, optimizer wrappers and layer decay; importing this registers them.
+
+It also registers the package's reader of checkpoints with MMEngine, see `register_reader`.
+"""
+
+from hgkd_mm.utils.checkpoint_file import register_reader
 
 from .hooks import (
     ExportBackboneHook,
@@ -25,3 +30,5 @@ __all__ = [
     'PretrainedWeightsError',
     'WholeCheckpointHook',
 ]
+
+register_reader()

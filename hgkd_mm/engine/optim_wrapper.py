@@ -25,7 +25,7 @@ class BF16OptimWrapper(OptimWrapper):
     the scaling is needed: use ``AmpOptimWrapper`` there.
 
     On CPU with a torch older than 2.11 attention is computed without torch's flash kernel, whose
-    backward in bfloat16 writes beyond its memory there (docs/doctor.md).
+    backward pass in bfloat16 can damage memory there (docs/doctor.md).
 
     Takes the arguments of ``mmengine.optim.OptimWrapper``.
     """

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from hgkd_mm.evaluation import (
     linear_probe,
 )
 from hgkd_mm.sparse import CellMask
+from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
 
 
 @dataclass
@@ -76,5 +76,5 @@ def build_student(model: ConfigDict, checkpoint: str | None, seed: int) -> nn.Mo
     network = MODELS.build(model)
     network.init_weights()
     if checkpoint is not None:
-        load_checkpoint(network, checkpoint, map_location='cpu', strict=True, logger='silent')
+        network.load_state_dict(read_tensors(checkpoint, CHECKPOINT))
     return network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ from mmpretrain.registry import DATASETS
 
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import override
+from hgkd_mm.utils.work_dir import held
 
 from .data import ROOT
 
@@ -26,7 +28,8 @@ class Job:
     """One training, as a process of its own.
 
     A job counts as done if its last checkpoint is there and was made with the same config,
-    options and teacher file; anything else in ``work_dir`` is removed and trained anew.
+    options and teacher file. Otherwise it is trained anew: what an unfinished job left in
+    ``work_dir`` is removed, and anything else there moved aside.
 
     Args:
         config: config file.
@@ -90,13 +93,17 @@ class Job:
         return here and self.request.read_text() == self.wanted
 
     def start(self, threads: int) -> subprocess.Popen:
-        """Starts the process with so many threads, fewer if the environment says so."""
+        """Starts the process with so many threads, fewer if the environment says so.
+
+        Raises:
+            BusyError: another training uses the folder.
+        """
         asked = os.environ.get('OMP_NUM_THREADS', '')
         threads = min(threads, int(asked)) if asked.isdigit() else threads
         _ = self.wanted
-        if self.work_dir.exists():
-            shutil.rmtree(self.work_dir)
-        self.work_dir.mkdir(parents=True)
+        with held(self.work_dir):
+            self._clear()
+        self.work_dir.mkdir(parents=True, exist_ok=True)
         config = self.work_dir / 'config.py'
         self.settings.dump(config)
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
@@ -106,6 +113,19 @@ class Job:
             return subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
             )
+
+    def _clear(self) -> None:
+        """Leaves no file of another run in the folder, and deletes no result."""
+        left = [path for path in self.work_dir.iterdir() if path.name != '.lock']
+        if not left:
+            return
+        if self.log.is_file() and not self.request.is_file():
+            shutil.rmtree(self.work_dir)
+            return
+        free = (self.work_dir.with_name(f'{self.work_dir.name}.{i}') for i in itertools.count(1))
+        aside = next(path for path in free if not path.exists())
+        self.work_dir.rename(aside)
+        print(f'{self.title}: {self.work_dir} held the result of other settings, now in {aside}')
 
     def finish(self, process: subprocess.Popen, seconds: float) -> None:
         """Marks the job as done, or says what went wrong.

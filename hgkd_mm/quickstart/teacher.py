@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
+
 from .data import ROOT, folder_options, make_scenes
 from .job import Job
 from .training import train
@@ -129,8 +131,7 @@ def export(checkpoint: Path, path: Path, facts: dict[str, object], *, keep: str 
         facts: kept in the file's metadata.
         keep: prefix of the weights to write; what begins otherwise is left out.
     """
-    # weights_only=False: a file that this process has just written itself.
-    state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    state = read_tensors(str(checkpoint), CHECKPOINT)
     half = {key: value.half().contiguous() for key, value in state.items() if key.startswith(keep)}
     save_file(half, path, metadata={'format': 'pt', 'facts': json.dumps(facts, default=str)})
     return path

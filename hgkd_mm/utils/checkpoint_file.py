@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,25 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
-from mmengine.utils import digit_version
-from safetensors import SafetensorError
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    get_external_models,
+    get_torchvision_models,
+)
 from safetensors.torch import load_file
 from torch import Tensor
 
 from .files import is_remote
+from .plain_pickle import CodeInFileError, load_plain
 
-# Log buffers, numpy values and command lines lie beside the weights in training checkpoints of
-# MMEngine, MAE and BEiT. None of them is needed, so that each name is read as a placeholder and
-# nothing of what it stands for is imported or called.
-_SKIPPED = (
-    'argparse.Namespace',
-    'builtins.getattr',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy._core.multiarray._reconstruct',
-    'numpy._core.multiarray.scalar',
-    'numpy.core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar',
-    'numpy.dtype',
-    'numpy.ndarray',
-    'pathlib.PosixPath',
-    'pathlib.WindowsPath',
-)
 # What networks of mmpretrain, mmdet and mmseg begin the names of their backbone's weights with.
 BACKBONE = 'backbone.'
 _CONTAINERS = ('state_dict', 'model', 'module')
 _HASH = re.compile(r'-([a-f0-9]{8,})\.')
+
+
+class CheckpointError(RuntimeError):
+    """A weight file is broken, or wants to run code and is not trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +54,11 @@ class Wording:
     where: str = ''
 
 
-class _Placeholder:
-    """Takes any arguments and any state, and keeps nothing."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
+CHECKPOINT = Wording(
+    kind='checkpoint',
+    given_by='--resume, or config key load_from or init_cfg.checkpoint',
+    trust='the flag --trust-checkpoint',
+)
 
 
 @contextmanager
@@ -78,19 +66,19 @@ def local_file(source: str, wording: Wording) -> Iterator[Path]:
     """The file on this machine's disk.
 
     Args:
-        source: path, ``http(s)://`` URL (kept in torch.hub's cache), or any address that
-            MMEngine's file backends read.
+        source: path, ``http(s)://`` URL (kept in torch.hub's cache), ``torchvision://`` and
+            ``open-mmlab://`` names, or any address that MMEngine's file backends read.
         wording: for messages.
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
         RuntimeError: the download is damaged.
     """
-    scheme = urlparse(source).scheme
-    if scheme in ('http', 'https'):
-        yield _downloaded(source, wording)
-    elif is_remote(source):
-        with get_local_path(source) as path:
+    address = resolve(source)
+    if urlparse(address).scheme in ('http', 'https'):
+        yield _downloaded(address, wording)
+    elif is_remote(address):
+        with get_local_path(address) as path:
             yield Path(path)
     else:
         path = Path(source).expanduser()
@@ -102,48 +90,49 @@ def local_file(source: str, wording: Wording) -> Iterator[Path]:
         yield path
 
 
-def read_file(path: Path, source: str, wording: Wording, *, trusted: bool = False) -> Any:
-    """What a ``.safetensors`` file or a file of ``torch.save`` holds, on the CPU.
+def read_file(
+    path: Path, source: str, wording: Wording, *, trusted: bool = False, map_location: Any = 'cpu'
+) -> Any:
+    """What a ``.safetensors`` file or a file of ``torch.save`` holds.
 
-    Pickled files are read with ``torch.load(weights_only=True)``, which runs nothing from the
-    file. What MMEngine's Runner and the official MAE and BEiT trainers store beside the weights
-    is skipped (torch >= 2.6; older ones refuse such a file).
+    Of a pickled file tensors and plain values, MMEngine's log buffers among them, by
+    :func:`load_plain`, which runs nothing from the file. Of MMEngine's metadata ``config`` is
+    left out, because MMEngine parses it as Python when it resumes.
 
     Args:
         path: the file.
         source: how messages name it.
         wording: for messages.
         trusted: allow the file to run pickled code if it cannot be read without.
+        map_location: where the tensors go, as in ``torch.load``.
 
     Raises:
-        RuntimeError: the file is broken, or wants to run code and is not trusted.
+        CheckpointError: the file is broken, or wants to run code and is not trusted.
     """
-    if path.suffix == '.safetensors':
-        try:
-            return load_file(str(path))
-        except SafetensorError as error:
-            raise RuntimeError(_broken(source, error, wording)) from error
+    log = MMLogger.get_current_instance()
     try:
-        with _skipping_bookkeeping():
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
+        if path.suffix == '.safetensors':
+            return load_file(str(path))
+        content = load_plain(path, map_location)
+    except CodeInFileError as error:
         if not trusted:
             where = f' {wording.where}' if wording.where else ''
-            raise RuntimeError(
-                f'The checkpoint {source} is either damaged or holds more than tensors, and '
-                f'reading it would run code from the file ({_reason(error)}). If you trust '
-                f'where it comes from, set {wording.trust}{where}; otherwise save its weights as '
-                '.safetensors.'
+            raise CheckpointError(
+                f'The checkpoint {source} holds more than tensors and plain values ({error}), and '
+                f'reading it would run code from the file. If you trust where it comes from, set '
+                f'{wording.trust}{where}; otherwise save its weights as .safetensors.'
             ) from error
+        log.warning(f'Running pickled code of {source}, as {wording.trust} allows.')
+        try:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        except Exception as error:
+            raise CheckpointError(_broken(source, error, wording)) from error
     except Exception as error:  # a damaged file can trip the reader in any way
-        raise RuntimeError(_broken(source, error, wording)) from error
-    MMLogger.get_current_instance().warning(
-        f'Running pickled code of {source}, as {wording.trust} allows.'
-    )
-    try:
-        return torch.load(path, map_location='cpu', weights_only=False)
-    except Exception as error:
-        raise RuntimeError(_broken(source, error, wording)) from error
+        raise CheckpointError(_broken(source, error, wording)) from error
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    return content
 
 
 def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
@@ -183,7 +172,7 @@ def read_tensors(source: str, wording: Wording, *, trusted: bool = False) -> dic
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
-        RuntimeError: the file is broken, or wants to run code and is not trusted.
+        CheckpointError: the file is broken, or wants to run code and is not trusted.
         ValueError: it holds no tensors.
     """
     with local_file(source, wording) as path:
@@ -215,6 +204,36 @@ def under_prefix(
         shown = ', '.join(f'{name} ({count})' for name, count in held) or 'none at all'
         raise ValueError(f"{source} holds no weights under '{prefix}', {why}; it holds {shown}.")
     return found
+
+
+def resolve(source: str) -> str:
+    """The address behind the short names that MMEngine knows; other sources as they are."""
+    scheme, _, name = source.partition('://')
+    if scheme in ('torchvision', 'modelzoo'):
+        return get_torchvision_models().get(name, source)
+    if scheme in ('open-mmlab', 'openmmlab'):
+        return get_external_models().get(name, source)
+    return source
+
+
+def register_reader(*, trusted: bool = False) -> None:
+    """Makes MMEngine read checkpoints by `read_file`.
+
+    ``--resume``, ``load_from``, ``init_cfg`` of type 'Pretrained' and testing all go through
+    MMEngine's ``CheckpointLoader``, whose own readers run code where a file asks for it.
+
+    Args:
+        trusted: allow files to run pickled code if they cannot be read without.
+    """
+
+    def load_from_plain_file(filename: str, map_location: Any = None) -> Any:
+        with local_file(filename, CHECKPOINT) as path:
+            return read_file(path, filename, CHECKPOINT, trusted=trusted, map_location=map_location)
+
+    # All of them: MMEngine's readers of web addresses do not ask its reader of files.
+    CheckpointLoader.register_scheme(
+        list(CheckpointLoader._schemes), load_from_plain_file, force=True
+    )
 
 
 def cached(url: str) -> Path:
@@ -252,20 +271,6 @@ def _fetch(url: str, path: Path, wording: Wording) -> None:
             f'The download of {url} is damaged ({error}). Start again, or download it by hand '
             f'and give its path ({wording.given_by}).'
         ) from error
-
-
-def _skipping_bookkeeping() -> AbstractContextManager:
-    # Reading a name as something else came with torch 2.6; before, such files are refused.
-    if digit_version(torch.__version__) < digit_version('2.6.0'):
-        return nullcontext()
-    return torch.serialization.safe_globals([(_Placeholder, name) for name in _SKIPPED])
-
-
-def _reason(error: Exception) -> str:
-    """What torch objects to, out of its long explanation."""
-    pattern = r'(?i)(unsupported .*?)( was not| whose|\. please|$)|(invalid load key.*)'
-    found = re.search(pattern, str(error), re.MULTILINE)
-    return (found.group(1) or found.group(3)) if found else str(error).strip().split('\n')[0]
 
 
 def _broken(source: str, error: Exception, wording: Wording) -> str:

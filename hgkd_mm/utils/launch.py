@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import atexit
 import datetime
+import difflib
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -15,20 +17,39 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.runner import Runner
 
+from .checkpoint_file import register_reader
 from .files import is_remote
+from .work_dir import newest_checkpoint
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# Top-level keys that MMEngine and its hooks read where a config has them.
+_READ = {
+    *inspect.signature(Runner.__init__).parameters,
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
 
 
 def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
-    """Adds the flags that training and testing share, named as in the OpenMMLab tools.
+    """Adds the flags that training and testing share, most named as in the OpenMMLab tools.
 
     Args:
-        parser: Gets ``--cfg-options``, ``--launcher`` and ``--local_rank``.
+        parser: Gets ``--cfg-options``, ``--trust-checkpoint``, ``--launcher``, ``--local_rank``.
         example: An override, for the help text.
     """
     add_config_flag(parser, example=example)
+    add_trust_flag(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -71,8 +92,13 @@ def add_inspection_flags(parser: argparse.ArgumentParser, *, out: str, num: int)
     add('--size', type=int, help='of the images, in pixels; default: as in training')
     add('--seed', type=int, default=0, help='of what is drawn at random: images and masks (0)')
     add('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
-    trust = 'let the file run pickled code if it must'
-    add('--trust-checkpoint', action='store_true', help=trust)
+    add_trust_flag(parser)
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--trust-checkpoint``."""
+    trust = 'let checkpoints run pickled code if they cannot be read without'
+    parser.add_argument('--trust-checkpoint', action='store_true', help=trust)
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
@@ -84,7 +110,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an override takes away a head that is not there.
+        ValueError: If nothing reads an override, or it takes away a head that is not there.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -104,11 +130,18 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
         options: by dotted key.
 
     Raises:
-        ValueError: one takes away a head that is not there; a slip of the pen would otherwise
-            train with all of them.
+        ValueError: nothing reads one's first name, or one takes away a head that is not there; a
+            slip of the pen would otherwise train with the config as it was.
     """
+    known = {*config, *_READ}
     for key, value in options.items():
         *path, name = key.split('.')
+        if (first := key.partition('.')[0]) not in known:
+            near = difflib.get_close_matches(first, known, n=1)
+            raise ValueError(
+                f"Nothing reads the config key '{first}' of {key}={value}"
+                f'{f"; the nearest one is {near[0]!r}" if near else ""}.'
+            )
         if value is not None or path[-1:] != ['heads']:
             continue
         heads = functools.reduce(lambda node, part: node.get(part, {}), path, config)
@@ -125,15 +158,18 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
 
     Args:
         config: What `load_config` gave; changed in place.
-        args: ``config``, ``work_dir``, ``resume``, ``amp``, ``auto_scale_lr``, ``launcher``.
+        args: ``config``, ``work_dir``, ``resume``, ``amp``, ``auto_scale_lr``, ``launcher``,
+            ``trust_checkpoint``.
 
     Raises:
         ValueError: If the config does not have what a flag needs.
         FileNotFoundError: If the checkpoint to resume from does not exist.
+        RuntimeError: If there are checkpoints to resume from, and none can be read.
     """
     place_run(config, args)
-    if args.resume == 'auto':
-        config.resume, config.load_from = True, None
+    in_config = bool(config.get('resume') and not config.get('load_from'))
+    if args.resume == 'auto' or (in_config and not args.resume):
+        _resume_from_newest(config)
     elif args.resume:
         if not is_remote(args.resume) and not Path(args.resume).is_file():
             raise FileNotFoundError(
@@ -154,13 +190,31 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     return config
 
 
+def _resume_from_newest(config: Config) -> None:
+    """Lets the run go on from the newest readable checkpoint of its folder, or start anew."""
+    folders = [Path(config.work_dir)]
+    # where CheckpointHook writes if it is not the work dir
+    out_dir = config.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
+    if out_dir and not is_remote(str(out_dir)):
+        folders.append(Path(out_dir, folders[0].name))
+    newest = newest_checkpoint(*folders)
+    config.resume = newest is not None
+    if newest is None:
+        print_log(f'{folders[-1]} holds no checkpoint to resume from: training starts anew.')
+    else:
+        config.load_from = str(newest)
+
+
 def place_run(config: Config, args: argparse.Namespace) -> None:
     """Writes what training and testing have in common: launcher, work dir, data loaders.
 
+    Also registers the reader of checkpoints.
+
     Args:
         config: What `load_config` gave; changed in place.
-        args: ``config``, ``work_dir``, ``launcher``.
+        args: ``config``, ``work_dir``, ``launcher``, ``trust_checkpoint``.
     """
+    register_reader(trusted=args.trust_checkpoint)
     config.launcher = args.launcher
     if args.work_dir:
         config.work_dir = args.work_dir

@@ -25,6 +25,7 @@ from hgkd_mm.quickstart.report import print_table, write_summary
 from hgkd_mm.quickstart.teacher import TEACHERS, export, train_teacher
 from hgkd_mm.quickstart.training import train
 from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.utils.work_dir import BusyError, held
 
 MAE_CONFIG = TEACHERS['mae'].config
 HYBRID_CONFIG = HGKD_CONFIG.with_name('hybrid_vit_scenes.py')
@@ -77,9 +78,33 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
     extra.unlink()
 
     # Not silently the old result: another mask ratio is another run, and this one is refused.
+    changed = job(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0})
     with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask\.ratio must be'):
-        train(job(SPARK_CONFIG, work_dir, {**options, 'model.mask.ratio': 2.0}))
+        train(changed)
     assert not checkpoint.exists()
+    # The finished one was moved aside; what the refused one left is in nobody's way.
+    aside = tmp_path / 'run.1'
+    assert (aside / checkpoint.name).stat().st_mtime_ns == made
+    with pytest.raises(RuntimeError, match=r'model\.mask\.ratio must be'):
+        train(changed)
+    assert sorted(p.name for p in tmp_path.glob('run*')) == ['run', 'run.1']
+
+
+def test_a_folder_in_use_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'run'
+    with held(work_dir):
+        (work_dir / 'output.log').write_text('the other run')
+        with pytest.raises(BusyError, match='--work-dir'):
+            train(job(SPARK_CONFIG, work_dir, tiny(folder)))
+    assert (work_dir / 'output.log').read_text() == 'the other run'
+
+
+def test_files_of_a_training_by_hand_are_moved_aside(folder: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'run'
+    work_dir.mkdir()
+    (work_dir / 'epoch_300.pth').write_text('months of work')
+    train(job(SPARK_CONFIG, work_dir, tiny(folder)))
+    assert (tmp_path / 'run.1' / 'epoch_300.pth').read_text() == 'months of work'
 
 
 def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:

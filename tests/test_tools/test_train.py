@@ -11,7 +11,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers.pickles import MakesFolder
 from mmengine.registry import DefaultScope
+
+from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,6 +102,43 @@ def test_one_process_trains_in_bfloat16(tmp_path: Path, environment: dict[str, s
     assert result.returncode == 0, result.stderr
     assert trained_centre(work_dir) == pytest.approx(2.5, rel=1e-2)
     assert 'BF16OptimWrapper' in (work_dir / 'config.py').read_text()
+
+
+def toy_run(tmp_path: Path, environment: dict[str, str], *words: str) -> str:
+    """What a run of one epoch, or more, says on its error stream; '' if it goes well."""
+    config = tmp_path / 'config.py'
+    if not config.is_file():
+        config.write_text(TOY_CONFIG.format(batch=4, norm='BN'))
+    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'out')]
+    result = run([*command, *words], environment)
+    return result.stderr if result.returncode else ''
+
+
+def test_resuming_goes_on_and_overwrites_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    assert toy_run(tmp_path, environment, '--cfg-options', 'train_cfg.max_epochs=2') == ''
+    (tmp_path / 'out' / 'last_checkpoint').unlink()
+    before = (tmp_path / 'out' / 'epoch_2.pth').read_bytes()
+    longer = ['--resume', '--cfg-options', 'train_cfg.max_epochs=3']
+    assert toy_run(tmp_path, environment, *longer) == ''
+    assert (tmp_path / 'out' / 'epoch_2.pth').read_bytes() == before
+    last = read_file(tmp_path / 'out' / 'epoch_3.pth', 'last', CHECKPOINT)
+    assert (last['meta']['epoch'], last['meta']['iter']) == (3, 3)
+    assert len(last['message_hub']['log_scalars']['train/loss'].data[0]) == 3
+
+
+def test_a_file_that_would_run_code_is_one_sentence(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    path, made = tmp_path / 'start.pth', tmp_path / 'made'
+    torch.save({'state_dict': {'centre': torch.ones(1)}, 'x': MakesFolder(made)}, path)
+    words = ['--cfg-options', f'load_from={path}']
+    told = toy_run(tmp_path, environment, *words)
+    assert not made.exists()
+    assert told.splitlines()[-1].startswith('tools/train.py: ') and '--trust-checkpoint' in told
+    assert toy_run(tmp_path, environment, *words, '--trust-checkpoint') == ''
+    assert made.exists()  # it would have run
 
 
 def load_tool() -> ModuleType:

@@ -24,6 +24,7 @@ def make_args(**changes: Any) -> argparse.Namespace:
         amp=False,
         auto_scale_lr=False,
         launcher='none',
+        trust_checkpoint=False,
     )
     return argparse.Namespace(**{**defaults, **changes})
 
@@ -76,10 +77,53 @@ def test_work_dir(in_config: str | None, flag: str | None, expected: str) -> Non
     assert merge_args(config, make_args(work_dir=flag)).work_dir == expected
 
 
-def test_resume(tmp_path: Path) -> None:
-    auto = merge_args(make_config(load_from='a.pth'), make_args(resume='auto'))
-    assert (auto.resume, auto.load_from) == (True, None)
+@pytest.mark.parametrize(
+    ('key', 'nearest'),
+    [
+        ('train_dataloadr.batch_size', "'train_dataloader'"),
+        ('optim_wraper.optimizer.lr', "'optim_wrapper'"),
+        ('bach_size', "'batch_size'"),
+        ('zzz', ''),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(tmp_path: Path, key: str, nearest: str) -> None:
+    path = tmp_path / 'a.py'
+    path.write_text('batch_size = 4\nmodel = dict()\ntrain_dataloader = dict()\n')
+    with pytest.raises(ValueError, match=rf"'{key.partition('.')[0]}'.*{nearest}"):
+        load_config(str(path), {key: 8})
 
+
+def test_keys_of_the_config_and_of_mmengine_are_known(tmp_path: Path) -> None:
+    path = tmp_path / 'a.py'
+    path.write_text('batch_size = 4\nmodel = dict()\n')
+    options = {'batch_size': 8, 'randomness.seed': 1, 'find_unused_parameters': True}
+    config = load_config(str(path), options)
+    assert (config.batch_size, config.randomness.seed) == (8, 1)
+    assert config.find_unused_parameters
+
+
+@pytest.mark.parametrize('asked_by', ['flag', 'config'])
+def test_resume_goes_on_from_the_newest_of_its_own_folder(tmp_path: Path, asked_by: str) -> None:
+    where = dict(work_dir=str(tmp_path / 'run'), resume='auto' if asked_by == 'flag' else None)
+    start = dict(load_from='a.pth') if asked_by == 'flag' else dict(resume=True)
+    anew = merge_args(make_config(**start), make_args(**where))
+    assert (anew.resume, anew.get('load_from')) == (False, start.get('load_from'))
+
+    (tmp_path / 'run').mkdir()
+    for epoch in (1, 2):
+        torch.save({'meta': {'iter': 5 * epoch}}, tmp_path / 'run' / f'epoch_{epoch}.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text('/elsewhere/epoch_7.pth')
+    newest = merge_args(make_config(**start), make_args(**where))
+    assert (newest.resume, newest.load_from) == (True, str(tmp_path / 'run' / 'epoch_2.pth'))
+
+    hook = dict(default_hooks=dict(checkpoint=dict(out_dir=str(tmp_path / 'big'))))
+    (tmp_path / 'big' / 'run').mkdir(parents=True)
+    torch.save({'meta': {'iter': 15}}, tmp_path / 'big' / 'run' / 'epoch_3.pth')
+    apart = merge_args(make_config(**start, **hook), make_args(**where))
+    assert apart.load_from == str(tmp_path / 'big' / 'run' / 'epoch_3.pth')
+
+
+def test_resume(tmp_path: Path) -> None:
     checkpoint = tmp_path / 'epoch_1.pth'
     checkpoint.touch()
     named = merge_args(make_config(), make_args(resume=str(checkpoint)))
