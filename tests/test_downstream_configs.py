@@ -343,3 +343,13 @@ def test_hooks_of_this_project_are_on(name: str) -> None:
     ]
     assert config.log_processor.by_epoch is False
     assert 'hgkd_mm.engine' in config.custom_imports.imports
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_every_validation_comes_after_a_checkpoint(name: str) -> None:
+    """An error while validating then costs no training."""
+    config = load(name)
+    hook, loop = config.default_hooks.checkpoint, config.train_cfg
+    by_epoch = loop.get('type', 'EpochBasedTrainLoop') == 'EpochBasedTrainLoop'
+    assert hook.get('by_epoch', True) == by_epoch
+    assert loop.get('val_interval', 1) % hook.interval == 0

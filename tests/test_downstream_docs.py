@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from hgkd_mm.utils.iterations import scaled_iterations
-from hgkd_mm.utils.launch import merge_args
+from hgkd_mm.utils.launch import merge_args, place_run
 
 ROOT = CONFIGS.parent
 PAGES = ('finetuning', 'detection', 'segmentation')
@@ -77,6 +77,7 @@ def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert key.split('.')[-1] in {*node, *known}, key
         config.merge_from_dict({key: value})
     if 'train' in script:
+        place_run(config, args)
         merge_args(config, args)
     else:
         # The file that is tested is the one that the training ends with.

@@ -51,8 +51,8 @@ def main() -> None:
         start_distributed(config)
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/test.py: {error}')
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.test()
     except (CheckpointError, IncompleteCheckpointError) as error:
         sys.exit(f'tools/test.py: {error}')

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
-from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -22,12 +21,14 @@ from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
 from hgkd_mm.utils.checkpoint_file import CheckpointError
 from hgkd_mm.utils.launch import (
     add_common_flags,
+    is_first_process,
     leave_distributed,
     load_config,
     merge_args,
+    place_run,
     start_distributed,
 )
-from hgkd_mm.utils.work_dir import BusyError, held
+from hgkd_mm.utils.work_dir import held
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,7 +41,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the last one in the work dir if none is named',
+        help='go on from this checkpoint, or from the newest one in the work dir if none is named',
     )
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument(
@@ -55,24 +56,29 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Builds the runner and trains."""
+    """Builds the runner and trains, in a folder that no other run uses."""
     args = parse_args()
-    try:
-        config = merge_args(load_config(args.config, args.cfg_options), args)
-        start_distributed(config)
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
-        sys.exit(f'tools/train.py: {error}')
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    try:
-        # one process holds the folder for all
-        with held(Path(runner.work_dir)) if is_main_process() else nullcontext():
+    with ExitStack() as stack:
+        try:
+            config = load_config(args.config, args.cfg_options)
+            place_run(config, args)
+            # One process holds the folder for all, before anything in it is looked at.
+            if is_first_process(args.launcher):
+                stack.enter_context(held(Path(config.work_dir)))
+            merge_args(config, args)
+            start_distributed(config)
+        except (OSError, ValueError, RuntimeError) as error:
+            sys.exit(f'tools/train.py: {error}')
+        try:
+            runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
             runner.train()
-    except (BusyError, CheckpointError, NonFiniteError, PretrainedWeightsError) as error:
-        sys.exit(f'tools/train.py: {error}')
-    except FileNotFoundError as error:
-        sys.exit(
-            f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it needs.'
-        )
+        except (CheckpointError, NonFiniteError, PretrainedWeightsError) as error:
+            sys.exit(f'tools/train.py: {error}')
+        except FileNotFoundError as error:
+            sys.exit(
+                f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it '
+                'needs.'
+            )
     leave_distributed(config)
 
 

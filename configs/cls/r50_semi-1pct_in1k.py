@@ -38,4 +38,5 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=256)
+default_hooks = dict(checkpoint=dict(interval=5))
 custom_hooks = [*_base_.custom_hooks, dict(type='PretrainedReportHook')]

@@ -72,5 +72,5 @@ param_scheduler = [
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 val_cfg = dict()
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=10))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=5))
 custom_hooks = [dict(type='NonFiniteLossHook', interval=50), dict(type='PretrainedReportHook')]

@@ -1,8 +1,10 @@
 """Images in a folder a class, numbered in every split as in training."""
 
+import logging
 from typing import Any
 
 from mmengine import fileio
+from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.registry import DATASETS
@@ -35,7 +37,7 @@ class LabelledFolder(CustomDataset):
         if not self.with_label:
             return super()._find_samples()
         train = fileio.join_path(self.data_root, self.train_prefix)
-        cure = f'{type(self).__name__}.train_prefix (val_dataloader.dataset.train_prefix)'
+        cure = f'{type(self).__name__}.train_prefix'
         if not fileio.isdir(train):
             raise FileNotFoundError(
                 f'There is no folder {train}, whose class folders number those of '
@@ -51,7 +53,13 @@ class LabelledFolder(CustomDataset):
             )
         folders, _ = find_folders(self.img_prefix)
         numbers = {name: self.folder_to_idx.get(name, -1) for name in folders}
-        samples, _ = get_samples(self.img_prefix, numbers, self.is_valid_file)
+        samples, empty = get_samples(self.img_prefix, numbers, self.is_valid_file)
+        if empty:
+            print_log(
+                f'{self.img_prefix} has no images of {", ".join(sorted(empty))}.',
+                logger='current',
+                level=logging.WARNING,
+            )
         strange = {path.split('/')[0] for path, number in samples if number < 0}
         if strange:
             raise FileNotFoundError(

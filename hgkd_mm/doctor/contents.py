@@ -96,6 +96,11 @@ def _classes(key: str, dataset: BaseDataset) -> str | None:
     folder = Path(dataset.data_root, prefix) if prefix else images
     found = len(_folders(folder))
     wanted = dataset.CLASSES
+    if prefix and not folder.is_dir():
+        return (
+            f'{key}: there is no folder {folder}, whose class folders number those of {images}: '
+            f'set {key}.train_prefix to the folder of the training images.'
+        )
     if found == 0:
         return (
             f'{key}: {folder} has no folders, and labels come from them: sort the images into one '
@@ -107,7 +112,9 @@ def _classes(key: str, dataset: BaseDataset) -> str | None:
             'classes: complete the folders; for other classes use type LabelledFolder.'
         )
     strange = sorted(
-        name for name in _folders(images) - _folders(folder) if any((images / name).iterdir())
+        name
+        for name in _folders(images) - _folders(folder)
+        if any(path.name.endswith(dataset.extensions) for path in (images / name).rglob('*'))
     )
     if strange:
         return (

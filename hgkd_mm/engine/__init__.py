@@ -1,9 +1,4 @@
-"""Hooks, optimizer wrappers and layer decay; importing this registers them.
-
-It also registers the package's reader of checkpoints with MMEngine, see `register_reader`.
-"""
-
-from hgkd_mm.utils.checkpoint_file import register_reader
+"""Hooks, optimizer wrappers and layer decay; importing this registers them."""
 
 from .hooks import (
     ExportBackboneHook,
@@ -13,6 +8,7 @@ from .hooks import (
     NonFiniteLossHook,
     PretrainedReportHook,
     PretrainedWeightsError,
+    SameClassesHook,
     WholeCheckpointHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
@@ -28,7 +24,6 @@ __all__ = [
     'NonFiniteLossHook',
     'PretrainedReportHook',
     'PretrainedWeightsError',
+    'SameClassesHook',
     'WholeCheckpointHook',
 ]
-
-register_reader()

@@ -100,7 +100,10 @@ def export_backbone(
         from .to_onnx import onnx_bytes
 
         size = size or to_2tuple(backbone.config.get('img_size', 224))
-        content, found = onnx_bytes(converted.network, metadata, size=size)
+        # what a ViT pads to; a CNN's stages halve the map five times
+        patch = backbone.config.get('patch_size', 32)
+        step = patch if isinstance(patch, int) else 32
+        content, found = onnx_bytes(converted.network, metadata, size=size, step=step)
         metadata |= found
     else:
         content = weights_bytes(converted.weights, metadata, out.suffix)

@@ -167,6 +167,6 @@ def without_counterpart(library: str, config: Mapping[str, Any], settings: Mappi
     shown = ', '.join(f'{name}={value!r}' for name, value in settings.items())
     network = f'{config["type"]} with {shown}' if shown else str(config['type'])
     return ValueError(
-        f'{library} has no counterpart of {network}: --to mmpretrain, --to mmdet and --to onnx '
-        'take every backbone of mmpretrain.'
+        f'{library} has no counterpart of {network}: --to mmpretrain and --to mmdet take '
+        'every backbone of mmpretrain.'
     )

@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -46,55 +47,78 @@ def to_onnx(backbone: PretrainedBackbone) -> Converted:
 
 
 def onnx_bytes(
-    network: nn.Module, metadata: Mapping[str, str], *, size: tuple[int, int]
+    network: nn.Module, metadata: Mapping[str, str], *, size: tuple[int, int], step: int = 32
 ) -> tuple[bytes, dict[str, str]]:
     """The network as an ONNX model, which onnxruntime was seen to run as torch does.
 
     Its input is ``images``, (B, 3, H, W) float32, normalised as in training; its outputs are
-    ``map0``, ``map1``, ... in the order of the network's. B, H and W are free if random images of
-    two other sizes give the network's maps. Else H and W are fixed, or all three: torch writes
-    what a network computes in Python as the numbers of the traced image.
+    ``map0``, ``map1``, ... in the order of the network's. Torch writes what a network computes in
+    Python as the numbers of the traced image, so the model is run on random images of other
+    shapes, and what does not hold there is fixed: padding to a multiple, height and width, B.
 
     Args:
         network: that takes images and gives a sequence of maps; in eval mode, on the CPU.
         metadata: goes into the model's ``metadata_props``.
         size: height and width in pixels of the image that the network is traced with.
+        step: multiple of pixels that a network which pads takes without padding.
 
     Returns:
         The model, and what it says of its input, which is in its ``metadata_props`` too:
-        ``input_size``, 'free' or such as '224x224', and ``batch_size``, 'free' or '1'.
+        ``input_size``, 'free', 'multiples of 32' or '224x224', and ``batch_size``, 'free' or '1'.
 
     Raises:
         ValueError: onnxruntime is not installed, the network does not take the size, torch cannot
             write a layer of it, or its model gives other maps even with the traced shape.
     """
     height, width = size
-    fixed = f'{height}x{width}'
     # A ViT resizes its positions in the trace only if the traced size is another than its own.
-    other = (height + 32, width + 64)
-    trials: tuple[tuple[tuple[int, int], Collection[int], list[tuple[int, int, int]]], ...] = (
-        (other, range(4), [(2, height, width), (3, height + 64, width + 32)]),
-        (size, (0,), [(2, height, width)]),
-        (size, (), [(1, height, width)]),
+    other = (height + step, width + 2 * step)
+    others = [(2, height, width), (3, height + 2 * step, width + step)]
+    trials = (
+        _Trial(traced=other, input_size='free', shapes=[*others, (1, height + 11, width + 5)]),
+        _Trial(traced=other, input_size=f'multiples of {step}', shapes=others),
+        _Trial(traced=size, input_size=f'{height}x{width}', shapes=[(2, height, width)]),
+        _Trial(traced=size, input_size=f'{height}x{width}', shapes=[(1, height, width)]),
     )
-    for traced, free, shapes in trials:
-        found = {
-            'input_size': 'free' if 2 in free else fixed,
-            'batch_size': 'free' if 0 in free else '1',
-        }
+    problem = ''
+    for trial in trials:
+        found = {'input_size': trial.input_size, 'batch_size': trial.batch_size}
         try:
-            content = _traced(network, {**metadata, **found}, size=traced, free=free)
+            content = _traced(network, {**metadata, **found}, size=trial.traced, free=trial.free)
         except ValueError as error:
-            problem = error
+            problem = str(error)
             continue
-        difference = _difference(content, network, shapes)
-        if difference <= _TOLERANCE:
+        problem = _problem(content, network, trial.shapes)
+        if not problem:
             return content, found
-        problem = ValueError(
-            f'onnxruntime does not give the maps of this network at {fixed} pixels: they differ by '
-            f'{difference:.1e} of their largest value, and at most {_TOLERANCE:.0e} is allowed.'
-        )
-    raise problem
+    raise ValueError(problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """A way to write a network, and the shapes that then have to give its maps.
+
+    Attributes:
+        traced: height and width.
+        input_size: 'free', 'multiples of N' or '224x224'.
+        shapes: images, height and width.
+    """
+
+    traced: tuple[int, int]
+    input_size: str
+    shapes: list[tuple[int, int, int]]
+
+    @property
+    def batch_size(self) -> str:
+        """'free' or '1'."""
+        return '1' if self.shapes == [(1, *self.traced)] else 'free'
+
+    @property
+    def free(self) -> Collection[int]:
+        """Axes of the images that get no fixed length."""
+        if self.batch_size == '1':
+            return ()
+        return (0,) if self.shapes == [(2, *self.traced)] else (0, 2, 3)
 
 
 def _traced(
@@ -105,7 +129,7 @@ def _traced(
     try:
         with torch.no_grad():
             maps = {f'map{index}': value for index, value in enumerate(network(images))}
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever a network raises at a size that it does not take
         raise ValueError(
             f'The network does not take images of {size[0]}x{size[1]} pixels (--size): {error}'
         ) from error
@@ -144,18 +168,16 @@ def _traced(
     return model.SerializeToString()
 
 
-def _difference(
-    content: bytes, network: nn.Module, shapes: Sequence[tuple[int, int, int]]
-) -> float:
-    """How far onnxruntime's maps are from the network's, relative to the largest value of each.
+def _problem(content: bytes, network: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> str:
+    """What keeps an ONNX model from giving the network's maps; '' if nothing does.
 
     Args:
-        content: an ONNX model.
+        content: the model.
         network: that it was made of.
         shapes: images, height and width of each try.
 
-    Returns:
-        The largest difference; infinite if a shape is not taken, NaN if a map has such a value.
+    Raises:
+        ValueError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -166,19 +188,35 @@ def _difference(
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # a shape that is not taken is an answer here
-    differences = []
     try:
         session = onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-        for images, height, width in shapes:
-            generator = torch.Generator().manual_seed(0)
-            batch = torch.randn(images, 3, height, width, generator=generator)
-            with torch.no_grad():
-                expected = network(batch)
-            for value, own in zip(session.run(None, {INPUT: batch.numpy()}), expected, strict=True):
-                if value.shape != own.shape:
-                    return math.inf
-                largest = own.abs().max().clamp(min=torch.finfo(own.dtype).tiny)
-                differences.append((torch.from_numpy(value) - own).abs().max() / largest)
-    except Exception:  # whatever the network or onnxruntime raises at a shape that it does not take
+        for shape in shapes:
+            difference = _difference(session, network, shape)
+            if not difference <= _TOLERANCE:
+                return (
+                    f'onnxruntime does not give the maps of this network for {shape[0]} images of '
+                    f'{shape[1]}x{shape[2]} pixels: they differ by {difference:.1e} of their '
+                    f'largest value (inf: in their shape), and {_TOLERANCE:.0e} is allowed.'
+                )
+    except Exception as error:  # whatever the network or onnxruntime raises at such a shape
+        return f'The network does not run on {shapes} (images, height, width): {error}'
+    return ''
+
+
+def _difference(session: Any, network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """How far onnxruntime's maps are from the network's, relative to the largest value of each.
+
+    Infinite if a map has another shape, NaN if one has such a value.
+    """
+    images, height, width = shape
+    batch = torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(batch)
+    found = [torch.from_numpy(value) for value in session.run(None, {INPUT: batch.numpy()})]
+    if [value.shape for value in found] != [own.shape for own in expected]:
         return math.inf
+    differences = [
+        (value - own).abs().max() / own.abs().max().clamp(min=torch.finfo(own.dtype).tiny)
+        for value, own in zip(found, expected, strict=True)
+    ]
     return torch.stack(differences).max().item()

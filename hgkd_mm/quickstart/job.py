@@ -18,7 +18,7 @@ from mmpretrain.registry import DATASETS
 
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import override
-from hgkd_mm.utils.work_dir import held
+from hgkd_mm.utils.work_dir import held, passed_on
 
 from .data import ROOT
 
@@ -28,8 +28,8 @@ class Job:
     """One training, as a process of its own.
 
     A job counts as done if its last checkpoint is there and was made with the same config,
-    options and teacher file. Otherwise it is trained anew: what an unfinished job left in
-    ``work_dir`` is removed, and anything else there moved aside.
+    options and teacher file. Otherwise it is trained anew: what stands in ``work_dir`` is moved
+    aside if there is a checkpoint among it, and removed if a job stopped before its first one.
 
     Args:
         config: config file.
@@ -101,31 +101,36 @@ class Job:
         asked = os.environ.get('OMP_NUM_THREADS', '')
         threads = min(threads, int(asked)) if asked.isdigit() else threads
         _ = self.wanted
-        with held(self.work_dir):
-            self._clear()
-        self.work_dir.mkdir(parents=True, exist_ok=True)
         config = self.work_dir / 'config.py'
-        self.settings.dump(config)
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
         command += ['--work-dir', str(self.work_dir)]
-        environment = os.environ | {'OMP_NUM_THREADS': str(threads)}
-        with self.log.open('w') as out:
-            return subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
-            )
+        environment = os.environ | {'OMP_NUM_THREADS': str(threads)} | passed_on(self.work_dir)
+        with held(self.work_dir) as lock:
+            self._clear()
+            self.work_dir.mkdir(exist_ok=True)
+            self.settings.dump(config)
+            with self.log.open('w') as out:
+                return subprocess.Popen(
+                    command,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=ROOT,
+                    env=environment,
+                    # the training keeps the lock, also where this process ends before it
+                    pass_fds=[lock.fileno()],
+                )
 
     def _clear(self) -> None:
-        """Leaves no file of another run in the folder, and deletes no result."""
-        left = [path for path in self.work_dir.iterdir() if path.name != '.lock']
-        if not left:
+        """Leaves no file of another run in the folder, and deletes no checkpoint."""
+        if not self.work_dir.is_dir() or not any(self.work_dir.iterdir()):
             return
-        if self.log.is_file() and not self.request.is_file():
+        if self.log.is_file() and not any(self.work_dir.glob('*.pth')):
             shutil.rmtree(self.work_dir)
             return
         free = (self.work_dir.with_name(f'{self.work_dir.name}.{i}') for i in itertools.count(1))
         aside = next(path for path in free if not path.exists())
         self.work_dir.rename(aside)
-        print(f'{self.title}: {self.work_dir} held the result of other settings, now in {aside}')
+        print(f'{self.title}: what {self.work_dir} held of another run is now in {aside}')
 
     def finish(self, process: subprocess.Popen, seconds: float) -> None:
         """Marks the job as done, or says what went wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import (
     CheckpointLoader,
+    get_deprecated_model_names,
     get_external_models,
     get_torchvision_models,
 )
@@ -29,12 +31,34 @@ from .plain_pickle import CodeInFileError, load_plain
 
 # What networks of mmpretrain, mmdet and mmseg begin the names of their backbone's weights with.
 BACKBONE = 'backbone.'
+# What addresses begin with for which MMEngine has a reader, each of which unpickles by itself.
+_SCHEMES = (
+    '',
+    'http://',
+    'https://',
+    'mmcls://',
+    'modelzoo://',
+    'open-mmlab://',
+    'openmmlab://',
+    'pavi://',
+    r'(\S+\:)?petrel://',
+    r'(\S+\:)?s3://',
+    'torchvision://',
+)
 _CONTAINERS = ('state_dict', 'model', 'module')
 _HASH = re.compile(r'-([a-f0-9]{8,})\.')
 
 
+# with it torch refuses the module that unpickles for it
+_FORCED = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+
+
 class CheckpointError(RuntimeError):
-    """A weight file is broken, or wants to run code and is not trusted."""
+    """A weight file cannot be used."""
+
+
+class UntrustedCheckpointError(CheckpointError):
+    """A weight file wants to run code and is not trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +80,7 @@ class Wording:
 
 CHECKPOINT = Wording(
     kind='checkpoint',
-    given_by='--resume, or config key load_from or init_cfg.checkpoint',
+    given_by='argument CHECKPOINT, --resume, or config key load_from or init_cfg.checkpoint',
     trust='the flag --trust-checkpoint',
 )
 
@@ -75,13 +99,18 @@ def local_file(source: str, wording: Wording) -> Iterator[Path]:
         RuntimeError: the download is damaged.
     """
     address = resolve(source)
+    if address.startswith(('mmcls://', 'pavi://')):
+        raise FileNotFoundError(
+            f"The {wording.kind} {source} is no address that is read here: give the file's path "
+            f'or https:// address ({wording.given_by}).'
+        )
     if urlparse(address).scheme in ('http', 'https'):
         yield _downloaded(address, wording)
     elif is_remote(address):
         with get_local_path(address) as path:
             yield Path(path)
     else:
-        path = Path(source).expanduser()
+        path = Path(address).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
                 f'There is no {wording.kind} at {path} ({wording.given_by}; relative paths start '
@@ -96,8 +125,10 @@ def read_file(
     """What a ``.safetensors`` file or a file of ``torch.save`` holds.
 
     Of a pickled file tensors and plain values, MMEngine's log buffers among them, by
-    :func:`load_plain`, which runs nothing from the file. Of MMEngine's metadata ``config`` is
-    left out, because MMEngine parses it as Python when it resumes.
+    :func:`load_plain`, which runs nothing from the file. Two things of a training checkpoint are
+    left out by which the file would decide too much: the metadata's ``config``, which MMEngine
+    parses as Python when it resumes, and the path of the best checkpoint, which MMEngine deletes
+    when it has a better one, unless that lies beside the file.
 
     Args:
         path: the file.
@@ -107,32 +138,55 @@ def read_file(
         map_location: where the tensors go, as in ``torch.load``.
 
     Raises:
-        CheckpointError: the file is broken, or wants to run code and is not trusted.
+        UntrustedCheckpointError: the file wants to run code and is not trusted.
+        CheckpointError: it is broken.
+        OSError: the disk does not give it.
     """
-    log = MMLogger.get_current_instance()
+    if os.environ.get(_FORCED, '').lower() in ('1', 'y', 'yes', 'true'):
+        raise CheckpointError(
+            f'{_FORCED}={os.environ[_FORCED]} keeps torch from reading {source} in any way but its '
+            'own: unset it; files are read without running code here in any case.'
+        )
     try:
         if path.suffix == '.safetensors':
             return load_file(str(path))
         content = load_plain(path, map_location)
+    except (OSError, MemoryError):
+        raise
     except CodeInFileError as error:
         if not trusted:
             where = f' {wording.where}' if wording.where else ''
-            raise CheckpointError(
+            raise UntrustedCheckpointError(
                 f'The checkpoint {source} holds more than tensors and plain values ({error}), and '
                 f'reading it would run code from the file. If you trust where it comes from, set '
                 f'{wording.trust}{where}; otherwise save its weights as .safetensors.'
             ) from error
-        log.warning(f'Running pickled code of {source}, as {wording.trust} allows.')
+        MMLogger.get_current_instance().warning(
+            f'Running pickled code of {source}, as {wording.trust} allows.'
+        )
         try:
-            return torch.load(path, map_location=map_location, weights_only=False)
+            content = torch.load(path, map_location=map_location, weights_only=False)
         except Exception as error:
             raise CheckpointError(_broken(source, error, wording)) from error
     except Exception as error:  # a damaged file can trip the reader in any way
         raise CheckpointError(_broken(source, error, wording)) from error
-    meta = content.get('meta') if isinstance(content, dict) else None
+    _leave_out(content, path)
+    return content
+
+
+def _leave_out(content: Any, path: Path) -> None:
+    """Takes away of a training checkpoint what `read_file` says, in place."""
+    content = content if isinstance(content, dict) else {}
+    meta, hub = content.get('meta'), content.get('message_hub')
     if isinstance(meta, dict):
         meta.pop('config', None)
-    return content
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    for key in list(info) if isinstance(info, dict) else ():
+        if str(key).startswith('best_ckpt'):
+            best = Path(str(info[key]))
+            beside = best.resolve().parent == path.resolve().parent
+            if not (beside and best.name.startswith('best_') and best.is_file()):
+                del info[key]
 
 
 def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
@@ -212,6 +266,7 @@ def resolve(source: str) -> str:
     if scheme in ('torchvision', 'modelzoo'):
         return get_torchvision_models().get(name, source)
     if scheme in ('open-mmlab', 'openmmlab'):
+        name = get_deprecated_model_names().get(name, name)
         return get_external_models().get(name, source)
     return source
 
@@ -230,10 +285,7 @@ def register_reader(*, trusted: bool = False) -> None:
         with local_file(filename, CHECKPOINT) as path:
             return read_file(path, filename, CHECKPOINT, trusted=trusted, map_location=map_location)
 
-    # All of them: MMEngine's readers of web addresses do not ask its reader of files.
-    CheckpointLoader.register_scheme(
-        list(CheckpointLoader._schemes), load_from_plain_file, force=True
-    )
+    CheckpointLoader.register_scheme(_SCHEMES, load_from_plain_file, force=True)
 
 
 def cached(url: str) -> Path:

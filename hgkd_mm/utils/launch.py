@@ -8,6 +8,7 @@ import datetime
 import difflib
 import functools
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from .work_dir import newest_checkpoint
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Top-level keys that MMEngine and its hooks read where a config has them.
 _READ = {
-    *inspect.signature(Runner.__init__).parameters,
+    *inspect.signature(Runner).parameters,
     'activation_checkpointing',
     'compile',
     'custom_imports',
@@ -35,10 +36,9 @@ _READ = {
     'find_unused_parameters',
     'model_wrapper_cfg',
     'runner_type',
+    'strategy',
     'sync_bn',
-    'tta_model',
-    'tta_pipeline',
-}
+} - {'cfg'}
 
 
 def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
@@ -142,6 +142,9 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
                 f"Nothing reads the config key '{first}' of {key}={value}"
                 f'{f"; the nearest one is {near[0]!r}" if near else ""}.'
             )
+        if first not in _READ:
+            told = f'{key} is a variable of the config: what was made of it there keeps its value.'
+            print_log(told, level=logging.WARNING)
         if value is not None or path[-1:] != ['heads']:
             continue
         heads = functools.reduce(lambda node, part: node.get(part, {}), path, config)
@@ -154,22 +157,20 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
 
 
 def merge_args(config: Config, args: argparse.Namespace) -> Config:
-    """Writes the flags of ``tools/train.py`` into the config.
+    """Writes those flags of ``tools/train.py`` into the config that `place_run` does not.
 
     Args:
-        config: What `load_config` gave; changed in place.
-        args: ``config``, ``work_dir``, ``resume``, ``amp``, ``auto_scale_lr``, ``launcher``,
-            ``trust_checkpoint``.
+        config: What `place_run` was given; changed in place.
+        args: ``resume``, ``amp``, ``auto_scale_lr``, ``trust_checkpoint``.
 
     Raises:
         ValueError: If the config does not have what a flag needs.
         FileNotFoundError: If the checkpoint to resume from does not exist.
         RuntimeError: If there are checkpoints to resume from, and none can be read.
     """
-    place_run(config, args)
     in_config = bool(config.get('resume') and not config.get('load_from'))
     if args.resume == 'auto' or (in_config and not args.resume):
-        _resume_from_newest(config)
+        _resume_from_newest(config, trusted=args.trust_checkpoint)
     elif args.resume:
         if not is_remote(args.resume) and not Path(args.resume).is_file():
             raise FileNotFoundError(
@@ -178,6 +179,8 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
             )
         config.resume, config.load_from = True, args.resume
 
+    if config.get('default_scope') == 'mmpretrain' and config.get('val_dataloader'):
+        config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='SameClassesHook')]
     if args.amp:
         _use_bfloat16(config)
     if args.auto_scale_lr:
@@ -190,14 +193,14 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     return config
 
 
-def _resume_from_newest(config: Config) -> None:
+def _resume_from_newest(config: Config, *, trusted: bool) -> None:
     """Lets the run go on from the newest readable checkpoint of its folder, or start anew."""
     folders = [Path(config.work_dir)]
     # where CheckpointHook writes if it is not the work dir
     out_dir = config.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
     if out_dir and not is_remote(str(out_dir)):
         folders.append(Path(out_dir, folders[0].name))
-    newest = newest_checkpoint(*folders)
+    newest = newest_checkpoint(*folders, trusted=trusted)
     config.resume = newest is not None
     if newest is None:
         print_log(f'{folders[-1]} holds no checkpoint to resume from: training starts anew.')
@@ -220,6 +223,12 @@ def place_run(config: Config, args: argparse.Namespace) -> None:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
     _fill_dataloaders(config)
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the first process of a run, before there is a process group."""
+    rank = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(os.environ.get(rank.get(launcher, ''), 0)) == 0
 
 
 def start_distributed(config: Config) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 import tarfile
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from torch import Tensor
 
 
 class CodeInFileError(Exception):
@@ -28,8 +29,7 @@ class CodeInFileError(Exception):
 def load_plain(path: Path, map_location: Any = 'cpu') -> Any:
     """What a file of ``torch.save`` holds: tensors, plain values, MMEngine's log buffers.
 
-    Command lines and paths, which lie beside the weights in the files of MAE and BEiT, are read
-    as placeholders.
+    Command lines, which lie beside the weights in the files of MAE and BEiT, are read as None.
 
     Args:
         path: the file.
@@ -41,15 +41,23 @@ def load_plain(path: Path, map_location: Any = 'cpu') -> Any:
     """
     with path.open('rb') as file:
         zipped = file.read(4) == b'PK\x03\x04'
-    # torch's own reader of archives decides what is in them, because torch.load goes by it
-    if zipped and torch._C.PyTorchFileReader(str(path)).has_record('constants.pkl'):
+    # asked as torch.load asks, which would hand a program to TorchScript
+    if zipped and 'constants.pkl' in torch._C.PyTorchFileReader(str(path)).get_all_records():
         raise CodeInFileError('it is a TorchScript program')
-    if not zipped and tarfile.is_tarfile(path):
+    if not zipped and _is_tar(path):
         raise CodeInFileError('it is a tar archive, as torch wrote them before version 0.1.10')
     content = torch.load(
         path, map_location=map_location, pickle_module=_PlainPickle, weights_only=False
     )
     return _finished(content, {})
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, 'r:') as file:
+            return file.next() is not None
+    except tarfile.TarError:
+        return False
 
 
 class _Call:
@@ -70,6 +78,8 @@ class _Call:
 class _Skipped:
     """Takes any arguments and any state, and keeps nothing."""
 
+    value = None
+
     def __init__(self, *args: object) -> None:
         pass
 
@@ -77,16 +87,21 @@ class _Skipped:
         pass
 
 
+class _Method:
+    """A method that an object of MMEngine's had, and has by itself when it is made anew."""
+
+
 class _DType:
-    """A numpy type of plain numbers or text; ``value`` is None for one of objects."""
+    """A numpy type of plain numbers or text."""
 
     def __init__(self, code: str) -> None:
-        plain = re.fullmatch(r'[<>|=]?[biufcSU]\d+', code)
-        self.value = np.dtype(code) if plain else None
+        if not re.fullmatch(r'[<>|=]?[biufcSU]\d+', code):
+            raise CodeInFileError(f'it holds numpy values of type {code!r}')
+        self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
         # numpy's own would believe all of it, down to which bytes are addresses
-        if self.value is not None and state[1] in ('<', '>'):
+        if state[1] in ('<', '>'):
             self.value = self.value.newbyteorder(state[1])
 
 
@@ -97,9 +112,8 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, content = state
-        if dtype.value is not None:
-            array = np.frombuffer(content, dtype.value)
-            self.value = array.reshape(shape, order='F' if fortran else 'C').copy()
+        array = np.frombuffer(content, dtype.value)
+        self.value = array.reshape(shape, order='F' if fortran else 'C').copy()
 
 
 class _Buffer:
@@ -112,8 +126,19 @@ class _Buffer:
         self.value = HistoryBuffer(log, count, int(state['max_length']))
 
 
-def _scalar(dtype: _DType, content: bytes) -> np.generic | None:
-    return None if dtype.value is None else np.frombuffer(content, dtype.value)[0]
+def _scalar(dtype: _DType, content: bytes) -> np.generic:
+    # an empty text has no bytes
+    return np.frombuffer(content, dtype.value)[0] if dtype.value.itemsize else dtype.value.type()
+
+
+def _tensor(
+    storage: Any, offset: int, size: tuple, stride: tuple, grad: bool, *rest: Any
+) -> Tensor:
+    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, grad, OrderedDict())
+
+
+def _parameter(data: Tensor, grad: bool, *rest: Any) -> torch.nn.Parameter:
+    return torch._utils._rebuild_parameter(data, grad, OrderedDict())
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -129,40 +154,49 @@ _TABLE: dict[str, object] = {
     'builtins.frozenset': _Call(frozenset),
     'builtins.set': _Call(set),
     'builtins.slice': _Call(slice),
+    'builtins.xrange': _Call(range),
     'collections.Counter': _Call(Counter),
     'collections.OrderedDict': _Call(OrderedDict),
-    'collections.defaultdict': _Call(lambda factory=None: defaultdict()),
+    'collections.defaultdict': _Call(lambda factory=None: {}),
+    'mmengine.config.config.ConfigDict': _Call(lambda items=(): dict(items)),
+    'mmengine.logging.history_buffer.HistoryBuffer': _Buffer,
     'numpy.dtype': _Call(lambda code, *flags: _DType(code)),
     'numpy._core.multiarray._reconstruct': _Call(lambda kind, shape, code: _Array()),
     'numpy._core.multiarray.scalar': _Call(_scalar),
+    'pathlib.PosixPath': _Call(Path),
+    'pathlib.WindowsPath': _Call(Path),
     'torch.device': _Call(torch.device),
     'torch.Size': _Call(torch.Size),
-    'torch._utils._rebuild_parameter': _Call(torch._utils._rebuild_parameter),
-    'torch._utils._rebuild_parameter_with_state': _Call(
-        lambda data, *rest: torch._utils._rebuild_parameter(data, rest[0], OrderedDict())
-    ),
+    'torch._utils._rebuild_parameter': _Call(_parameter),
+    'torch._utils._rebuild_parameter_with_state': _Call(_parameter),
     'torch._utils._rebuild_tensor': _Call(torch._utils._rebuild_tensor),
-    'torch._utils._rebuild_tensor_v2': _Call(torch._utils._rebuild_tensor_v2),
+    'torch._utils._rebuild_tensor_v2': _Call(_tensor),
     # a tensor with attributes, which go
-    'torch._tensor._rebuild_from_type_v2': _Call(
-        lambda function, kind, args, state: function(*args)
-    ),
-    'mmengine.logging.history_buffer.HistoryBuffer': _Buffer,
-    # a log buffer's table of statistics, which every buffer has by itself
-    'builtins.getattr': _Call(lambda *args: None),
-    'argparse.Namespace': _Skipped,
-    'builtins.dict': _Skipped,
-    'builtins.float': _Skipped,
-    'builtins.int': _Skipped,
-    'builtins.list': _Skipped,
-    'numpy.ndarray': _Skipped,
-    'pathlib.PosixPath': _Skipped,
-    'pathlib.WindowsPath': _Skipped,
-    'torch.Tensor': _Skipped,
-    'torch.nn.parameter.Parameter': _Skipped,
+    'torch._tensor._rebuild_from_type_v2': _Call(lambda make, kind, args, state: make(*args)),
+    'builtins.getattr': _Call(lambda *args: _Method()),
+    **{
+        name: _Skipped
+        for name in (
+            'argparse.Namespace',
+            'builtins.dict',
+            'builtins.float',
+            'builtins.int',
+            'builtins.list',
+            'builtins.long',
+            'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
+            'numpy.ndarray',
+            'torch.Tensor',
+            'torch.nn.parameter.Parameter',
+        )
+    },
+    **{f'torch.{k}': value for k, value in vars(torch).items() if isinstance(value, torch.dtype)},
 }
-# modules as Python 2 and older numpy call them
-_RENAMED = {'__builtin__': 'builtins', 'numpy.core.multiarray': 'numpy._core.multiarray'}
+# modules as Python 2, older numpy and newer Python call them
+_RENAMED = {
+    '__builtin__': 'builtins',
+    'numpy.core.multiarray': 'numpy._core.multiarray',
+    'pathlib._local': 'pathlib',
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -170,12 +204,9 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         full = f'{_RENAMED.get(module, module)}.{name}'
-        if full in _TABLE:
-            return _TABLE[full]
-        found = getattr(torch, name, None) if module == 'torch' else None
-        if isinstance(found, (torch.dtype, torch.layout)):
-            return found
-        raise CodeInFileError(f'it names {full}')
+        if full not in _TABLE:
+            raise CodeInFileError(f'it names {full}')
+        return _TABLE[full]
 
 
 class _PlainPickle:
@@ -189,14 +220,38 @@ class _PlainPickle:
         return _Unpickler(file, **options).load()
 
 
-def _finished(node: Any, seen: dict[int, Any]) -> Any:
-    """The content with the values that stand-ins were made for, in place."""
-    if isinstance(node, (_Array, _Buffer, _DType)):
+def _finished(node: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """The content with the values that stand-ins were made for; dicts and lists in place.
+
+    Args:
+        node: what was unpickled.
+        seen: by id, what was looked at, which keeps the id its own, and what it became.
+    """
+    if isinstance(node, (_Array, _Buffer, _DType, _Skipped)):
         return node.value
-    if isinstance(node, (dict, list)) and id(node) not in seen:
-        seen[id(node)] = node
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+    if not isinstance(node, (dict, list, tuple)) or isinstance(node, torch.Size):
+        return node
+    if id(node) in seen:
+        return seen[id(node)][1]
+    seen[id(node)] = node, node
+    if isinstance(node, tuple):
+        seen[id(node)] = node, tuple(_finished(value, seen) for value in node)
+    elif isinstance(node, list):
+        node[:] = [_finished(value, seen) for value in node]
+    else:
+        _finish_dict(node, seen)
+    return seen[id(node)][1]
+
+
+def _finish_dict(node: dict, seen: dict[int, tuple[Any, Any]]) -> None:
+    if type(node) is not dict:
+        # Attributes could stand for the dict's own methods; of a state dict versions are kept.
+        versions = vars(node).get('_metadata')
+        vars(node).clear()
+        if isinstance(versions, dict):
+            node._metadata = _finished(versions, seen)
+    for key, value in list(node.items()):
+        if isinstance(value, _Method):
+            del node[key]
+        else:
             node[key] = _finished(value, seen)
-    if type(node) is tuple:
-        return tuple(_finished(value, seen) for value in node)
-    return node

@@ -9,10 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from mmengine.logging import print_log
 
-from .checkpoint_file import CHECKPOINT, CheckpointError, read_file
+from .checkpoint_file import CHECKPOINT, CheckpointError, UntrustedCheckpointError, read_file
+
+# The folder whose lock the process that started this one holds for it.
+_PASSED_ON = 'HGKD_HELD_WORK_DIR'
 
 
 class BusyError(RuntimeError):
@@ -20,43 +24,65 @@ class BusyError(RuntimeError):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps a folder, made if need be, for this process while the block runs.
+def held(folder: Path) -> Iterator[TextIO]:
+    """Keeps a folder for this process while the block runs.
 
-    The system lets go of it when the process ends in whatever way. On a network disk that knows
-    no locks nothing is held.
+    The system lets go of it when the process ends in whatever way. On a disk that knows no locks
+    nothing is held. A process that was started with `passed_on` has the folder already.
+
+    Args:
+        folder: need not be there yet.
+
+    Yields:
+        The lock, a file beside the folder.
 
     Raises:
         BusyError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('a+') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise BusyError(
-                f'{folder} is in use by another run (process {lock.read() or "unknown"}): wait '
-                'for it to end, or give this one another --work-dir.'
-            ) from error
-        except OSError:
-            pass
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f'.{folder.name}.lock').open('a+') as lock:
+        if os.environ.get(_PASSED_ON) != str(folder):
+            _lock(lock, folder)
+        yield lock
 
 
-def newest_checkpoint(*folders: Path) -> Path | None:
+def passed_on(folder: Path) -> dict[str, str]:
+    """Environment of a process that inherits the lock of a folder from this one."""
+    return {_PASSED_ON: str(folder.resolve())}
+
+
+def _lock(lock: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise BusyError(
+            f'{folder} is in use by another run (process {lock.read() or "unknown"}): wait for it '
+            'to end, or give this one another --work-dir.'
+        ) from error
+    except OSError as error:
+        print_log(f'{folder} cannot be held against other runs: {error}', level=logging.WARNING)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     """The training checkpoint of these folders that is furthest on and can be read.
 
     What ``last_checkpoint`` says of other folders does not count, because a folder may have been
-    moved or copied. Files that cannot be read are named in a warning each.
+    moved or copied. Damaged files are named in a warning each.
+
+    Args:
+        folders: where to look.
+        trusted: allow files to run pickled code if they cannot be read without.
 
     Returns:
         None if there is no checkpoint at all.
 
     Raises:
+        UntrustedCheckpointError: the newest one wants to run code and is not trusted.
         CheckpointError: there are some, and none can be read.
     """
     by_kind: dict[str, list[tuple[int, Path]]] = {}
@@ -72,11 +98,15 @@ def newest_checkpoint(*folders: Path) -> Path | None:
     for paths in by_kind.values():
         for _, path in sorted(paths, reverse=True):
             try:
-                readable.append((read_file(path, str(path), CHECKPOINT)['meta']['iter'], path))
+                content = read_file(path, str(path), CHECKPOINT, trusted=trusted)
+                readable.append((int(content['meta']['iter']), path))
                 break
-            except (CheckpointError, KeyError, TypeError) as error:
-                damaged.append(f'{path} ({error})')
-                print_log(f'{path} is no checkpoint to resume from: {error}', level=logging.WARNING)
+            except UntrustedCheckpointError:
+                raise
+            except (CheckpointError, IndexError, KeyError, TypeError, ValueError) as error:
+                reason = error if isinstance(error, CheckpointError) else 'it has no meta.iter'
+                damaged.append(f'{path} ({reason})')
+                print_log(f'{path} is not resumed from: {reason}', level=logging.WARNING)
     if damaged and not readable:
         raise CheckpointError(
             f'--resume finds no checkpoint that can be read: {"; ".join(damaged)}. Name one with '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-import hgkd_mm.datasets  # noqa: F401  registers
+from hgkd_mm.datasets import LabelledFolder
+from hgkd_mm.engine import SameClassesHook
 from hgkd_mm.evaluation import build_labelled_dataset, check_same_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -65,7 +67,7 @@ def test_validation_is_numbered_as_training(name: str, animals: Path) -> None:
     for loader in {'val_dataloader', 'test_dataloader'} & set(config):
         assert labels(config[loader].dataset, animals) == dict(ant=0, cat=2, dog=3)
     write(animals / 'val' / 'cow')
-    with pytest.raises(FileNotFoundError, match=r'no folder cow.*val_dataloader\.dataset\.train_p'):
+    with pytest.raises(FileNotFoundError, match=r'no folder cow.*LabelledFolder\.train_prefix'):
         labels(config.val_dataloader.dataset, animals)
 
 
@@ -76,7 +78,7 @@ def test_imagenet_too(name: str, animals: Path) -> None:
     for loader in ('val_dataloader', 'test_dataloader'):
         dataset = dict(config[loader].dataset, metainfo=dict(classes=CLASSES))
         assert labels(dataset, animals) == dict(ant=0, cat=2, dog=3)
-        with pytest.raises(ValueError, match=r'4 class folders.* 1000 .*\.dataset\.train_prefix'):
+        with pytest.raises(ValueError, match=r'4 class folders.* 1000 .*\.train_prefix'):
             labels(config[loader].dataset, animals)
 
 
@@ -94,7 +96,7 @@ def test_an_empty_folder_is_no_class(animals: Path) -> None:
 
 def test_missing_training_folder_names_the_key(animals: Path) -> None:
     dataset = dict(type='LabelledFolder', data_prefix='val', train_prefix='training')
-    with pytest.raises(FileNotFoundError, match=r'val_dataloader\.dataset\.train_prefix'):
+    with pytest.raises(FileNotFoundError, match=r'LabelledFolder\.train_prefix'):
         labels(dataset, animals)
 
 
@@ -123,3 +125,19 @@ def test_knn_refuses_plain_folders_that_differ(animals: Path) -> None:
     )
     with pytest.raises(ValueError, match='bee, cow'):
         check_same_classes(train, val)
+
+
+def test_a_training_whose_validation_has_other_numbers_stops(animals: Path) -> None:
+    train, val = (
+        CustomDataset(data_root=str(animals), data_prefix=split) for split in ('train', 'val')
+    )
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=train),
+        val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=val)),
+    )
+    with pytest.raises(ValueError, match=r"bee\).*type='LabelledFolder'"):
+        SameClassesHook().before_train(runner)
+    runner.val_loop.dataloader.dataset = LabelledFolder(data_root=str(animals), data_prefix='val')
+    SameClassesHook().before_train(runner)
+    runner.val_loop = None
+    SameClassesHook().before_train(runner)

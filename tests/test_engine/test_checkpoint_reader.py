@@ -14,7 +14,6 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import hgkd_mm.engine  # noqa: F401  registers the reader
 from hgkd_mm.utils.checkpoint_file import CheckpointError, register_reader
 
 
@@ -35,35 +34,43 @@ def build(work_dir: Path) -> Runner:
         train_dataloader=DataLoader(torch.ones(2, 2), collate_fn=lambda x: {'inputs': x[0]}),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=dict(optimizer=dict(type='Adam', lr=1e-3)),
-        param_scheduler=dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False),
+        param_scheduler=dict(type='OneCycleLR', eta_max=0.1, total_steps=4, by_epoch=False),
+        custom_hooks=[dict(type='EMAHook')],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         experiment_name=f'{work_dir.parent.name}_{work_dir.name}',
     )
     return runner
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
     """As MMEngine's Runner writes it."""
-    work_dir = tmp_path_factory.mktemp('run')
-    build(work_dir).train()
-    return work_dir / 'epoch_1.pth'
+    build(tmp_path / 'first').train()
+    return tmp_path / 'first' / 'epoch_1.pth'
 
 
 @pytest.fixture(autouse=True)
-def reader_is_reset() -> Iterator[None]:
-    yield
+def reader_is_registered() -> Iterator[None]:
+    mmengines = dict(CheckpointLoader._schemes)
     register_reader()
+    yield
+    CheckpointLoader._schemes.update(mmengines)
 
 
 def resume(runner: Runner, path: str) -> object:
+    runner.call_hook('before_run')
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     return runner.resume(path)
 
 
+def load_from(runner: Runner, path: str) -> object:
+    runner.call_hook('before_run')
+    return runner.load_checkpoint(path)
+
+
 ENTRIES: dict[str, Callable[[Runner, str], object]] = {
     'resume': resume,
-    'load_from': lambda runner, path: runner.load_checkpoint(path),
+    'load_from': load_from,
     'init_cfg': lambda runner, path: PretrainedInit(path)(runner.model),
     'init_cfg, prefix': lambda runner, path: PretrainedInit(path, 'linear.')(runner.model.linear),
     'load_checkpoint': lambda runner, path: load_checkpoint(runner.model, path),
@@ -95,6 +102,29 @@ def test_metadata_is_not_parsed_as_code(tmp_path: Path, checkpoint: Path) -> Non
     assert not (tmp_path / 'made').exists()
 
 
+def test_the_best_checkpoint_of_another_folder_is_not_taken_over(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    for folder in ('run', 'copy'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'best_top1_epoch_1.pth').touch()
+    content = torch.load(checkpoint, weights_only=False)
+    info = content['message_hub']['runtime_info']
+    info['best_ckpt'] = str(tmp_path / 'run' / 'best_top1_epoch_1.pth')
+    for folder, kept in (('run', True), ('copy', False)):
+        torch.save(content, tmp_path / folder / 'epoch_1.pth')
+        read = CheckpointLoader.load_checkpoint(str(tmp_path / folder / 'epoch_1.pth'))
+        assert ('best_ckpt' in read['message_hub']['runtime_info']) is kept
+
+
+def test_torch_that_refuses_the_reader_is_told(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(CheckpointError, match='TORCH_FORCE_WEIGHTS_ONLY_LOAD=1'):
+        CheckpointLoader.load_checkpoint(str(checkpoint))
+
+
 def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoint: Path) -> None:
     runner = build(tmp_path / 'run')
     runner._load_from, runner._resume = str(checkpoint), True
@@ -103,7 +133,12 @@ def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoi
     got = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
     torch.testing.assert_close(got['state_dict'], want['state_dict'], rtol=0, atol=0)
     assert str(got['optimizer']) == str(want['optimizer'])
-    assert got['param_schedulers'] == want['param_schedulers']
+    states = [
+        {name: value for name, value in c['param_schedulers'][0].items() if name != 'anneal_func'}
+        for c in (got, want)
+    ]
+    assert states[0] == states[1]
+    torch.testing.assert_close(got['ema_state_dict'], want['ema_state_dict'], rtol=0, atol=0)
     histories = [
         {name: buffer.data[0].tolist() for name, buffer in c['message_hub']['log_scalars'].items()}
         for c in (got, want)

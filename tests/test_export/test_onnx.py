@@ -63,10 +63,23 @@ def test_a_vit_takes_other_sizes_than_its_own(tmp_path: Path, out_type: str) -> 
     checkpoint = write_checkpoint(tmp_path / 'e.pth', network, config)
     out = tmp_path / 'backbone.onnx'
     result = export_backbone(read_pretrained(checkpoint), target='onnx', out=out)
-    assert (result.metadata['input_size'], result.metadata['batch_size']) == ('free', 'free')
-    for batch in (images(32), images(64)[..., :64]):
+    # mmcv pads to whole patches in Python, which the trace leaves out
+    found = result.metadata['input_size'], result.metadata['batch_size']
+    assert found == ('multiples of 16', 'free')
+    for batch in (images(32), images(64)[..., :64], images(80)[..., :48]):
         with torch.no_grad():
             assert_same(run(out.read_bytes(), batch), network(batch), 2e-5)
+
+
+@torch.no_grad()
+def test_an_efficientnet_is_written_with_its_size(tmp_path: Path) -> None:
+    config = dict(type='EfficientNet', arch='b0', out_indices=(3, 6))
+    network = random_backbone(config)
+    checkpoint = write_checkpoint(tmp_path / 'e.pth', network, config)
+    out = tmp_path / 'backbone.onnx'
+    result = export_backbone(read_pretrained(checkpoint), target='onnx', out=out, size=(64, 96))
+    assert (result.metadata['input_size'], result.metadata['batch_size']) == ('64x96', 'free')
+    assert_same(run(out.read_bytes(), images()), network(images()), 2e-5)
 
 
 def run(content: bytes, batch: torch.Tensor) -> list[torch.Tensor]:

@@ -93,10 +93,23 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
 def test_a_folder_in_use_is_left_alone(folder: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / 'run'
     with held(work_dir):
+        work_dir.mkdir()
         (work_dir / 'output.log').write_text('the other run')
         with pytest.raises(BusyError, match='--work-dir'):
             train(job(SPARK_CONFIG, work_dir, tiny(folder)))
     assert (work_dir / 'output.log').read_text() == 'the other run'
+
+
+def test_a_folder_is_held_from_the_start_to_the_end_of_a_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    first = job(SPARK_CONFIG, tmp_path / 'run', tiny(folder))
+    process = first.start(1)
+    with pytest.raises(BusyError, match='--work-dir'):
+        job(SPARK_CONFIG, tmp_path / 'run', tiny(folder)).start(1)
+    process.wait()
+    first.finish(process, 0.0)
+    assert first.done
 
 
 def test_files_of_a_training_by_hand_are_moved_aside(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from hgkd_mm.utils.launch import leave_distributed, load_config, merge_args, start_distributed
+from hgkd_mm.utils.launch import (
+    leave_distributed,
+    load_config,
+    merge_args,
+    place_run,
+    start_distributed,
+)
 
 
 def make_args(**changes: Any) -> argparse.Namespace:
@@ -27,6 +33,12 @@ def make_args(**changes: Any) -> argparse.Namespace:
         trust_checkpoint=False,
     )
     return argparse.Namespace(**{**defaults, **changes})
+
+
+def merge(config: Config, args: argparse.Namespace) -> Config:
+    """As tools/train.py does."""
+    place_run(config, args)
+    return merge_args(config, args)
 
 
 def make_config(**changes: Any) -> Config:
@@ -74,7 +86,7 @@ def test_a_head_that_is_not_there_cannot_be_taken_away(tmp_path: Path) -> None:
 )
 def test_work_dir(in_config: str | None, flag: str | None, expected: str) -> None:
     config = make_config(**({'work_dir': in_config} if in_config else {}))
-    assert merge_args(config, make_args(work_dir=flag)).work_dir == expected
+    assert merge(config, make_args(work_dir=flag)).work_dir == expected
 
 
 @pytest.mark.parametrize(
@@ -93,64 +105,68 @@ def test_a_key_that_nothing_reads_is_refused(tmp_path: Path, key: str, nearest: 
         load_config(str(path), {key: 8})
 
 
-def test_keys_of_the_config_and_of_mmengine_are_known(tmp_path: Path) -> None:
+def test_keys_of_the_config_and_of_mmengine_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / 'a.py'
     path.write_text('batch_size = 4\nmodel = dict()\n')
     options = {'batch_size': 8, 'randomness.seed': 1, 'find_unused_parameters': True}
     config = load_config(str(path), options)
     assert (config.batch_size, config.randomness.seed) == (8, 1)
     assert config.find_unused_parameters
+    told = ''.join(capsys.readouterr())
+    assert 'batch_size is a variable' in told and 'randomness' not in told
 
 
 @pytest.mark.parametrize('asked_by', ['flag', 'config'])
 def test_resume_goes_on_from_the_newest_of_its_own_folder(tmp_path: Path, asked_by: str) -> None:
     where = dict(work_dir=str(tmp_path / 'run'), resume='auto' if asked_by == 'flag' else None)
     start = dict(load_from='a.pth') if asked_by == 'flag' else dict(resume=True)
-    anew = merge_args(make_config(**start), make_args(**where))
+    anew = merge(make_config(**start), make_args(**where))
     assert (anew.resume, anew.get('load_from')) == (False, start.get('load_from'))
 
     (tmp_path / 'run').mkdir()
     for epoch in (1, 2):
         torch.save({'meta': {'iter': 5 * epoch}}, tmp_path / 'run' / f'epoch_{epoch}.pth')
     (tmp_path / 'run' / 'last_checkpoint').write_text('/elsewhere/epoch_7.pth')
-    newest = merge_args(make_config(**start), make_args(**where))
+    newest = merge(make_config(**start), make_args(**where))
     assert (newest.resume, newest.load_from) == (True, str(tmp_path / 'run' / 'epoch_2.pth'))
 
     hook = dict(default_hooks=dict(checkpoint=dict(out_dir=str(tmp_path / 'big'))))
     (tmp_path / 'big' / 'run').mkdir(parents=True)
     torch.save({'meta': {'iter': 15}}, tmp_path / 'big' / 'run' / 'epoch_3.pth')
-    apart = merge_args(make_config(**start, **hook), make_args(**where))
+    apart = merge(make_config(**start, **hook), make_args(**where))
     assert apart.load_from == str(tmp_path / 'big' / 'run' / 'epoch_3.pth')
 
 
 def test_resume(tmp_path: Path) -> None:
     checkpoint = tmp_path / 'epoch_1.pth'
     checkpoint.touch()
-    named = merge_args(make_config(), make_args(resume=str(checkpoint)))
+    named = merge(make_config(), make_args(resume=str(checkpoint)))
     assert (named.resume, named.load_from) == (True, str(checkpoint))
 
-    assert 'resume' not in merge_args(make_config(), make_args())
+    assert 'resume' not in merge(make_config(), make_args())
     with pytest.raises(FileNotFoundError, match="no checkpoint 'epoch_9.pth'"):
-        merge_args(make_config(), make_args(resume='epoch_9.pth'))
+        merge(make_config(), make_args(resume='epoch_9.pth'))
 
 
 def test_amp_names_the_bfloat16_wrapper() -> None:
     wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer=dict())
-    config = merge_args(make_config(optim_wrapper=wrapper), make_args(amp=True))
+    config = merge(make_config(optim_wrapper=wrapper), make_args(amp=True))
     assert config.optim_wrapper == dict(type='BF16OptimWrapper', optimizer=dict())
 
 
 def test_amp_refuses_other_wrappers() -> None:
     config = make_config(optim_wrapper=dict(type='ApexOptimWrapper'))
     with pytest.raises(ValueError, match='ApexOptimWrapper'):
-        merge_args(config, make_args(amp=True))
+        merge(config, make_args(amp=True))
 
 
 def test_auto_scale_lr() -> None:
     config = make_config(auto_scale_lr=dict(base_batch_size=2048))
-    assert merge_args(config, make_args(auto_scale_lr=True)).auto_scale_lr.enable is True
+    assert merge(config, make_args(auto_scale_lr=True)).auto_scale_lr.enable is True
     with pytest.raises(ValueError, match='base_batch_size'):
-        merge_args(make_config(), make_args(auto_scale_lr=True))
+        merge(make_config(), make_args(auto_scale_lr=True))
 
 
 def test_dataloader_defaults_keep_what_is_set() -> None:
@@ -160,7 +176,7 @@ def test_dataloader_defaults_keep_what_is_set() -> None:
         val_dataloader=dict(num_workers=0, collate_fn=dict(type='pseudo_collate')),
         test_dataloader=None,
     )
-    merged = merge_args(config, make_args())
+    merged = merge(config, make_args())
     assert merged.train_dataloader == dict(
         num_workers=2,
         pin_memory=torch.cuda.is_available(),
@@ -169,7 +185,7 @@ def test_dataloader_defaults_keep_what_is_set() -> None:
     )
     assert merged.val_dataloader.persistent_workers is False
     assert merged.val_dataloader.collate_fn.type == 'pseudo_collate'
-    assert 'collate_fn' not in merge_args(make_config(), make_args()).train_dataloader
+    assert 'collate_fn' not in merge(make_config(), make_args()).train_dataloader
 
 
 def test_without_a_launcher_nothing_changes() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.pickles import MakesFolder
 
-from hgkd_mm.utils.checkpoint_file import CheckpointError
-from hgkd_mm.utils.work_dir import BusyError, held, newest_checkpoint
+from hgkd_mm.utils.checkpoint_file import CheckpointError, UntrustedCheckpointError
+from hgkd_mm.utils.work_dir import BusyError, held, newest_checkpoint, passed_on
 
 
 def save(path: Path, iteration: int) -> Path:
@@ -38,6 +40,30 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     with held(folder), pytest.raises(BusyError), held(folder):
         pass
     with held(folder):
+        pass
+    assert not folder.exists()
+
+
+def test_a_started_process_keeps_the_folder_that_it_was_given(tmp_path: Path) -> None:
+    code = 'import sys; from pathlib import Path; from hgkd_mm.utils.work_dir import held\n'
+    code += 'with held(Path(sys.argv[1])): print("held", flush=True); input()'
+    with held(tmp_path / 'run') as lock:
+        child = subprocess.Popen(
+            [sys.executable, '-c', code, str(tmp_path / 'run')],
+            env=os.environ | passed_on(tmp_path / 'run'),
+            pass_fds=[lock.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        assert child.stdout.readline() == 'held\n'
+        with pytest.raises(BusyError), held(tmp_path / 'run'):
+            pass
+    finally:
+        child.kill()
+        child.communicate()
+    with held(tmp_path / 'run'):
         pass
 
 
@@ -73,9 +99,20 @@ def test_damaged_files_are_passed_and_named(
     cut = save(tmp_path / 'epoch_2.pth', 2)
     cut.write_bytes(cut.read_bytes()[:-100])
     torch.save({'state_dict': {}}, tmp_path / 'epoch_3.pth')
+    torch.save(torch.ones(2), tmp_path / 'epoch_4.pth')
     assert newest_checkpoint(tmp_path) == good
     told = ''.join(capsys.readouterr())
     assert 'epoch_2.pth' in told and 'epoch_3.pth' in told and 'epoch_1.pth' not in told
     good.unlink()
     with pytest.raises(CheckpointError, match='--resume .*epoch_3.pth.*epoch_2.pth'):
         newest_checkpoint(tmp_path)
+
+
+def test_a_file_that_is_not_trusted_is_not_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / 'epoch_1.pth', 1)
+    made, newest = tmp_path / 'made', tmp_path / 'epoch_2.pth'
+    torch.save({'meta': {'iter': 2}, 'beside': MakesFolder(made)}, newest)
+    with pytest.raises(UntrustedCheckpointError, match='epoch_2.pth.*--trust-checkpoint'):
+        newest_checkpoint(tmp_path)
+    assert not made.exists()
+    assert newest_checkpoint(tmp_path, trusted=True) == newest

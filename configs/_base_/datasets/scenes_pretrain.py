@@ -11,7 +11,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='LabelledFolder',
         data_root='data/scenes/',
         data_prefix='train',
         with_label=True,

@@ -4,6 +4,7 @@ from .export_backbone_hook import ExportBackboneHook
 from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
 from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
+from .same_classes_hook import SameClassesHook
 from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     'NonFiniteLossHook',
     'PretrainedReportHook',
     'PretrainedWeightsError',
+    'SameClassesHook',
     'WholeCheckpointHook',
 ]

@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class NonFiniteError(RuntimeError):
@@ -74,7 +74,7 @@ class NonFiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Last guard, for checkpoints that are not written at a regular time."""
-        name = _first_broken(checkpoint['state_dict'])
+        name = _first_broken(checkpoint['state_dict'], _masks(_unwrapped(runner)))
         if name is not None:
             raise NonFiniteError(
                 f'The checkpoint was not written: {name} in it holds NaN or Inf (rank '
@@ -84,8 +84,8 @@ class NonFiniteLossHook(Hook):
     def _check(self, runner: Runner, *, weights: bool) -> None:
         problems = self._bad_losses()
         if weights:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            name = _first_broken(model.state_dict())
+            model = _unwrapped(runner)
+            name = _first_broken(model.state_dict(), _masks(model))
             if name is not None:
                 problems.append(f'{name} holds NaN or Inf after iteration {self._iteration}')
         # One number for all ranks, so that none is left waiting for one that stopped.
@@ -113,7 +113,7 @@ def _checkpoint_follows(hook: Hook, runner: Runner) -> bool:
     )
 
 
-def _first_broken(state: dict[str, Any]) -> str | None:
+def _first_broken(state: dict[str, Any], masks: set[str]) -> str | None:
     tensors = {
         name: tensor
         for name, tensor in state.items()
@@ -123,17 +123,21 @@ def _first_broken(state: dict[str, Any]) -> str | None:
         return None
     broken = [
         # Some models keep attention masks as buffers, which hold minus infinity.
-        (tensor.isnan() | tensor.isposinf() if _is_mask(name) else ~tensor.isfinite()).any()
+        (tensor.isnan() | tensor.isposinf() if name in masks else ~tensor.isfinite()).any()
         for name, tensor in tensors.items()
     ]
     flags = torch.stack(broken).tolist()
     return next((name for name, flag in zip(tensors, flags, strict=True) if flag), None)
 
 
-def _is_mask(name: str) -> bool:
-    """Whether a name is that of an attention mask; ``mask_token`` is none."""
-    last = name.rpartition('.')[2]
-    return last == 'mask' or last.endswith('_mask')
+def _masks(model: nn.Module) -> set[str]:
+    """Names of the buffers that are attention masks."""
+    last = ((name, name.rpartition('.')[2]) for name, _ in model.named_buffers())
+    return {name for name, own in last if own == 'mask' or own.endswith('_mask')}
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _advice(runner: Runner) -> str:

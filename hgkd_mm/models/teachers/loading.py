@@ -16,7 +16,8 @@ from hgkd_mm.utils.weights_fit import compare, fitting, listed, shapes_of
 # What published files hold beside the features' network: classifiers, the norm after pooling
 # (mmpretrain: ln2), the objectives of pre-training, and tables that follow from the grid.
 BESIDE_FEATURES = re.compile(
-    r'(head|lm_head|fc_norm|ln2\.|fc\.|classif|last_linear|aux_head|mask_token|cls_pt_|decoder)'
+    r'(head|lm_head|fc_norm|ln2\.|fc\.|pre_logits\.|classif|last_linear|aux_head|attn_pool\.'
+    r'|mask_token|mask(ed)?_embed|cls_pt_|decoder)'
     r'|.*(relative_position_index|relative_coords_table|attn_mask)$'
 )
 
@@ -36,8 +37,8 @@ def load_strictly(
 
     A file of another network is refused: one with a weight that has no place in the module and
     is not known to leave its features alone (layer scale, registers, a further norm, a further
-    block). So is one whose weights are no result of training: a matrix or kernel (a name that
-    ends in ``weight``, two dimensions or more) that is one number throughout, as norms, biases,
+    block). So is one whose weights are no result of training: a matrix or kernel (``weight`` in the
+    last part of its name, two dimensions or more) that is one number throughout, as norms, biases,
     tokens and tables may be, or any weight that is not finite.
 
     The module may have been made on the ``meta`` device: its weights are replaced, so that
@@ -85,7 +86,9 @@ def load_strictly(
             f'one number throughout{listed(constant)} and {len(broken)} weights are not finite'
             f'{listed(broken)}. Give another file (config key checkpoint).'
         )
-    module.load_state_dict({name: filled[name] for name in own}, strict=True, assign=True)
+    # counters of batch norms may be absent
+    kept = {name: filled[name] for name in own if name in filled}
+    module.load_state_dict(kept, strict=True, assign=True)
     ignored = [*fit.unused, *unused]
     MMLogger.get_current_instance().info(
         f'Teacher {what}: {fit.loaded} of {fit.total} weights loaded from {source}, '
@@ -102,9 +105,13 @@ def _untrained(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
         low, high = (bound.item() for bound in value.aminmax())
         if not (isfinite(low) and isfinite(high)):
             broken.append(name)
-        elif name.endswith('weight') and value.dim() > 1 and low == high and value.numel() > 1:
+        elif low == high and value.dim() > 1 and value.numel() > 1 and _is_matrix(name):
             constant.append(name)
     return constant, broken
+
+
+def _is_matrix(name: str) -> bool:
+    return 'weight' in name.rpartition('.')[2]
 
 
 def _as_weight(value: Tensor) -> Tensor:

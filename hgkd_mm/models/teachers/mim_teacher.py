@@ -65,7 +65,9 @@ class MIMTeacher(BaseTeacher):
         layer: block whose output is taken, from 0, or from -1 backwards; of the decoder for
             MAE's 'mim'.
         embedding: 'mean' of patch tokens, or 'cls'.
-        final_norm: False for weights without a norm after the last block (fine-tuned ones).
+        final_norm: False for weights without a norm after the last block (fine-tuned ones). A
+            norm after pooling that such a file has (``fc_norm``, or mmpretrain's ``ln2``) is
+            applied to each token, the class token and the mean of the tokens.
         decoder: size of MAE's decoder, for 'mim': ``decoder_embed_dim``, ``decoder_depth``,
             ``decoder_num_heads``, ``mlp_ratio``; MAE's own (512, 8, 16, 4) where left out.
         mean: what the teacher was trained with, R, G, B in 0..255. ImageNet's by default, and
@@ -115,17 +117,18 @@ class MIMTeacher(BaseTeacher):
             family=family,
             source=str(checkpoint),
         )
-        if arch == 's' and weights.by_moco_v3:
-            raise ValueError(
-                f"arch='s' has 6 heads, but {checkpoint} is of MoCo v3, whose ViT-S has 12: set "
-                f'{MOCO_V3_SMALL}.'
-            )
         decodes = family == 'mae' and teacher_view == 'mim'
         # Built without memory, so that no weight can keep a random value, nor the making of a
         # teacher move the random numbers that the student is initialised with.
         with torch.device('meta'):
             vit = _vit(family, settings, img_size, patch_size, final_norm, teacher_view, weights)
             mae_decoder = _decoder(vit, patch_size, decoder) if decodes else None
+        heads = vit.arch_settings['num_heads']
+        if weights.by_moco_v3 and vit.embed_dims == 384 and heads != 12:
+            raise ValueError(
+                f'{checkpoint} is of MoCo v3, whose ViT-S has 12 heads, and arch={arch!r} has '
+                f'{heads}: set {MOCO_V3_SMALL}.'
+            )
         own_mean, own_std = _own_normalisation(family, weights)
         super().__init__(
             patch_size=patch_size,
@@ -141,6 +144,8 @@ class MIMTeacher(BaseTeacher):
         if not decodes:
             weights.unused.extend(weights.decoder)
         self.encoder = _load_encoder(vit, weights, str(checkpoint), layer=-1 if decodes else layer)
+        last = not final_norm and self.encoder.layer == vit.num_layers - 1
+        self.pooled_norm = _norm_after_pooling(vit, weights) if last else None
         self.decoder = None
         if decodes:
             self.decoder = _load_decoder(mae_decoder, vit, weights, str(checkpoint), layer=layer)
@@ -182,9 +187,13 @@ class MIMTeacher(BaseTeacher):
         else:
             cls, tokens = self.encoder(tokens, grid)
         embedding = cls if self.embedding == 'cls' else mean_tokens(tokens, visible)
+        valid = visible if self.teacher_view == 'visible' else None
+        if self.pooled_norm is not None:
+            embedding, tokens, cls = map(self.pooled_norm, (embedding, tokens, cls))
+            if valid is not None:
+                tokens = tokens * valid.flatten(1).unsqueeze(-1)
         if self.decoder is not None:
             tokens = self.decoder(cls, tokens, visible)
-        valid = visible if self.teacher_view == 'visible' else None
         return self.output(tokens, embedding, grid, valid, cls if self.has_cls else None)
 
 
@@ -274,6 +283,22 @@ def _load_encoder(
         tables = [weights.encoder[name].to(vit.cls_token.dtype) for name in names]
         positions = RelativePositions(tables, vit.patch_resolution, vit.num_layers)
     return BEiTEncoder(vit, layer, positions)
+
+
+def _norm_after_pooling(
+    vit: VisionTransformer | BEiTViT, weights: TeacherWeights
+) -> nn.LayerNorm | None:
+    """The norm of pooled tokens that fine-tuning put in the place of the final one, if any."""
+    found = [
+        {name: weights.encoder.get(f'{norm}.{name}') for name in ('weight', 'bias')}
+        for norm in ('fc_norm', 'ln2')  # the official name, and mmpretrain's
+    ]
+    state = next((state for state in found if None not in state.values()), None)
+    if state is None:
+        return None
+    norm = nn.LayerNorm(vit.embed_dims, eps=1e-6)
+    load_strictly(norm, state, what='norm', source='the file', hint='Check the config key arch.')
+    return norm
 
 
 def _load_decoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..qkv import attention_blocks
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .loading import load_strictly
-from .tokens import Pair, mean_tokens, on_visible, take
+from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 
 @MODELS.register_module()
@@ -90,7 +91,8 @@ class TIMMTeacher(BaseTeacher):
             source=str(checkpoint),
             hint=(
                 'Check the config keys name, checkpoint and model_kwargs. The weights must be '
-                'named as timm names them.'
+                'named as timm names them; where timm has fc_norm and the file norm, '
+                "model_kwargs=dict(global_pool='token') makes the network end with norm."
             ),
         )
         self.name = name
@@ -98,7 +100,6 @@ class TIMMTeacher(BaseTeacher):
         if teacher_view == 'visible':
             model.patch_drop = KeptTokens(model.num_prefix_tokens)
         self.model = model
-        self.pooled_norm = _norm_after_pooling(model)
         self.freeze()
 
     @property
@@ -128,16 +129,12 @@ class TIMMTeacher(BaseTeacher):
         else:
             first, tokens = on_visible(images, visible, self._on_kept)
         embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
-        embedding, tokens, first = map(self._normed, (embedding, tokens, first))
-        if visible is not None:
-            tokens = tokens * visible.flatten(1).unsqueeze(-1)
+        norm = _norm_after_pooling(self.model)
+        if norm is not None:
+            embedding, tokens, first = (after_norm(norm, x) for x in (embedding, tokens, first))
+            if visible is not None:
+                tokens = tokens * visible.flatten(1).unsqueeze(-1)
         return self.output(tokens, embedding, grid, visible, first if self.has_cls else None)
-
-    def _normed(self, x: Tensor) -> Tensor:
-        """(..., D) features after the norm that forward_features leaves to the classifier."""
-        if isinstance(self.pooled_norm, nn.LayerNorm):  # LayerNorm2d is one, of other layouts
-            return nn.LayerNorm.forward(self.pooled_norm, x)
-        return self.pooled_norm(x)
 
     def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         self.model.patch_drop.index = index
@@ -210,14 +207,14 @@ def _create(name: str, kwargs: dict) -> nn.Module:
             return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
 
 
-def _norm_after_pooling(model: nn.Module) -> nn.Module:
-    """The norm of all channels that timm applies to pooled features, or the identity."""
-    modules = dict(model.named_modules())
-    for name in ('fc_norm', 'head.norm'):
+def _norm_after_pooling(model: nn.Module) -> nn.Module | None:
+    """The norm of all channels that timm applies to pooled features, if there is one."""
+    for path in ('fc_norm', 'head.norm'):
+        norm = functools.reduce(lambda m, name: getattr(m, name, None), path.split('.'), model)
         # A classifier with a hidden layer may have a norm of that layer's width there.
-        if getattr(modules.get(name), 'normalized_shape', None) == (model.num_features,):
-            return modules[name]
-    return nn.Identity()
+        if getattr(norm, 'normalized_shape', None) == (model.num_features,):
+            return norm
+    return None
 
 
 def _check_activation(model: nn.Module, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask
 
@@ -107,3 +107,10 @@ def mean_tokens(tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         return tokens.mean(1)
     weight = visible.flatten(1).unsqueeze(-1).to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def after_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """(..., D) features after a norm of D channels, be it made for tokens or for maps."""
+    if '2d' in type(norm).__name__:  # timm's take (B, D, H, W)
+        return norm(x.reshape(-1, x.shape[-1], 1, 1)).view_as(x)
+    return norm(x)

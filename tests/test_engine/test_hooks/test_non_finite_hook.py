@@ -129,12 +129,15 @@ def test_attention_masks_of_minus_infinity_are_no_broken_weights(tmp_path: Path)
     assert checkpoints(tmp_path / 'run') == ['epoch_3.pth']
 
 
-@pytest.mark.parametrize('name', ['norm.weight', 'norm.running_mean', 'queue', 'mask_token'])
+@pytest.mark.parametrize(
+    'name', ['norm.weight', 'norm.running_mean', 'queue', 'mask_token', 'own_mask']
+)
 def test_minus_infinity_elsewhere_is_broken(tmp_path: Path, name: str) -> None:
     model = Breaking(iteration=0, value=0.0, breaks='none')
     model.norm = nn.BatchNorm1d(2)
     model.register_buffer('queue', torch.zeros(2))
     model.register_buffer('mask_token', torch.zeros(2))
+    model.own_mask = nn.Parameter(torch.zeros(2))
     model.state_dict()[name][0] = -torch.inf
     with pytest.raises(NonFiniteError, match=name):
         train(tmp_path / 'run', model)

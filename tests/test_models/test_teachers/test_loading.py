@@ -93,6 +93,9 @@ def test_refuses_a_weight_of_another_network_by_name(name: str) -> None:
         'lm_head.weight',
         'fc_norm.weight',
         'ln2.weight',
+        'pre_logits.fc.weight',
+        'masked_embed',
+        'attn_pool.q.weight',
         'fc.bias',
         'classifier.weight',
         'mask_token',
@@ -137,3 +140,10 @@ def test_norms_biases_tokens_and_tables_may_be_constant() -> None:
     weights['0.weight'][0, 0] = 1.0
     load_strictly(network, weights, **SETTINGS)
     assert network[1].weight.sum() == 0 and network[0].weight.sum() == 1
+
+
+def test_counters_of_batch_norms_may_be_absent() -> None:
+    norm = nn.BatchNorm2d(2)
+    weights = {name: value for name, value in norm.state_dict().items() if 'num_' not in name}
+    load_strictly(norm, {**weights, 'weight': torch.tensor([2.0, 3.0])}, **SETTINGS)
+    assert norm.weight.tolist() == [2.0, 3.0]

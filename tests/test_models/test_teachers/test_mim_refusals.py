@@ -9,6 +9,7 @@ import torch
 from helpers.teachers import DECODER, SIZES, beit, images, mae_parts, prefixed, randomised, save
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.selfsup import MoCoV3ViT
+from torch import nn
 
 from hgkd_mm.models.teachers import MIMTeacher
 from hgkd_mm.sparse import CellMask
@@ -98,8 +99,9 @@ def test_refuses_six_heads_for_moco_v3(tmp_path: Path) -> None:
     weights['momentum_encoder.module.0.cls_token'] = torch.zeros(1, 1, 384)
     settings = {'checkpoint': save(weights, tmp_path / 'moco.pth'), 'family': 'vit'}
     arch = {'embed_dims': 384, 'num_layers': 12, 'num_heads': 12}
-    with pytest.raises(ValueError, match=r"arch='s'.*moco.pth.*num_layers=12, num_heads=12"):
-        MIMTeacher(**settings, img_size=32, arch='s')
+    for six in ('s', arch | {'num_heads': 6}):
+        with pytest.raises(ValueError, match=r'moco.pth.* 6: set arch=.*num_heads=12'):
+            MIMTeacher(**settings, img_size=32, arch=six)
     x = images((32, 32)).float()
     tokens = MIMTeacher(**settings, img_size=32, arch=arch)(x).tokens
     torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), vit(x)[0][:, 1:])
@@ -147,6 +149,14 @@ def test_final_norm_can_be_left_out(tmp_path: Path) -> None:
         wanted = vit(x)[0][:, 1:]
     tokens = mae_teacher(path, final_norm=False)(x).tokens.flatten(2).transpose(1, 2)
     torch.testing.assert_close(tokens, wanted, rtol=1e-5, atol=1e-4)
+
+    # fine-tuning normed the mean of the tokens, by ln2: tokens and mean are normed by it
+    norm = randomised(nn.LayerNorm(24, eps=1e-6))
+    path = save({**prefixed('backbone.', vit), **prefixed('backbone.ln2.', norm)}, path)
+    out = mae_teacher(path, final_norm=False)(x)
+    tokens = out.tokens.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tokens, norm(wanted), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.embedding, norm(wanted.mean(1)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
