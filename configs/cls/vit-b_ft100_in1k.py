@@ -28,7 +28,8 @@ test_dataloader = val_dataloader
 # The ids of mmpretrain's own, in a group for each learning rate where that has one a tensor.
 optim_wrapper = dict(constructor='LayerDecayOptimWrapperConstructor')
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='accuracy/top1')
+    logger=dict(interval=50),
+    checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='accuracy/top1'),
 )
 custom_hooks = [
     dict(type='NonFiniteLossHook', interval=50),
