@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.pickles import MakesFolder
+from helpers.tiny_hgkd import FEAT, SIM, hgkd, mae_file, mae_teacher
+from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
@@ -147,3 +149,28 @@ def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoi
         for name in [name for name in history if 'time' in name]:
             del history[name]
     assert histories[0] == histories[1] and len(histories[0]['train/loss']) == 4
+
+
+def test_a_checkpoint_of_hgkd_resumes_with_its_queue(tmp_path: Path) -> None:
+    model = hgkd(teachers=dict(mim=mae_teacher(mae_file(tmp_path))), heads=dict(feat=FEAT, sim=SIM))
+    pictures = [dict(inputs=torch.rand(3, 64, 64) * 255) for _ in range(4)]
+
+    def runner(epochs: int) -> Runner:
+        return Runner(
+            model=model,
+            work_dir=str(tmp_path / 'run'),
+            train_dataloader=DataLoader(pictures, batch_size=2, collate_fn=default_collate),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+            default_scope='mmpretrain',
+            experiment_name=f'{tmp_path.name}_{epochs}',
+        )
+
+    runner(1).train()
+    saved = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
+    resumed = runner(2)
+    resume(resumed, str(tmp_path / 'run' / 'epoch_1.pth'))
+    state = resumed.model.state_dict()
+    torch.testing.assert_close(dict(state), dict(saved['state_dict']), rtol=0, atol=0)
+    assert any('queue' in name and value.any() for name, value in state.items())
+    assert (resumed.epoch, resumed.iter) == (1, 2)
