@@ -13,9 +13,11 @@ from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import hgkd_mm.models  # noqa: F401  registers HGKD
 from hgkd_mm.utils.checkpoint_file import CheckpointError, register_reader
 
 
@@ -153,7 +155,9 @@ def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoi
 
 def test_a_checkpoint_of_hgkd_resumes_with_its_queue(tmp_path: Path) -> None:
     model = hgkd(teachers=dict(mim=mae_teacher(mae_file(tmp_path))), heads=dict(feat=FEAT, sim=SIM))
-    pictures = [dict(inputs=torch.rand(3, 64, 64) * 255) for _ in range(4)]
+    pictures = [
+        dict(inputs=torch.rand(3, 64, 64) * 255, data_samples=DataSample()) for _ in range(4)
+    ]
 
     def runner(epochs: int) -> Runner:
         return Runner(
