@@ -17,7 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 # The package also registers what --amp names.
-from hgkd_mm.engine import NonFiniteError, PretrainedWeightsError
+from hgkd_mm.engine import NonFiniteError, OtherClassesError, PretrainedWeightsError
 from hgkd_mm.utils.checkpoint_file import CheckpointError
 from hgkd_mm.utils.launch import (
     add_common_flags,
@@ -72,7 +72,12 @@ def main() -> None:
         try:
             runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
             runner.train()
-        except (CheckpointError, NonFiniteError, PretrainedWeightsError) as error:
+        except (
+            CheckpointError,
+            NonFiniteError,
+            OtherClassesError,
+            PretrainedWeightsError,
+        ) as error:
             sys.exit(f'tools/train.py: {error}')
         except FileNotFoundError as error:
             sys.exit(

@@ -114,7 +114,7 @@ def _classes(key: str, dataset: BaseDataset) -> str | None:
     strange = sorted(
         name
         for name in _folders(images) - _folders(folder)
-        if any(path.name.endswith(dataset.extensions) for path in (images / name).rglob('*'))
+        if any(dataset.is_valid_file(path.name) for path in (images / name).rglob('*'))
     )
     if strange:
         return (

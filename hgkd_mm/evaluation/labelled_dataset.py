@@ -48,22 +48,32 @@ def build_labelled_dataset(
     return Subset(built, choice.sort().values.tolist())
 
 
-def check_same_classes(train: Dataset, val: Dataset) -> None:
+def check_same_classes(
+    train: Dataset, val: Dataset, *, keys: tuple[str, str] = ('train_dataset', 'val_dataset')
+) -> None:
     """Refuse two datasets whose class indices stand for different classes.
 
+    Folders are compared by name where both are numbered by folders, else names of classes
+    where neither is. Where one is, its folders may be called otherwise than the classes, and
+    the numbers of classes are compared.
+
+    Args:
+        train: Dataset.
+        val: Dataset.
+        keys: Their config keys, for the message.
+
     Raises:
-        ValueError: Both name their classes, and the names differ.
+        ValueError: Both name their classes, and they differ.
     """
-    train_classes, val_classes = _folders(train), _folders(val)
-    if not (train_classes and val_classes):
-        train_classes, val_classes = _classes(train), _classes(val)
-    if train_classes and val_classes and train_classes != val_classes:
-        differing = sorted(set(train_classes) ^ set(val_classes))
+    folders, classes = ([of(train), of(val)] for of in (_folders, _classes))
+    first, second = folders if all(folders) else classes
+    same = len(first) == len(second) if any(folders) and not all(folders) else first == second
+    if first and second and not same:
+        differing = sorted(set(first) ^ set(second))
         raise ValueError(
-            f'train_dataset has {len(train_classes)} classes and val_dataset '
-            f'{len(val_classes)}, and they are not the same (in one only: '
-            f'{", ".join(differing[:5]) or "the order differs"}). Use the same class folders, '
-            "or type='LabelledFolder' if val_dataset lacks some."
+            f'{keys[0]} has {len(first)} classes and {keys[1]} {len(second)}, and they are not the '
+            f'same (in one only: {", ".join(differing[:5]) or "the order differs"}). Use the same '
+            f"class folders, or type='LabelledFolder' if {keys[1]} lacks some."
         )
 
 
@@ -102,15 +112,17 @@ def _check_item(dataset: Dataset, key: str) -> None:
         )
 
 
+def _inner(dataset: Dataset) -> Dataset:
+    """The data set that a subset or a wrapper is made of, of several the first."""
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return _inner(parts[0]) if isinstance(parts[0], Dataset) else dataset
+
+
 def _folders(dataset: Dataset) -> tuple[str, ...]:
     # ImageNet's names are its own, whatever the folders that it numbers
-    whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-    return tuple(getattr(whole, 'folder_to_idx', ()))
+    return tuple(getattr(_inner(dataset), 'folder_to_idx', ()))
 
 
 def _classes(dataset: Dataset) -> tuple[str, ...]:
-    if isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    if isinstance(dataset, BaseDataset):
-        return tuple(dataset.metainfo.get('classes') or ())
-    return ()
+    inner = _inner(dataset)
+    return tuple(inner.metainfo.get('classes') or ()) if isinstance(inner, BaseDataset) else ()

@@ -6,7 +6,7 @@ import inspect
 import io
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +72,20 @@ def onnx_bytes(
     """
     height, width = size
     # A ViT resizes its positions in the trace only if the traced size is another than its own.
-    other = (height + step, width + 2 * step)
+    other, fixed = (height + step, width + 2 * step), f'{height}x{width}'
     others = [(2, height, width), (3, height + 2 * step, width + step)]
+    odd = [*others, (1, height + 11, width + 5)]
     trials = (
-        _Trial(traced=other, input_size='free', shapes=[*others, (1, height + 11, width + 5)]),
-        _Trial(traced=other, input_size=f'multiples of {step}', shapes=others),
-        _Trial(traced=size, input_size=f'{height}x{width}', shapes=[(2, height, width)]),
-        _Trial(traced=size, input_size=f'{height}x{width}', shapes=[(1, height, width)]),
+        _Trial(other, {0, 2, 3}, {'input_size': 'free', 'batch_size': 'free'}, odd),
+        _Trial(
+            other, {0, 2, 3}, {'input_size': f'multiples of {step}', 'batch_size': 'free'}, others
+        ),
+        _Trial(size, {0}, {'input_size': fixed, 'batch_size': 'free'}, [(2, *size)]),
+        _Trial(size, set(), {'input_size': fixed, 'batch_size': '1'}, [(1, *size)]),
     )
     problem = ''
     for trial in trials:
-        found = {'input_size': trial.input_size, 'batch_size': trial.batch_size}
+        found = trial.found
         try:
             content = _traced(network, {**metadata, **found}, size=trial.traced, free=trial.free)
         except ValueError as error:
@@ -94,35 +97,25 @@ def onnx_bytes(
     raise ValueError(problem)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Trial:
     """A way to write a network, and the shapes that then have to give its maps.
 
     Attributes:
         traced: height and width.
-        input_size: 'free', 'multiples of N' or '224x224'.
+        free: axes of the images that get no fixed length.
+        found: what the model says of its input.
         shapes: images, height and width.
     """
 
     traced: tuple[int, int]
-    input_size: str
+    free: set[int]
+    found: dict[str, str]
     shapes: list[tuple[int, int, int]]
-
-    @property
-    def batch_size(self) -> str:
-        """'free' or '1'."""
-        return '1' if self.shapes == [(1, *self.traced)] else 'free'
-
-    @property
-    def free(self) -> Collection[int]:
-        """Axes of the images that get no fixed length."""
-        if self.batch_size == '1':
-            return ()
-        return (0,) if self.shapes == [(2, *self.traced)] else (0, 2, 3)
 
 
 def _traced(
-    network: nn.Module, metadata: Mapping[str, str], *, size: tuple[int, int], free: Collection[int]
+    network: nn.Module, metadata: Mapping[str, str], *, size: tuple[int, int], free: set[int]
 ) -> bytes:
     """The model whose axes in ``free`` have no fixed length."""
     images = torch.zeros(1, 3, *size)

@@ -117,14 +117,15 @@ class Job:
                     cwd=ROOT,
                     env=environment,
                     # the training keeps the lock, also where this process ends before it
-                    pass_fds=[lock.fileno()],
+                    pass_fds=[] if lock is None else [lock.fileno()],
                 )
 
     def _clear(self) -> None:
-        """Leaves no file of another run in the folder, and deletes no checkpoint."""
+        """Leaves no file of another run in the folder, and deletes no result."""
         if not self.work_dir.is_dir() or not any(self.work_dir.iterdir()):
             return
-        if self.log.is_file() and not any(self.work_dir.glob('*.pth')):
+        finished = self.request.is_file() or any(self.work_dir.glob('*.pth'))
+        if self.log.is_file() and not finished:
             shutil.rmtree(self.work_dir)
             return
         free = (self.work_dir.with_name(f'{self.work_dir.name}.{i}') for i in itertools.count(1))

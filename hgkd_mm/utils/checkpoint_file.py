@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,10 +125,7 @@ def read_file(
     """What a ``.safetensors`` file or a file of ``torch.save`` holds.
 
     Of a pickled file tensors and plain values, MMEngine's log buffers among them, by
-    :func:`load_plain`, which runs nothing from the file. Two things of a training checkpoint are
-    left out by which the file would decide too much: the metadata's ``config``, which MMEngine
-    parses as Python when it resumes, and the path of the best checkpoint, which MMEngine deletes
-    when it has a better one, unless that lies beside the file.
+    :func:`load_plain`, which runs nothing from the file.
 
     Args:
         path: the file.
@@ -142,16 +139,17 @@ def read_file(
         CheckpointError: it is broken.
         OSError: the disk does not give it.
     """
-    if os.environ.get(_FORCED, '').lower() in ('1', 'y', 'yes', 'true'):
-        raise CheckpointError(
-            f'{_FORCED}={os.environ[_FORCED]} keeps torch from reading {source} in any way but its '
-            'own: unset it; files are read without running code here in any case.'
-        )
+    forced = os.environ.get(_FORCED, '')
     try:
         if path.suffix == '.safetensors':
             return load_file(str(path))
-        content = load_plain(path, map_location)
-    except (OSError, MemoryError):
+        if forced.lower() in ('1', 'y', 'yes', 'true'):
+            raise CheckpointError(
+                f'{_FORCED}={forced} keeps torch from reading {source} in any way but its own: '
+                'unset it; files are read without running code here in any case.'
+            )
+        return load_plain(path, map_location)
+    except (OSError, MemoryError, CheckpointError):
         raise
     except CodeInFileError as error:
         if not trusted:
@@ -165,28 +163,11 @@ def read_file(
             f'Running pickled code of {source}, as {wording.trust} allows.'
         )
         try:
-            content = torch.load(path, map_location=map_location, weights_only=False)
+            return torch.load(path, map_location=map_location, weights_only=False)
         except Exception as error:
             raise CheckpointError(_broken(source, error, wording)) from error
     except Exception as error:  # a damaged file can trip the reader in any way
         raise CheckpointError(_broken(source, error, wording)) from error
-    _leave_out(content, path)
-    return content
-
-
-def _leave_out(content: Any, path: Path) -> None:
-    """Takes away of a training checkpoint what `read_file` says, in place."""
-    content = content if isinstance(content, dict) else {}
-    meta, hub = content.get('meta'), content.get('message_hub')
-    if isinstance(meta, dict):
-        meta.pop('config', None)
-    info = hub.get('runtime_info') if isinstance(hub, dict) else None
-    for key in list(info) if isinstance(info, dict) else ():
-        if str(key).startswith('best_ckpt'):
-            best = Path(str(info[key]))
-            beside = best.resolve().parent == path.resolve().parent
-            if not (beside and best.name.startswith('best_') and best.is_file()):
-                del info[key]
 
 
 def find_tensors(content: Any, source: str) -> dict[str, Tensor]:
@@ -271,21 +252,50 @@ def resolve(source: str) -> str:
     return source
 
 
-def register_reader(*, trusted: bool = False) -> None:
+def register_reader(*, trusted: bool = False, own: Collection[Path] = ()) -> None:
     """Makes MMEngine read checkpoints by `read_file`.
 
     ``--resume``, ``load_from``, ``init_cfg`` of type 'Pretrained' and testing all go through
-    MMEngine's ``CheckpointLoader``, whose own readers run code where a file asks for it.
+    MMEngine's ``CheckpointLoader``, whose own readers run code where a file asks for it. Of a
+    training checkpoint it gets no ``meta.config``, which it parses as Python when it resumes, and
+    of files outside ``own`` not the names of checkpoints that it would delete.
 
     Args:
         trusted: allow files to run pickled code if they cannot be read without.
+        own: folders of the run's own checkpoints.
     """
 
     def load_from_plain_file(filename: str, map_location: Any = None) -> Any:
         with local_file(filename, CHECKPOINT) as path:
-            return read_file(path, filename, CHECKPOINT, trusted=trusted, map_location=map_location)
+            content = read_file(
+                path, filename, CHECKPOINT, trusted=trusted, map_location=map_location
+            )
+            if isinstance(content, dict):
+                _leave_out(content, path, own)
+        return content
 
     CheckpointLoader.register_scheme(_SCHEMES, load_from_plain_file, force=True)
+
+
+def _leave_out(content: dict, path: Path, own: Collection[Path]) -> None:
+    """Takes away what `register_reader` says, in place."""
+    meta, hub = content.get('meta'), content.get('message_hub')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    if not isinstance(info, dict):
+        return
+    is_own = path.parent.resolve() in {folder.resolve() for folder in own}
+    if not is_own:
+        info.pop('keep_ckpt_ids', None)
+    for key in [key for key in info if str(key).startswith('best_ckpt')]:
+        # the path is that of the time of writing, and the folder may have been moved or copied
+        name = info[key] if isinstance(info[key], str) else ''
+        best = path.with_name(f'best_{name.rpartition("/best_")[2]}')
+        if is_own and '/best_' in name and best.is_file():
+            info[key] = str(best)
+        else:
+            del info[key]
 
 
 def cached(url: str) -> Path:

@@ -159,6 +159,8 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
 def merge_args(config: Config, args: argparse.Namespace) -> Config:
     """Writes those flags of ``tools/train.py`` into the config that `place_run` does not.
 
+    Trainings of mmpretrain that validate get a ``SameClassesHook``.
+
     Args:
         config: What `place_run` was given; changed in place.
         args: ``resume``, ``amp``, ``auto_scale_lr``, ``trust_checkpoint``.
@@ -175,7 +177,7 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
         if not is_remote(args.resume) and not Path(args.resume).is_file():
             raise FileNotFoundError(
                 f"There is no checkpoint '{args.resume}' to resume from; --resume alone takes the "
-                f'last one in {config.work_dir}.'
+                f'newest one in {config.work_dir}.'
             )
         config.resume, config.load_from = True, args.resume
 
@@ -193,13 +195,18 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     return config
 
 
-def _resume_from_newest(config: Config, *, trusted: bool) -> None:
-    """Lets the run go on from the newest readable checkpoint of its folder, or start anew."""
+def _own_folders(config: Config) -> list[Path]:
+    """Where the run's checkpoints are: the work dir, and what CheckpointHook is given beside it."""
     folders = [Path(config.work_dir)]
-    # where CheckpointHook writes if it is not the work dir
     out_dir = config.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
     if out_dir and not is_remote(str(out_dir)):
         folders.append(Path(out_dir, folders[0].name))
+    return folders
+
+
+def _resume_from_newest(config: Config, *, trusted: bool) -> None:
+    """Lets the run go on from the newest readable checkpoint of its folder, or start anew."""
+    folders = _own_folders(config)
     newest = newest_checkpoint(*folders, trusted=trusted)
     config.resume = newest is not None
     if newest is None:
@@ -217,11 +224,11 @@ def place_run(config: Config, args: argparse.Namespace) -> None:
         config: What `load_config` gave; changed in place.
         args: ``config``, ``work_dir``, ``launcher``, ``trust_checkpoint``.
     """
-    register_reader(trusted=args.trust_checkpoint)
     config.launcher = args.launcher
     if args.work_dir:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
+    register_reader(trusted=args.trust_checkpoint, own=_own_folders(config))
     _fill_dataloaders(config)
 
 

@@ -154,7 +154,6 @@ _TABLE: dict[str, object] = {
     'builtins.frozenset': _Call(frozenset),
     'builtins.set': _Call(set),
     'builtins.slice': _Call(slice),
-    'builtins.xrange': _Call(range),
     'collections.Counter': _Call(Counter),
     'collections.OrderedDict': _Call(OrderedDict),
     'collections.defaultdict': _Call(lambda factory=None: {}),

@@ -24,37 +24,31 @@ class BusyError(RuntimeError):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[TextIO]:
+def held(folder: Path) -> Iterator[TextIO | None]:
     """Keeps a folder for this process while the block runs.
 
-    The system lets go of it when the process ends in whatever way. On a disk that knows no locks
-    nothing is held. A process that was started with `passed_on` has the folder already.
+    The system lets go of it when the process ends in whatever way. A process that was started
+    with `passed_on` has the folder already.
 
     Args:
         folder: need not be there yet.
 
     Yields:
-        The lock, a file beside the folder.
+        The lock, a file beside the folder; None, and a warning says so, where none can be had.
 
     Raises:
         BusyError: another process holds it.
     """
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f'.{folder.name}.lock').open('a+') as lock:
-        if os.environ.get(_PASSED_ON) != str(folder):
-            _lock(lock, folder)
-        yield lock
-
-
-def passed_on(folder: Path) -> dict[str, str]:
-    """Environment of a process that inherits the lock of a folder from this one."""
-    return {_PASSED_ON: str(folder.resolve())}
-
-
-def _lock(lock: TextIO, folder: Path) -> None:
+    lock = None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / f'.{folder.name}.lock').open('a+')
+        if os.environ.get(_PASSED_ON) != str(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     except BlockingIOError as error:
         lock.seek(0)
         raise BusyError(
@@ -63,9 +57,16 @@ def _lock(lock: TextIO, folder: Path) -> None:
         ) from error
     except OSError as error:
         print_log(f'{folder} cannot be held against other runs: {error}', level=logging.WARNING)
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    try:
+        yield lock
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def passed_on(folder: Path) -> dict[str, str]:
+    """Environment of a process that inherits the lock of a folder from this one."""
+    return {_PASSED_ON: str(folder.resolve())}
 
 
 def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:

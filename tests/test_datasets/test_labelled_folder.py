@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 from PIL import Image
+from torch.utils.data import Subset
 
 from hgkd_mm.datasets import LabelledFolder
-from hgkd_mm.engine import SameClassesHook
+from hgkd_mm.engine import OtherClassesError, SameClassesHook
 from hgkd_mm.evaluation import build_labelled_dataset, check_same_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -135,9 +137,17 @@ def test_a_training_whose_validation_has_other_numbers_stops(animals: Path) -> N
         train_dataloader=SimpleNamespace(dataset=train),
         val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=val)),
     )
-    with pytest.raises(ValueError, match=r"bee\).*type='LabelledFolder'"):
-        SameClassesHook().before_train(runner)
+    for dataset in (train, Subset(train, [0]), RepeatDataset(train, 2), ConcatDataset([train])):
+        runner.train_dataloader.dataset = dataset
+        with pytest.raises(OtherClassesError, match=r"bee\).*type='LabelledFolder' if val_dataloa"):
+            SameClassesHook().before_train(runner)
     runner.val_loop.dataloader.dataset = LabelledFolder(data_root=str(animals), data_prefix='val')
+    SameClassesHook().before_train(runner)
+    # numbers of a file, and names of its own, as ImageNet's
+    (animals / 'val.txt').write_text('cat/a.jpg 2\n')
+    names = dict(metainfo=dict(classes=('An ant', 'A bee', 'A cat', 'A dog')))
+    listed = dict(data_root=str(animals), data_prefix='val', ann_file='val.txt', **names)
+    runner.val_loop.dataloader.dataset = CustomDataset(**listed)
     SameClassesHook().before_train(runner)
     runner.val_loop = None
     SameClassesHook().before_train(runner)

@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.structures import DataSample
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -106,27 +107,32 @@ def test_metadata_is_not_parsed_as_code(tmp_path: Path, checkpoint: Path) -> Non
     assert not (tmp_path / 'made').exists()
 
 
-def test_the_best_checkpoint_of_another_folder_is_not_taken_over(
-    tmp_path: Path, checkpoint: Path
+@pytest.mark.parametrize('own', [True, False])
+def test_only_a_run_s_own_file_names_checkpoints_to_delete(
+    tmp_path: Path, checkpoint: Path, own: bool
 ) -> None:
-    for folder in ('run', 'copy'):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / 'best_top1_epoch_1.pth').touch()
     content = torch.load(checkpoint, weights_only=False)
-    info = content['message_hub']['runtime_info']
-    info['best_ckpt'] = str(tmp_path / 'run' / 'best_top1_epoch_1.pth')
-    for folder, kept in (('run', True), ('copy', False)):
-        torch.save(content, tmp_path / folder / 'epoch_1.pth')
-        read = CheckpointLoader.load_checkpoint(str(tmp_path / folder / 'epoch_1.pth'))
-        assert ('best_ckpt' in read['message_hub']['runtime_info']) is kept
+    # written in a folder that was moved since
+    told = dict(best_ckpt='/moved/best_top1_epoch_1.pth', best_ckpt_x='/moved/best_gone.pth')
+    content['message_hub']['runtime_info'] |= told | dict(keep_ckpt_ids=[1, 2], best_ckpt_y=3)
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    best = tmp_path / 'best_top1_epoch_1.pth'
+    best.touch()
+    register_reader(own=[tmp_path] if own else [tmp_path / 'first'])
+    read = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    info = read['message_hub']['runtime_info']
+    kept = {name: info[name] for name in info if name.startswith(('best_ckpt', 'keep'))}
+    assert kept == (dict(best_ckpt=str(best), keep_ckpt_ids=[1, 2]) if own else {})
 
 
 def test_torch_that_refuses_the_reader_is_told(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     with pytest.raises(CheckpointError, match='TORCH_FORCE_WEIGHTS_ONLY_LOAD=1'):
         CheckpointLoader.load_checkpoint(str(checkpoint))
+    save_file({'w': torch.ones(1)}, tmp_path / 'w.safetensors')
+    assert CheckpointLoader.load_checkpoint(str(tmp_path / 'w.safetensors')).keys() == {'w'}
 
 
 def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoint: Path) -> None:

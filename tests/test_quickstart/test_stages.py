@@ -119,6 +119,12 @@ def test_files_of_a_training_by_hand_are_moved_aside(folder: Path, tmp_path: Pat
     train(job(SPARK_CONFIG, work_dir, tiny(folder)))
     assert (tmp_path / 'run.1' / 'epoch_300.pth').read_text() == 'months of work'
 
+    # a finished job stays one without its checkpoint
+    finished = job(SPARK_CONFIG, work_dir, tiny(folder))
+    finished.checkpoint.unlink()
+    finished._clear()
+    assert (tmp_path / 'run.2' / 'request.txt').is_file()
+
 
 def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:
     options = tiny(folder) | folder_options(folder, MAE_CONFIG)

@@ -36,7 +36,6 @@ def test_tensors_and_plain_values_come_back_as_they_were(tmp_path: Path, zipped:
         'numpy': [np.float64(0.5), np.int64(-3), np.bool_(True), np.str_('text'), np.str_('')],
         'config': ConfigDict(a=ConfigDict(b=1)),
         'path': Path('a') / 'b',
-        'range': range(3),
         'array': np.arange(6, dtype='>i4').reshape(2, 3).T,
     }
     path = tmp_path / 'w.pth'
@@ -51,17 +50,7 @@ def test_tensors_and_plain_values_come_back_as_they_were(tmp_path: Path, zipped:
     torch.testing.assert_close(read['half'], content['half'], rtol=0, atol=0)
     assert torch.equal(read['strided'], content['strided'])
     assert read['strided'].stride() == (1, 3)
-    for key in (
-        'types',
-        'plain',
-        'bytes',
-        'counted',
-        'ordered',
-        'numpy',
-        'config',
-        'path',
-        'range',
-    ):
+    for key in content.keys() - {'state_dict', 'parameter', 'half', 'strided', 'array'}:
         assert read[key] == content[key], key
     assert list(map(type, read['numpy'])) == list(map(type, content['numpy']))
     np.testing.assert_array_equal(read['array'], content['array'])

@@ -67,6 +67,15 @@ def test_a_started_process_keeps_the_folder_that_it_was_given(tmp_path: Path) ->
         pass
 
 
+def test_where_no_lock_can_be_had_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / '.run.lock').mkdir()
+    with held(tmp_path / 'run') as lock:
+        assert lock is None
+    assert 'cannot be held' in ''.join(capsys.readouterr())
+
+
 def test_the_newest_checkpoint_is_the_one_that_is_furthest_on(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
     save(tmp_path / 'epoch_9.pth', 90)

@@ -4,7 +4,7 @@ from .export_backbone_hook import ExportBackboneHook
 from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
 from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
-from .same_classes_hook import SameClassesHook
+from .same_classes_hook import OtherClassesError, SameClassesHook
 from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'KNNEvalHook',
     'NonFiniteError',
     'NonFiniteLossHook',
+    'OtherClassesError',
     'PretrainedReportHook',
     'PretrainedWeightsError',
     'SameClassesHook',

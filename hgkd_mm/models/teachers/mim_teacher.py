@@ -145,7 +145,7 @@ class MIMTeacher(BaseTeacher):
             weights.unused.extend(weights.decoder)
         self.encoder = _load_encoder(vit, weights, str(checkpoint), layer=-1 if decodes else layer)
         last = not final_norm and self.encoder.layer == vit.num_layers - 1
-        self.pooled_norm = _norm_after_pooling(vit, weights) if last else None
+        self.pooled_norm = _norm_after_pooling(vit, weights, str(checkpoint)) if last else None
         self.decoder = None
         if decodes:
             self.decoder = _load_decoder(mae_decoder, vit, weights, str(checkpoint), layer=layer)
@@ -286,7 +286,7 @@ def _load_encoder(
 
 
 def _norm_after_pooling(
-    vit: VisionTransformer | BEiTViT, weights: TeacherWeights
+    vit: VisionTransformer | BEiTViT, weights: TeacherWeights, source: str
 ) -> nn.LayerNorm | None:
     """The norm of pooled tokens that fine-tuning put in the place of the final one, if any."""
     found = [
@@ -297,7 +297,7 @@ def _norm_after_pooling(
     if state is None:
         return None
     norm = nn.LayerNorm(vit.embed_dims, eps=1e-6)
-    load_strictly(norm, state, what='norm', source='the file', hint='Check the config key arch.')
+    load_strictly(norm, state, what='norm', source=source, hint='Check the config key arch.')
     return norm
 
 
