@@ -25,6 +25,7 @@ def make_args(checkpoint: str, **changes: Any) -> argparse.Namespace:
         show_dir=None,
         out=None,
         launcher='none',
+        trust_checkpoint=False,
     )
     return argparse.Namespace(**{**defaults, **changes})
 
