@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +32,14 @@ def default_scope_ends_with_the_test() -> Iterator[None]:
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True)
+def mmengines_readers_come_back() -> Iterator[None]:
+    """What tools/train.py registers knows the folders of its run; no test inherits another's."""
+    before = CheckpointLoader._schemes.copy()
+    yield
+    CheckpointLoader._schemes = before
 
 
 @pytest.fixture

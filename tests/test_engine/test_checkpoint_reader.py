@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,11 +55,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def reader_is_registered() -> Iterator[None]:
-    mmengines = dict(CheckpointLoader._schemes)
+def reader_is_registered() -> None:
     register_reader()
-    yield
-    CheckpointLoader._schemes.update(mmengines)
 
 
 def resume(runner: Runner, path: str) -> object:
