@@ -112,18 +112,27 @@ def test_a_folder_is_held_from_the_start_to_the_end_of_a_training(
     assert first.done
 
 
-def test_files_of_a_training_by_hand_are_moved_aside(folder: Path, tmp_path: Path) -> None:
+def test_only_what_a_job_left_before_its_first_checkpoint_is_removed(
+    folder: Path, tmp_path: Path
+) -> None:
     work_dir = tmp_path / 'run'
+    one = job(SPARK_CONFIG, work_dir, tiny(folder))
+    one._clear()  # there is nothing yet
     work_dir.mkdir()
-    (work_dir / 'epoch_300.pth').write_text('months of work')
-    train(job(SPARK_CONFIG, work_dir, tiny(folder)))
+    (work_dir / 'epoch_300.pth').write_text('months of work')  # by tools/train.py
+    one._clear()
     assert (tmp_path / 'run.1' / 'epoch_300.pth').read_text() == 'months of work'
 
-    # a finished job stays one without its checkpoint
-    finished = job(SPARK_CONFIG, work_dir, tiny(folder))
-    finished.checkpoint.unlink()
-    finished._clear()
+    work_dir.mkdir()
+    one.log.touch()
+    one.request.touch()  # finished, and its checkpoint went elsewhere
+    one._clear()
     assert (tmp_path / 'run.2' / 'request.txt').is_file()
+
+    work_dir.mkdir()
+    one.log.touch()
+    one._clear()
+    assert not work_dir.exists() and len(list(tmp_path.glob('run*'))) == 2
 
 
 def test_a_teacher_is_trained_exported_and_loaded(folder: Path, tmp_path: Path) -> None:
