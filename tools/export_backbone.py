@@ -12,6 +12,7 @@ import logging
 import sys
 
 from hgkd_mm.export import TARGETS, Exported, export_backbone, read_pretrained
+from hgkd_mm.utils.launch import add_trust_flag
 
 SHOWN = (
     'method',
@@ -38,11 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "default: the backbone's img_size, or 224",
     )
     parser.add_argument('--config', help='config file of the run; default: from the checkpoint')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='allow CKPT to run pickled code; with torch < 2.6 training checkpoints need it',
-    )
+    add_trust_flag(parser)
     return parser.parse_args(arguments)
 
 

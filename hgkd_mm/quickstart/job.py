@@ -29,7 +29,7 @@ class Job:
 
     A job counts as done if its last checkpoint is there and was made with the same config,
     options and teacher file. Otherwise it is trained anew: what stands in ``work_dir`` is moved
-    aside if there is a checkpoint among it, and removed if a job stopped before its first one.
+    aside, and removed only if a job stopped before its first checkpoint.
 
     Args:
         config: config file.

@@ -22,7 +22,7 @@ from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
 from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
 from .loading import load_strictly
 from .relative_position import RelativePositions, table_length
-from .tokens import Pair, mean_tokens, on_visible, take
+from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 # The sizes of the MAE and BEiT papers. mmpretrain's own 's' is an older and wider network.
 _ARCHS = {'s': 'deit-small', 'b': 'base', 'l': 'large', 'h': 'huge'}
@@ -189,9 +189,7 @@ class MIMTeacher(BaseTeacher):
         embedding = cls if self.embedding == 'cls' else mean_tokens(tokens, visible)
         valid = visible if self.teacher_view == 'visible' else None
         if self.pooled_norm is not None:
-            embedding, tokens, cls = map(self.pooled_norm, (embedding, tokens, cls))
-            if valid is not None:
-                tokens = tokens * valid.flatten(1).unsqueeze(-1)
+            embedding, tokens, cls = after_norm(self.pooled_norm, embedding, tokens, cls, valid)
         if self.decoder is not None:
             tokens = self.decoder(cls, tokens, visible)
         return self.output(tokens, embedding, grid, valid, cls if self.has_cls else None)

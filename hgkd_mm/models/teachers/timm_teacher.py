@@ -131,9 +131,7 @@ class TIMMTeacher(BaseTeacher):
         embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
         norm = _norm_after_pooling(self.model)
         if norm is not None:
-            embedding, tokens, first = (after_norm(norm, x) for x in (embedding, tokens, first))
-            if visible is not None:
-                tokens = tokens * visible.flatten(1).unsqueeze(-1)
+            embedding, tokens, first = after_norm(norm, embedding, tokens, first, visible)
         return self.output(tokens, embedding, grid, visible, first if self.has_cls else None)
 
     def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,8 +109,28 @@ def mean_tokens(tokens: Tensor, visible: Tensor | None = None) -> Tensor:
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def after_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """(..., D) features after a norm of D channels, be it made for tokens or for maps."""
-    if '2d' in type(norm).__name__:  # timm's take (B, D, H, W)
-        return norm(x.reshape(-1, x.shape[-1], 1, 1)).view_as(x)
-    return norm(x)
+def after_norm(
+    norm: nn.Module, embedding: Tensor, tokens: Tensor, cls: Tensor, visible: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features after the norm that a network applies to what it has pooled.
+
+    Args:
+        norm: of D channels, be it made for tokens or for maps.
+        embedding: (B, D).
+        tokens: (B, N, D).
+        cls: (B, D) first token.
+        visible: (B, gh, gw) bool; hidden tokens stay zero. None if there are none.
+
+    Returns:
+        Embedding, tokens and first token, each normed by itself.
+    """
+
+    def normed(x: Tensor) -> Tensor:
+        if '2d' in type(norm).__name__:  # timm's take (B, D, H, W)
+            return norm(x.reshape(-1, x.shape[-1], 1, 1)).view_as(x)
+        return norm(x)
+
+    embedding, tokens, cls = map(normed, (embedding, tokens, cls))
+    if visible is not None:
+        tokens = tokens * visible.flatten(1).unsqueeze(-1)
+    return embedding, tokens, cls
