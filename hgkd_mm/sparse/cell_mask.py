@@ -224,12 +224,23 @@ class CellMask:
         """
 
         def build() -> Tensor:
-            (th, tw), (gh, gw) = tile, self.grid
-            image, row, column = self.cells()
-            i = torch.arange(th, device=self.device).view(1, th, 1)
-            j = torch.arange(tw, device=self.device).view(1, 1, tw)
-            y = (image * gh + row).view(-1, 1, 1) * th + i
-            x = column.view(-1, 1, 1) * tw + j
-            return (y * (gw * tw) + x).flatten()
+            columns = torch.arange(tile[1], device=self.device)
+            return (self.tile_rows(tile[0]).view(-1, 1) * tile[1] + columns).flatten()
 
         return self.table(('positions', tile), build)
+
+    def tile_rows(self, height: int) -> Tensor:
+        """(N * th,) long: each row of each visible tile in a flattened (B, gh * th, gw) map.
+
+        What lies side by side in a tile lies so in the map, whatever the tile's width: whole
+        rows of tiles are copied at once.
+        """
+
+        def build() -> Tensor:
+            gh, gw = self.grid
+            image, row, column = self.cells()
+            inside = torch.arange(height, device=self.device)
+            down = (image * gh + row).view(-1, 1) * height + inside
+            return (down * gw + column.view(-1, 1)).flatten()
+
+        return self.table(('tile_rows', height), build)

@@ -22,10 +22,12 @@ from .conv_tiles import (
     canvas_forward,
     canvas_grad_input,
     canvas_grad_weight,
+    canvas_gradients,
     halo_forward,
     halo_grad_input,
     halo_grad_weight,
 )
+from .products import BOTH
 
 FORWARD = {
     'halo': halo_forward,
@@ -78,6 +80,8 @@ class _ConvRows(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         plan: ConvPlan = ctx.plan
         grad = grad.contiguous()
+        if ctx.needs_input_grad[:2] == (True, True) and plan.backward_on_canvas:
+            return *canvas_gradients(grad, rows, weight, plan, BOTH), None
         grad_rows = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_rows = GRAD_INPUT[plan.grad_input](grad, weight, plan)

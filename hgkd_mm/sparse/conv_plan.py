@@ -37,13 +37,14 @@ class ConvPlan:
 
         Measured on CPU, per stage of ResNet-50 (docs/speed.md): torch's convolution on a batch
         of tiles wins while tiles are large; below, matrix products on gathered rows, and on
-        the smallest tiles products per tap, since most neighbours are hidden there. On a GPU
-        the per-tap form needs counts read back from the device and additions in no fixed
-        order, so it is not used. With groups, tiles go through the full map where the border
-        that the window adds to them costs more than the hidden part of the map does.
+        the smallest tiles products per tap, since most neighbours are hidden there. With
+        groups, tiles go through the full map where the border that the window adds to them
+        costs more than the hidden part of the map does.
         """
         small, stride_one = min(tile), window.stride == (1, 1)
-        if groups > 1:
+        if cls.on_map(device):
+            methods = ('canvas',) * 3
+        elif groups > 1:
             method = 'halo' if _border_pays(mask, tile, window) else 'canvas'
             methods = method, method if stride_one or small >= 16 else 'canvas', method
         elif small >= 8:
@@ -53,8 +54,23 @@ class ConvPlan:
         elif small >= 4 and stride_one:
             methods = 'halo', 'halo', 'columns'
         else:
-            methods = ('taps' if device == 'cpu' else 'columns',) * 3
+            methods = ('taps',) * 3
         return cls(mask, tile, window, groups, *methods)
+
+    @staticmethod
+    def on_map(device: str) -> bool:
+        """Whether windows read full maps on this kind of device, rather than tiles.
+
+        On a GPU arithmetic is nearly free beside memory and launches: the full map needs one
+        small index table for all layers of a stage, where a border or taps need one per window
+        and gather their neighbours in short pieces (docs/gpu.md).
+        """
+        return device != 'cpu'
+
+    @property
+    def backward_on_canvas(self) -> bool:
+        """Whether both gradients come from the full map, so that one call gives them."""
+        return self.grad_input == self.grad_weight == 'canvas'
 
     @property
     def out_tile(self) -> Pair:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cell_mask import CellMask, Pair
+from .cell_mask import Pair
 from .conv_plan import ConvPlan
-from .gather import gather_halo, gather_tiles, rows_to_map, rows_to_tiles
+from .gather import canvas_of, gather_halo, gather_tiles, rows_to_tiles, visible_of
 from .products import INPUT, WEIGHT, Wanted, conv_gradients, rows_of
 from .window import Window
 
@@ -70,38 +70,43 @@ def halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan)
 def canvas_forward(rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     """(R', Co): torch's convolution of the full map, of which visible rows are kept."""
     window = plan.window
-    dense, padding = window.on_dense(_canvas(rows, plan.mask, plan.tile))
+    dense, padding = window.on_dense(canvas_of(rows, plan.mask, plan.tile))
     out = F.conv2d(dense, weight, None, window.stride, padding, window.dilation, plan.groups)
-    return rows_of(out).index_select(0, plan.mask.positions(plan.out_tile))
+    return visible_of(out, plan.mask, plan.out_tile)
+
+
+def canvas_gradients(
+    grad: Tensor, rows: Tensor | None, weight: Tensor, plan: ConvPlan, wanted: Wanted
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of rows and weight by torch's on the full map, None if not wanted.
+
+    Both at once share the map of the outputs' gradient. For INPUT alone no rows are needed.
+    """
+    mask, (th, tw) = plan.mask, plan.tile
+    height, width = mask.grid[0] * th, mask.grid[1] * tw
+    if rows is None:
+        image = _empty(grad, (mask.batch, weight.shape[1] * plan.groups, height, width))
+    else:
+        image = canvas_of(rows, mask, plan.tile)
+    image, padding = plan.window.on_dense(image)
+    outputs = canvas_of(grad, mask, plan.out_tile)
+    wide, grad_weight = _backward(outputs, image, weight, plan, padding, wanted)
+    if wide is None:
+        return None, grad_weight
+    if wide.shape[2:] != (height, width):
+        top, left = plan.window.padding
+        wide = wide[:, :, top : top + height, left : left + width]
+    return visible_of(wide, mask, plan.tile), grad_weight
 
 
 def canvas_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     """(R, C): torch's gradient on the full map, of which visible rows are kept."""
-    mask, (th, tw) = plan.mask, plan.tile
-    height, width = mask.grid[0] * th, mask.grid[1] * tw
-    image = _empty(grad, (mask.batch, weight.shape[1] * plan.groups, height, width))
-    image, padding = plan.window.on_dense(image)
-    outputs = _canvas(grad, mask, plan.out_tile)
-    out = _backward(outputs, image, weight, plan, padding, INPUT)[0]
-    if out.shape[2:] != (height, width):
-        top, left = plan.window.padding
-        out = out[:, :, top : top + height, left : left + width]
-    return rows_of(out).index_select(0, mask.positions(plan.tile))
+    return canvas_gradients(grad, None, weight, plan, INPUT)[0]
 
 
 def canvas_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     """(Co, C / groups, kh, kw): torch's gradient on the full map."""
-    image, padding = plan.window.on_dense(_canvas(rows, plan.mask, plan.tile))
-    outputs = _canvas(grad, plan.mask, plan.out_tile)
-    return _backward(outputs, image, weight, plan, padding, WEIGHT)[1]
-
-
-def _canvas(rows: Tensor, mask: CellMask, tile: Pair) -> Tensor:
-    """(B, C, H, W) channels-last map, zero where hidden."""
-    (gh, gw), (th, tw) = mask.grid, tile
-    return rows_to_map(
-        rows, mask, tile, rows.new_zeros(mask.batch * gh * th * gw * tw, rows.shape[1])
-    )
+    return canvas_gradients(grad, rows, weight, plan, WEIGHT)[1]
 
 
 def _empty(like: Tensor, shape: tuple[int, int, int, int]) -> Tensor:

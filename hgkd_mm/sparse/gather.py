@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
@@ -21,11 +22,57 @@ def pad_zero_row(rows: Tensor) -> Tensor:
     return out
 
 
-def rows_to_map(rows: Tensor, mask: CellMask, tile: Pair, filled: Tensor) -> Tensor:
-    """(B, C, H, W) channels-last map of the rows, written over ``filled``, (B * H * W, C)."""
-    (gh, gw), (th, tw) = mask.grid, tile
-    filled.index_copy_(0, mask.positions(tile), rows)
-    return filled.view(mask.batch, gh * th, gw * tw, -1).permute(0, 3, 1, 2)
+def rows_to_map(rows: Tensor, mask: CellMask, tile: Pair, fill: float | Tensor = 0.0) -> Tensor:
+    """(B, C, H, W) channels-last map of the rows, hidden positions filled: number or (1, C)."""
+    (gh, gw), (th, tw), channels = mask.grid, tile, rows.shape[1]
+    count, width = mask.batch * gh * th * gw, tw * channels
+    if isinstance(fill, Tensor):
+        filled = fill.repeat(count, tw)
+    else:
+        filled = rows.new_full((count, width), fill)
+    filled.index_copy_(0, mask.tile_rows(th), rows.reshape(-1, width))
+    return filled.view(mask.batch, gh * th, gw * tw, channels).permute(0, 3, 1, 2)
+
+
+def canvas_of(rows: Tensor, mask: CellMask, tile: Pair) -> Tensor:
+    """(B, C, H, W) channels-last map, zero where hidden; without a gradient."""
+    (gh, gw), (th, tw), channels = mask.grid, tile, rows.shape[1]
+    filled = rows.new_zeros(mask.batch * gh * th * gw, tw * channels)
+    _wide(filled).index_copy_(0, mask.tile_rows(th), _wide(rows.reshape(-1, tw * channels)))
+    return filled.view(mask.batch, gh * th, gw * tw, channels).permute(0, 3, 1, 2)
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """The same bytes in elements of 16, where they fit: CUDA copies one element per thread."""
+    fits = rows.is_cuda and rows.shape[1] * rows.element_size() % 16 == 0
+    return rows.view(torch.complex128) if fits else rows
+
+
+def visible_of(image: Tensor, mask: CellMask, tile: Pair) -> Tensor:
+    """(R, C) visible positions of a (B, C, H, W) map; without a gradient."""
+    channels = image.shape[1]
+    flat = image.permute(0, 2, 3, 1).reshape(-1, tile[1] * channels)
+    found = flat.index_select(0, mask.tile_rows(tile[0]))
+    return torch.ops.aten._unsafe_view(found, (-1, channels))
+
+
+def map_to_rows(image: Tensor, mask: CellMask, tile: Pair) -> Tensor:
+    """(R, C) visible positions of a (B, C, H, W) map."""
+    return _Visible.apply(image, mask, tile)
+
+
+class _Visible(torch.autograd.Function):
+    """Its gradient is written, not added up: no position is read twice."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, mask: CellMask, tile: Pair) -> Tensor:
+        ctx.mask, ctx.tile = mask, tile
+        return visible_of(image, mask, tile)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return canvas_of(grad.contiguous(), ctx.mask, ctx.tile), None, None
 
 
 def gather_halo(rows: Tensor, mask: CellMask, tile: Pair, window: Window) -> Tensor:

@@ -16,6 +16,7 @@ from .cell_mask import Pair
 Wanted = tuple[bool, bool, bool]
 INPUT: Wanted = (True, False, False)
 WEIGHT: Wanted = (False, True, False)
+BOTH: Wanted = (True, True, False)
 
 
 def rows_of(image: Tensor) -> Tensor:

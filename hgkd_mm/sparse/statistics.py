@@ -90,6 +90,10 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> SparseFeatureMap:
     rows = input.rows
+    if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
+        # The same kernels read rows as they are, and views cost a launch-bound step its time.
+        out = F.batch_norm(rows, running_mean, running_var, weight, bias, training, momentum, eps)
+        return input.with_rows(out)
     # As a channels-last (1, C, R, 1) image, with strides that say so: other paths are slower.
     image = as_image(rows.contiguous())
     out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)

@@ -14,7 +14,7 @@ from .cell_mask import CellMask, Pair
 from .conv import conv_rows
 from .conv_plan import ConvPlan
 from .feature_map import SparseFeatureMap
-from .gather import gather_halo, rows_to_map, rows_to_tiles
+from .gather import gather_halo, map_to_rows, rows_to_map, rows_to_tiles
 from .products import linear, rows_of
 from .window import Window, halo_rows
 
@@ -31,11 +31,8 @@ class TileMap(SparseFeatureMap):
     @classmethod
     def of(cls, images: Tensor, mask: CellMask) -> TileMap:
         """Rows of the visible pixels; hidden ones are never read. See ``sparsify``."""
-        batch, channels, height, width = images.shape
-        (th, tw), (gh, gw) = mask.tile((height, width)), mask.grid
-        image, row, column = mask.cells()
-        cells = images.view(batch, channels, gh, th, gw, tw).permute(0, 2, 4, 3, 5, 1)
-        return cls(cells[image, row, column].reshape(-1, channels), mask, (th, tw), channels)
+        tile = mask.tile(tuple(images.shape[-2:]))
+        return cls(map_to_rows(images, mask, tile), mask, tile, images.shape[1])
 
     @property
     def rows(self) -> Tensor:
@@ -53,8 +50,7 @@ class TileMap(SparseFeatureMap):
             flat = tensor.reshape(batch, channels)
             return flat if batch == 1 else self.of_image(flat)
         full = tensor.expand(self.mask.batch, channels, *self.shape[-2:])
-        flat = full.permute(0, 2, 3, 1).reshape(-1, channels)
-        return flat.index_select(0, self.mask.positions(self.tile))
+        return map_to_rows(full, self.mask, self.tile)
 
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> TileMap:
         data = function(self.data, *others)
@@ -80,6 +76,8 @@ class TileMap(SparseFeatureMap):
         return self._at(conv_rows(rows, weight, bias, plan), tile)
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
+        if ConvPlan.on_map(self.data.device.type):
+            return self._max_pool_of_map(window, outside)
         index = halo_rows(self.mask, self.tile, window)
         zero = self.data.new_zeros(1, self.channels)
         filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
@@ -88,6 +86,15 @@ class TileMap(SparseFeatureMap):
         halo = halo.permute(0, 3, 1, 2)
         out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
         return self._at(rows_of(out), window.out_tile(self.mask, self.tile))
+
+    def _max_pool_of_map(self, window: Window, outside: float) -> TileMap:
+        """On a GPU, as for convolutions; the gradient of a gathered border would add up."""
+        dense, padding = window.on_dense(self.to_dense(), outside, own=-math.inf, pools=True)
+        out = F.max_pool2d(
+            dense, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
+        )
+        tile = window.out_tile(self.mask, self.tile)
+        return self._at(map_to_rows(out, self.mask, tile), tile)
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)
@@ -126,13 +133,8 @@ class TileMap(SparseFeatureMap):
         return self.with_rows(self.data.index_select(1, channels))
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
-        batch, channels, height, width = self.shape
-        size = batch * height * width
-        if isinstance(fill, Tensor):
-            filled = self.fill_row(fill).repeat(size, 1)
-        else:
-            filled = self.data.new_full((size, channels), fill)
-        return rows_to_map(self.data, self.mask, self.tile, filled)
+        fill = self.fill_row(fill) if isinstance(fill, Tensor) else fill
+        return rows_to_map(self.data, self.mask, self.tile, fill)
 
 
 class _Every(torch.autograd.Function):

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
+from hgkd_mm.sparse.conv_plan import ConvPlan
 
 ENGINES = ('tiles', 'masked_dense')
 
@@ -30,6 +31,15 @@ def test_equals_the_reference(name: str) -> None:
     for engine, errors in errors_of(name).items():
         for kind, error in errors.items():
             assert error < 1e-9, (engine, kind, error)
+
+
+@pytest.mark.parametrize(
+    'name', ['mmpretrain/resnet50', 'timm/convnextv2_atto', 'timm/mobilenetv2_050']
+)
+def test_the_way_of_a_gpu_equals_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConvPlan, 'on_map', staticmethod(lambda device: True))
+    for kind, error in errors_of(name, ('tiles',))['tiles'].items():
+        assert error < 1e-9, (kind, error)
 
 
 @pytest.mark.parametrize('engine', ENGINES)
