@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hgkd_mm.scenes import SceneFolder
 from hgkd_mm.utils.processor import usable_cores
 
 from ..table import MIB
@@ -58,6 +57,8 @@ class Course:
 def training(context: Context, found: Findings) -> None:
     """Steps of a Runner with the config's pipeline, optimizer and hooks, on Scenes."""
     import_openmmlab()
+    from hgkd_mm.scenes import SceneFolder  # imports OpenCV
+
     workers = max(1, min(MOST_WORKERS, usable_cores() - 2))
     before = time.monotonic()
     data = SceneFolder(
