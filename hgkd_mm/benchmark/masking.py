@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hgkd_mm.models.token_masking import RedundantTokenMasking
 
 from .encoder import autocast
-from .reports import MIB, Report, Settings
+from .table import MIB, Report, Settings
 from .timing import measure, saved_bytes
 
 ALL = 'every token'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from hgkd_mm.sparse.conv import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 from hgkd_mm.sparse.conv_plan import ConvPlan
 from hgkd_mm.sparse.window import Window
 
-from .reports import Report, Settings
+from .table import Report, Settings, milliseconds
 from .timing import measure
 
 # 3 x 3 convolutions of ResNet-50 with cells of 32 px, 7 x 7 ones of ConvNeXt-T, and depthwise
@@ -33,16 +34,25 @@ CONVOLUTIONS = (
     (1, 3, 1, 960, 960, 960),
 )
 METHODS = tuple(FORWARD)
+# A call takes less than a GPU's launches do: this many are queued for each reading of its clock.
+CALLS = {'cpu': 1, 'cuda': 10}
 
 
-def methods_report(settings: Settings) -> Report:
-    """Milliseconds of each method for the forward and both gradients; a star marks the chosen."""
+def methods_report(
+    settings: Settings, convolutions: Sequence[tuple[int, ...]] = CONVOLUTIONS
+) -> Report:
+    """Milliseconds of each method for the forward and both gradients; a star marks the chosen.
+
+    Args:
+        settings: ``network`` does not count.
+        convolutions: tile, kernel, stride, channels in and out, groups of each.
+    """
     report = Report(
         f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen)',
         ('tile', 'kernel', 'stride', 'channels', 'groups', 'product', *METHODS),
     )
     cells = settings.size // settings.cell
-    for tile, kernel, stride, inputs, outputs, groups in CONVOLUTIONS:
+    for tile, kernel, stride, inputs, outputs, groups in convolutions:
         make = partial(torch.randn, device=settings.device, dtype=settings.dtype)
         mask = CellMask.random(
             batch=settings.batch,
@@ -66,10 +76,19 @@ def methods_report(settings: Settings) -> Report:
             for method in METHODS[: 2 if groups > 1 else None]:
                 plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
                 steps[method] = partial(methods[method], *tensors, plan)
-            timed = measure(steps, reference='halo', rounds=settings.rounds, device=settings.device)
+            timed = measure(
+                steps,
+                reference='halo',
+                rounds=settings.rounds,
+                device=settings.device,
+                calls=CALLS[mask.device.type],
+            )
             times = {r.name: r.median * 1000 for r in timed}
             layer = tuple(map(str, (tile, kernel, stride, f'{inputs} > {outputs}', groups)))
-            shown = (f'{times[m]:.1f}{"*" * (m == own)}' if m in times else '' for m in METHODS)
+            shown = (
+                f'{milliseconds(times[m] / 1000)}{"*" * (m == own)}' if m in times else ''
+                for m in METHODS
+            )
             report.rows.append((*layer, product, *shown))
             report.records.append({'layer': layer, 'product': product, 'chosen': own, **times})
     return report

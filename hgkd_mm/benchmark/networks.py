@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from mmengine.utils import import_modules_from_strings
-from mmpretrain.models.selfsup.spark import SparseHelper
-from mmpretrain.registry import MODELS
 from torch import nn
 
 from hgkd_mm.sparse import CellMask
+
+from .encoder import EncoderSteps, encoder_steps
+from .table import Settings
 
 _STAGES = dict(out_indices=(0, 1, 2, 3))
 _SPARSE_BN = dict(type='mmpretrain.SparseBatchNorm2d')
@@ -34,22 +35,48 @@ NETWORKS: dict[str, tuple[dict, dict | None]] = {
 
 def build_network(name: str) -> nn.Module:
     """The network, dense as mmpretrain has it."""
-    import_modules_from_strings(['mmpretrain.models'])
-    return MODELS.build(NETWORKS[name][0])
+    return _build(NETWORKS[name][0])
 
 
 def build_mmpretrain_sparse(name: str) -> nn.Module | None:
     """What mmpretrain's SparK trains: dense ops, a mask after each. None if it has none."""
-    import_modules_from_strings(['mmpretrain.models'])
     config = NETWORKS[name][1]
-    return None if config is None else MODELS.build(config)
+    return None if config is None else _build(config)
+
+
+def mmpretrain_steps(settings: Settings) -> EncoderSteps | None:
+    """Steps of ``build_mmpretrain_sparse``, called 'dense', with a new mask each. None as there."""
+    network = build_mmpretrain_sparse(settings.network)
+    if network is None:
+        return None
+    draw = partial(
+        CellMask.random,
+        batch=settings.batch,
+        grid=(settings.size // settings.cell,) * 2,
+        mask_ratio=settings.mask_ratio,
+        device=settings.device,
+    )
+    found = encoder_steps(network, engines=('dense',), **settings.encoder())
+    found.train['dense'] = with_sparse_helper(found.train['dense'], draw)
+    found.forward['dense'] = with_sparse_helper(found.forward['dense'], draw)
+    return found
 
 
 def with_sparse_helper(run: Callable[[], object], draw: Callable[[], CellMask]) -> Callable:
     """``run`` with a new mask handed to mmpretrain's layers, which read it from a class."""
+    from mmpretrain.models.selfsup.spark import SparseHelper
 
     def call() -> object:
         SparseHelper._cur_active = draw().visible[:, None]
         return run()
 
     return call
+
+
+def _build(config: dict) -> nn.Module:
+    # Imported here, so that what is measured of networks from elsewhere needs no mmpretrain.
+    from mmengine.utils import import_modules_from_strings
+    from mmpretrain.registry import MODELS
+
+    import_modules_from_strings(['mmpretrain.models'])
+    return MODELS.build(config)

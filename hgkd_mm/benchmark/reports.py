@@ -3,80 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from hgkd_mm.sparse import CellMask
-
-from .encoder import EncoderSteps, encoder_steps
-from .networks import build_mmpretrain_sparse, build_network, with_sparse_helper
-from .timing import Measurement, measure, peak_bytes, saved_bytes
-from .whole_step import VARIANTS, build_models, load_images, step_parts, whole_step
+from .encoder import encoder_steps
+from .hgkd_step import VARIANTS, build_models, load_images, step_parts, whole_step
+from .networks import build_network, mmpretrain_steps
+from .table import MIB, Report, Settings
+from .timing import measure, peak_bytes, saved_bytes
 
 MMPRETRAIN = 'mmpretrain sparse'
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured.
-
-    Attributes:
-        network: a name of ``NETWORKS``.
-        batch: images a step.
-        size: image side, pixels.
-        cell: mask cell side, pixels.
-        mask_ratio: hidden fraction.
-        dtype: float32, or bfloat16 for autocast.
-        device: 'cpu' or 'cuda'.
-        rounds: measured rounds.
-    """
-
-    network: str = 'resnet50'
-    batch: int = 8
-    size: int = 224
-    cell: int = 32
-    mask_ratio: float = 0.6
-    dtype: torch.dtype = torch.float32
-    device: str = 'cpu'
-    rounds: int = 9
-
-    def encoder(self, mask_ratio: float | None = None) -> dict:
-        """Arguments of ``encoder_steps``."""
-        return dict(
-            batch=self.batch,
-            size=self.size,
-            cell=self.cell,
-            mask_ratio=self.mask_ratio if mask_ratio is None else mask_ratio,
-            dtype=self.dtype,
-            device=self.device,
-        )
-
-    @property
-    def title(self) -> str:
-        """Of a table about one encoder."""
-        dtype = str(self.dtype).removeprefix('torch.')
-        return f'{self.network}, batch {self.batch}, {self.size} px, {dtype}'
-
-
-@dataclass
-class Report:
-    """A table, and the same as records for JSON."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    records: list[dict] = field(default_factory=list)
-
-    def add(self, result: Measurement, cells: Sequence[str], record: dict) -> None:
-        """One alternative: its times, then what else the columns tell of it."""
-        times = f'{1000 * result.median:.0f}', f'{result.ratio:.3f}'
-        spread = f'{result.low:.3f}-{result.high:.3f}'
-        self.rows.append((result.name, *times, spread, *cells))
-        self.records.append({**vars(result), **record})
 
 
 def encoder_report(settings: Settings, engines: Sequence[str]) -> Report:
@@ -84,7 +21,7 @@ def encoder_report(settings: Settings, engines: Sequence[str]) -> Report:
     ours = encoder_steps(
         build_network(settings.network), engines=('dense', *engines), **settings.encoder()
     )
-    steps, theirs = dict(ours.train), _mmpretrain_steps(settings)
+    steps, theirs = dict(ours.train), mmpretrain_steps(settings)
     saved = {name: saved_bytes(run, ours.known) for name, run in ours.forward.items()}
     if theirs is not None:
         steps[MMPRETRAIN] = theirs.train['dense']
@@ -104,23 +41,6 @@ def encoder_report(settings: Settings, engines: Sequence[str]) -> Report:
         )
         report.add(result, cells, {'saved_bytes': kept, 'peak_bytes': peak})
     return report
-
-
-def _mmpretrain_steps(settings: Settings) -> EncoderSteps | None:
-    network = build_mmpretrain_sparse(settings.network)
-    if network is None:
-        return None
-    draw = partial(
-        CellMask.random,
-        batch=settings.batch,
-        grid=(settings.size // settings.cell,) * 2,
-        mask_ratio=settings.mask_ratio,
-        device=settings.device,
-    )
-    found = encoder_steps(network, engines=('dense',), **settings.encoder())
-    found.train['dense'] = with_sparse_helper(found.train['dense'], draw)
-    found.forward['dense'] = with_sparse_helper(found.forward['dense'], draw)
-    return found
 
 
 def ratios_report(settings: Settings, ratios: Sequence[float]) -> Report:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ class Measurement:
     Attributes:
         name: what was run.
         seconds: time of each round.
+        queued: seconds of each round after which the host was free again: on a GPU, when all
+            work was handed over; a driver whose queue is full makes it wait, so that it is then
+            an upper bound.
         ratio: median over rounds of its time over the reference's time in the same round.
         low, high: smallest and largest of those ratios.
     """
@@ -31,6 +35,7 @@ class Measurement:
     ratio: float
     low: float
     high: float
+    queued: list[float]
 
     @property
     def median(self) -> float:
@@ -63,6 +68,7 @@ def measure(
     rounds: int = 7,
     warmup: int = 2,
     device: str = 'cpu',
+    calls: int = 1,
 ) -> list[Measurement]:
     """Runs every step once a round, in turn, and compares them with the reference.
 
@@ -71,7 +77,8 @@ def measure(
         reference: the step that ratios refer to.
         rounds: measured rounds.
         warmup: rounds that do not count.
-        device: a CUDA device is waited for before every reading of the clock.
+        device: on a CUDA device its own clock is read, by events before and after the calls.
+        calls: how often a step runs for one reading, back to back; the time is that of one call.
 
     Returns:
         One measurement a step, in the order given.
@@ -84,29 +91,45 @@ def measure(
     if rounds < 1:
         raise ValueError(f'At least one measured round is needed, got {rounds} (--rounds).')
 
-    def once(step: Callable[[], object]) -> float:
-        if device.startswith('cuda'):
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        step()
-        if device.startswith('cuda'):
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
+    read = partial(_read_cuda if device.startswith('cuda') else _read_cpu, calls=calls)
     for _ in range(warmup):
         for step in steps.values():
-            once(step)
+            read(step)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    queued: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            seconds[name].append(once(step))
+            taken, free = read(step)
+            seconds[name].append(taken)
+            queued[name].append(free)
     results = []
     for name, times in seconds.items():
         ratios = [t / r for t, r in zip(times, seconds[reference], strict=True)]
-        results.append(
-            Measurement(name, times, statistics.median(ratios), min(ratios), max(ratios))
-        )
+        ratio = statistics.median(ratios)
+        results.append(Measurement(name, times, ratio, min(ratios), max(ratios), queued[name]))
     return results
+
+
+def _read_cpu(step: Callable[[], object], calls: int) -> tuple[float, float]:
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    taken = (time.perf_counter() - start) / calls
+    return taken, taken
+
+
+def _read_cuda(step: Callable[[], object], calls: int) -> tuple[float, float]:
+    """Seconds of a call by the device's clock, and those that the host was busy with it."""
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    before.record()
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    queued = time.perf_counter() - start
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1000 / calls, queued / calls
 
 
 def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:

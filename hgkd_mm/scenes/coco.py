@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-from pycocotools import mask as mask_utils
 
 from .objects import CLASSES, RECIPES
 
@@ -24,6 +23,9 @@ def segmentation(mask: np.ndarray, *, crowd: bool = False) -> Segmentation:
     Returns:
         Polygons, each [x0, y0, x1, y1, ...], or ``{'size': [H, W], 'counts': [...]}``.
     """
+    # Imported here, so that Scenes as folders of classes can be drawn without it.
+    from pycocotools import mask as mask_utils
+
     polygons = None if crowd else outlines(mask)
     if polygons:
         drawn = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, *mask.shape)))

@@ -79,9 +79,7 @@ def build_models(
     import_modules_from_strings(['mmpretrain.models', 'hgkd_mm.models'])
     models = {}
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / 'vit.pth'
-        teacher = VisionTransformer(vit, patch_size=16, out_type='raw')
-        torch.save({f'backbone.{k}': v for k, v in teacher.state_dict().items()}, weights)
+        weights = random_teacher(Path(folder), vit)
         for variant in variants:
             whole = Config.fromfile(config)
             override(whole, {f'model.{k}': v for k, v in variant.options.items()})
@@ -91,6 +89,19 @@ def build_models(
             model.train()
             models[variant.name] = model.to(device, memory_format=torch.channels_last)
     return models
+
+
+def random_teacher(folder: Path, vit: str | dict = 'base') -> Path:
+    """A file of random weights of a ViT/16, as ``MIMTeacher`` reads them.
+
+    Args:
+        folder: where the file goes.
+        vit: size, as mmpretrain's ``VisionTransformer`` wants it.
+    """
+    path = folder / 'vit.pth'
+    teacher = VisionTransformer(vit, patch_size=16, out_type='raw')
+    torch.save({f'backbone.{k}': v for k, v in teacher.state_dict().items()}, path)
+    return path
 
 
 def whole_step(

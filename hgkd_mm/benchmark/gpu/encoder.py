@@ -1,0 +1,143 @@
+"""The training step of the encoder: time, host time, memory, images a second."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+
+import timm
+import torch
+
+from ..encoder import encoder_steps
+from ..networks import mmpretrain_steps
+from ..table import MIB, Report, Settings, milliseconds
+from ..timing import Measurement, measure, peak_bytes
+from .context import Context, Findings, LeftOutError
+from .openmmlab import import_openmmlab
+from .precision import fast, free_memory
+
+MASK_RATIOS = (0.6, 0.75)
+MMPRETRAIN, COMPILED = 'mmpretrain sparse', 'dense, torch.compile'
+COLUMNS = (
+    'network',
+    'batch',
+    'mask ratio',
+    'step',
+    'ms',
+    'range',
+    'ratio to dense',
+    'ms to queue',
+    'peak MiB',
+    'images/s',
+)
+# Compiling ResNet-50 and its gradient takes up to a minute.
+COMPILE_SECONDS = 100.0
+
+Steps = dict[str, Callable[[], None]]
+
+
+def encoder(context: Context, found: Findings) -> None:
+    """Dense, what there was for masked images before, and tiles; a new mask each step."""
+    sizes = context.sizes
+    first = next(iter(sizes.encoder))
+    table = found.table(
+        f'Forward and backward of the encoder, {sizes.image} px, {sizes.dtype}', COLUMNS
+    )
+    reference = _reference(found)
+    cases = [(first, sizes.batch), (first, sizes.small_batch)]
+    cases += [(name, sizes.batch) for name in sizes.encoder if name != first]
+    with fast():
+        for name, batch in cases:
+            for ratio in MASK_RATIOS:
+                if found.out_of_time(context, f'{name}, batch {batch}, mask ratio {ratio}'):
+                    continue
+                settings = context.settings(network=name, batch=batch, mask_ratio=ratio)
+                steps = _steps(settings, reference, sizes.encoder[name])
+                for result in measure(
+                    steps, reference='dense', rounds=settings.rounds, device=settings.device
+                ):
+                    add_row(table, settings, result, steps[result.name])
+                del steps
+                free_memory()
+        _compiled(context, found, table, first)
+
+
+def _reference(found: Findings) -> str:
+    """'mmpretrain sparse' where it can be had, else the engine that computes alike."""
+    try:
+        import_openmmlab()
+    except LeftOutError as error:
+        found.notes.append(f'masked_dense stands in for mmpretrain sparse: {error}')
+        return 'masked_dense'
+    return MMPRETRAIN
+
+
+def _steps(settings: Settings, reference: str, name: str) -> Steps:
+    """Training steps by name.
+
+    Args:
+        settings: ``network`` is timm's name.
+        reference: 'mmpretrain sparse' or an engine.
+        name: of the same network in ``NETWORKS``.
+    """
+    network = timm.create_model(settings.network, features_only=True)
+    theirs = mmpretrain_steps(replace(settings, network=name)) if reference == MMPRETRAIN else None
+    engine = 'masked_dense' if theirs is None else None
+    engines = ('dense', *filter(None, [engine]), 'tiles')
+    steps = dict(encoder_steps(network, engines=engines, **settings.encoder()).train)
+    if theirs is not None:
+        steps[MMPRETRAIN] = theirs.train['dense']
+    return steps
+
+
+def add_row(
+    table: Report, settings: Settings, result: Measurement, step: Callable[[], None]
+) -> None:
+    """One alternative of one case, with the peak memory of one more step."""
+    peak = peak_bytes(step, settings.device)
+    speed = settings.batch / result.median
+    queued = statistics.median(result.queued)
+    low, high = (milliseconds(edge(result.seconds)) for edge in (min, max))
+    case = {
+        'network': settings.network,
+        'batch': settings.batch,
+        'mask_ratio': settings.mask_ratio,
+    }
+    table.rows.append(
+        (
+            *map(str, case.values()),
+            result.name,
+            milliseconds(result.median),
+            f'{low}-{high}',
+            f'{result.ratio:.3f}',
+            milliseconds(queued),
+            '' if peak is None else f'{peak / MIB:.0f}',
+            f'{speed:.0f}',
+        )
+    )
+    table.records.append({**case, **vars(result), 'peak_bytes': peak, 'images_per_second': speed})
+
+
+def _compiled(context: Context, found: Findings, table: Report, name: str) -> None:
+    """The dense step of one network under torch.compile, beside it without."""
+    left = min(context.left - COMPILE_SECONDS, context.stage_left)
+    if not context.sizes.compiled or left < 0:
+        why = 'it is left out with --small' if not context.sizes.compiled else 'too little time'
+        found.notes.append(f'torch.compile was not measured: {why}.')
+        return
+    settings = context.settings(network=name)
+    network = timm.create_model(name, features_only=True)
+    dense = dict(engines=('dense',), **settings.encoder())
+    steps = {
+        'dense': encoder_steps(network, **dense).train['dense'],
+        COMPILED: encoder_steps(torch.compile(network), **dense).train['dense'],
+    }
+    try:
+        steps[COMPILED]()
+    except Exception as error:  # it needs a C compiler, among others
+        found.notes.append(f'torch.compile failed: {type(error).__name__}: {str(error)[:300]}')
+        return
+    for result in measure(steps, reference='dense', rounds=settings.rounds, device=settings.device):
+        if result.name == COMPILED:
+            add_row(table, settings, result, steps[COMPILED])

@@ -1,0 +1,131 @@
+"""Are the engine's numbers those of masked-dense in float64, on this device?"""
+
+from __future__ import annotations
+
+import copy
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from hgkd_mm.sparse import CellMask, sparsify
+
+from ..encoder import autocast
+from .context import Context, Findings
+from .precision import free_memory, precise
+
+CELL, MASK_RATIO = 32, 0.6
+ENGINES = ('tiles', 'masked_dense')
+KINDS = ('outputs', 'input gradient', 'parameter gradients', 'running statistics')
+# Engine and type of each run, and the bound of its errors: at least the first number, and so many
+# times the error that masked_dense has in that type. bfloat16 and float32 round the same numbers
+# in another order, and a value at the kink of a ReLU may fall to either side of it: a few do in
+# float32, so that the largest error of a kind is less even there.
+BOUNDS = {torch.float64: (1e-8, 0.0), torch.float32: (1e-4, 3.0), torch.bfloat16: (0.0, 1.5)}
+# Of the largest norm of a kind. Some gradients are zero but for rounding, such as those of a
+# bias before a batch norm, and an error relative to them says nothing.
+FLOOR = 1e-3
+NETWORK_SEED, NOISE_SEED = 0, 1
+
+
+def parity(context: Context, found: Findings) -> None:
+    """Largest relative error of any tensor of a kind, in each type, without TF32."""
+    names = [str(dtype).removeprefix('torch.') for dtype in BOUNDS]
+    table = found.table(
+        'Largest ||a - b|| / ||b|| over the tensors of a kind, b by masked_dense in float64; '
+        f'batch {context.sizes.parity_batch}, {context.sizes.image} px, mask ratio {MASK_RATIO}',
+        (
+            'network',
+            'kind',
+            *(column for name in names for column in (name, 'masked_dense', 'bound')),
+        ),
+    )
+    for name in context.sizes.parity:
+        if found.out_of_time(context, name):
+            break
+        with precise():
+            errors = compare(name, context)
+        for kind in errors['tiles', torch.float64]:
+            cells, record = [], {'network': name, 'kind': kind}
+            for dtype, (least, factor) in BOUNDS.items():
+                ours, dense = (errors[engine, dtype][kind] for engine in ENGINES)
+                bound = max(least, factor * dense)
+                cells += [f'{number:.2g}' for number in (ours, dense, bound)]
+                record[str(dtype)] = {'tiles': ours, 'masked_dense': dense, 'bound': bound}
+                # Written so that a NaN is refused as well.
+                if not ours <= bound:
+                    found.broken.append(
+                        f'{name}, {kind}, {dtype}: {ours:.2g} is more than {bound:.2g}.'
+                    )
+            table.rows.append((name, kind, *cells))
+            table.records.append(record)
+        free_memory()
+
+
+def compare(name: str, context: Context) -> dict[tuple[str, torch.dtype], dict[str, float]]:
+    """Errors by kind, for each engine and type."""
+    torch.manual_seed(NETWORK_SEED)
+    network = _randomised(timm.create_model(name, features_only=True))
+    size, batch = context.sizes.image, context.sizes.parity_batch
+    images = torch.randn(batch, 3, size, size)
+    grid = (size // CELL, size // CELL)
+    mask = CellMask.random(batch=batch, grid=grid, mask_ratio=MASK_RATIO).to(context.device)
+    wanted = _run(network, images, mask, 'masked_dense', torch.float64, context.device)
+    errors = {}
+    for dtype in BOUNDS:
+        for engine in ENGINES:
+            if (engine, dtype) == ('masked_dense', torch.float64):
+                got = wanted
+            else:
+                got = _run(network, images, mask, engine, dtype, context.device)
+            # A network without batch norms has no statistics.
+            errors[engine, dtype] = {
+                kind: largest_error(got[kind], wanted[kind]) for kind in KINDS if wanted[kind]
+            }
+    return errors
+
+
+def largest_error(got: list[Tensor], wanted: list[Tensor]) -> float:
+    """Largest ||a - b|| / ||b|| over pairs of tensors; ``FLOOR`` tells what ||b|| is at least."""
+    least = FLOOR * max(float(b.double().norm()) for b in wanted)
+    errors = [
+        float((a.double() - b.double()).norm()) / max(float(b.double().norm()), least)
+        for a, b in zip(got, wanted, strict=True)
+    ]
+    return max(errors)
+
+
+def _run(
+    network: nn.Module,
+    images: Tensor,
+    mask: CellMask,
+    engine: str,
+    dtype: torch.dtype,
+    device: str,
+) -> dict[str, list[Tensor]]:
+    """Tensors by kind; bfloat16 is autocast of a network in float32."""
+    held = torch.float32 if dtype == torch.bfloat16 else dtype
+    network = copy.deepcopy(network).to(device, held).train()
+    x = images.to(device, held, copy=True).requires_grad_()
+    with autocast(torch.bfloat16 if held != dtype else torch.float32, device):
+        maps = network(sparsify(x, mask, engine))
+    rows = [m.rows for m in maps]
+    # Any direction but that of the squares, to whose sum a normalised map gives no gradient.
+    noise = torch.Generator().manual_seed(NOISE_SEED)
+    torch.autograd.backward(
+        rows, [torch.randn(r.shape, generator=noise).to(r) / len(r) for r in rows]
+    )
+    return {
+        'outputs': [r.detach() for r in rows],
+        'input gradient': [x.grad],
+        'parameter gradients': [p.grad for p in network.parameters() if p.grad is not None],
+        'running statistics': [buffer for buffer in network.buffers()],
+    }
+
+
+def _randomised(network: nn.Module) -> nn.Module:
+    """With no norm or scale at the zero or one that would hide a branch or a gradient."""
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    return network.train()
