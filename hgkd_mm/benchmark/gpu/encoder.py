@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import timm
 import torch
@@ -23,6 +24,7 @@ COLUMNS = (
     'network',
     'batch',
     'mask ratio',
+    'type',
     'step',
     'ms',
     'range',
@@ -41,25 +43,29 @@ def encoder(context: Context, found: Findings) -> None:
     """Dense, what there was for masked images before, and tiles; a new mask each step."""
     sizes = context.sizes
     first = next(iter(sizes.encoder))
-    table = found.table(
-        f'Forward and backward of the encoder, {sizes.image} px, {sizes.dtype}', COLUMNS
-    )
+    table = found.table(f'Forward and backward of the encoder, {sizes.image} px', COLUMNS)
     reference = _reference(found)
-    cases = [(first, sizes.batch), (first, sizes.small_batch)]
-    cases += [(name, sizes.batch) for name in sizes.encoder if name != first]
+    half, full = sizes.dtype, torch.float32
+    cases = [
+        (first, sizes.batch, half),
+        (first, sizes.batch, full),
+        (first, sizes.small_batch, half),
+    ]
+    cases += [
+        (n, sizes.batch, dtype) for dtype in (half, full) for n in sizes.encoder if n != first
+    ]
     with fast():
-        for name, batch in cases:
-            for ratio in MASK_RATIOS:
-                if found.out_of_time(context, f'{name}, batch {batch}, mask ratio {ratio}'):
-                    continue
-                settings = context.settings(network=name, batch=batch, mask_ratio=ratio)
-                steps = _steps(settings, reference, sizes.encoder[name])
-                for result in measure(
-                    steps, reference='dense', rounds=settings.rounds, device=settings.device
-                ):
-                    add_row(table, settings, result, steps[result.name])
-                del steps
-                free_memory()
+        for (name, batch, dtype), ratio in product(dict.fromkeys(cases), MASK_RATIOS):
+            if found.out_of_time(context, f'{name}, batch {batch}, {dtype}, mask ratio {ratio}'):
+                continue
+            settings = context.settings(network=name, batch=batch, dtype=dtype, mask_ratio=ratio)
+            steps = _steps(settings, reference, sizes.encoder[name])
+            for result in measure(
+                steps, reference='dense', rounds=settings.rounds, device=settings.device
+            ):
+                add_row(table, settings, result, steps[result.name])
+            del steps
+            free_memory()
         _compiled(context, found, table, first)
 
 
@@ -103,6 +109,7 @@ def add_row(
         'network': settings.network,
         'batch': settings.batch,
         'mask_ratio': settings.mask_ratio,
+        'type': type_name(settings),
     }
     table.rows.append(
         (
@@ -117,6 +124,13 @@ def add_row(
         )
     )
     table.records.append({**case, **vars(result), 'peak_bytes': peak, 'images_per_second': speed})
+
+
+def type_name(settings: Settings) -> str:
+    """What the products are computed in: float32 is TF32 on a GPU here."""
+    if settings.dtype == torch.float32 and settings.device.startswith('cuda'):
+        return 'TF32'
+    return str(settings.dtype).removeprefix('torch.')
 
 
 def _compiled(context: Context, found: Findings, table: Report, name: str) -> None:
