@@ -53,8 +53,9 @@ def main() -> int:
         check_device(args.device)
     except RuntimeError as error:
         sys.exit(f'gpu_check: {error}')
-    if args.device.startswith('cuda'):
-        torch.cuda.set_device(args.device)
+    device = torch.device(args.device)
+    if device.index is not None:  # 'cuda' alone is the current one
+        torch.cuda.set_device(device)
     end = started + 60 * args.minutes
     with tempfile.TemporaryDirectory(prefix='gpu_check-') as folder:
         scratch = Path(folder)
