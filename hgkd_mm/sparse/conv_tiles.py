@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .cell_mask import Pair
 from .conv_plan import ConvPlan
-from .gather import canvas_of, gather_halo, gather_tiles, rows_to_tiles, visible_of
+from .gather import canvas_of, empty_map, gather_halo, gather_tiles, rows_to_tiles, visible_of
 from .products import INPUT, WEIGHT, Wanted, conv_gradients, rows_of
 from .window import Window
 
@@ -49,7 +49,7 @@ def _transpose_back(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     count = tuple((t - 1 + p) // s - f + 1 for (t, s, p, _), f in zip(steps, first, strict=True))
     reads = tuple((n - 1) * s + span for (_, s, _, span), n in zip(steps, count, strict=True))
     outputs = gather_tiles(grad, mask, plan.out_tile, first, count)
-    read = _empty(grad, (mask.num_visible, weight.shape[1] * plan.groups, *reads))
+    read = empty_map(grad, (mask.num_visible, weight.shape[1] * plan.groups, *reads))
     wide = _backward(outputs, read, weight, plan, (0, 0), INPUT)[0]
     before = tuple(p - f * s for (_, s, p, _), f in zip(steps, first, strict=True))
     behind = tuple(r - b - t for r, b, t in zip(reads, before, tile, strict=True))
@@ -82,10 +82,10 @@ def canvas_gradients(
 
     Both at once share the map of the outputs' gradient. For INPUT alone no rows are needed.
     """
-    mask, (th, tw) = plan.mask, plan.tile
-    height, width = mask.grid[0] * th, mask.grid[1] * tw
+    mask, tile, grid = plan.mask, plan.tile, plan.mask.grid
     if rows is None:
-        image = _empty(grad, (mask.batch, weight.shape[1] * plan.groups, height, width))
+        size = grid[0] * tile[0], grid[1] * tile[1]
+        image = empty_map(grad, (mask.batch, weight.shape[1] * plan.groups, *size))
     else:
         image = canvas_of(rows, mask, plan.tile)
     image, padding = plan.window.on_dense(image)
@@ -93,10 +93,7 @@ def canvas_gradients(
     wide, grad_weight = _backward(outputs, image, weight, plan, padding, wanted)
     if wide is None:
         return None, grad_weight
-    if wide.shape[2:] != (height, width):
-        top, left = plan.window.padding
-        wide = wide[:, :, top : top + height, left : left + width]
-    return visible_of(wide, mask, plan.tile), grad_weight
+    return visible_of(plan.window.cut(wide, mask, plan.tile), mask, plan.tile), grad_weight
 
 
 def canvas_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
@@ -107,12 +104,6 @@ def canvas_grad_input(grad: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
 def canvas_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
     """(Co, C / groups, kh, kw): torch's gradient on the full map."""
     return canvas_gradients(grad, rows, weight, plan, WEIGHT)[1]
-
-
-def _empty(like: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """A map whose shape is all that a gradient of it needs."""
-    batch, channels, height, width = shape
-    return like.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _backward(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,12 @@ def canvas_of(rows: Tensor, mask: CellMask, tile: Pair) -> Tensor:
     filled = rows.new_zeros(mask.batch * gh * th * gw, tw * channels)
     _wide(filled).index_copy_(0, mask.tile_rows(th), _wide(rows.reshape(-1, tw * channels)))
     return filled.view(mask.batch, gh * th, gw * tw, channels).permute(0, 3, 1, 2)
+
+
+def empty_map(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """A (B, C, H, W) channels-last map whose shape is all that a gradient of it needs."""
+    batch, channels, height, width = shape
+    return like.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _wide(rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from .conv import conv_rows
 from .conv_plan import ConvPlan
 from .feature_map import SparseFeatureMap
 from .gather import gather_halo, map_to_rows, rows_to_map, rows_to_tiles
+from .max_pool import max_pool_rows
 from .products import linear, rows_of
 from .window import Window, halo_rows
 
@@ -76,25 +77,8 @@ class TileMap(SparseFeatureMap):
         return self._at(conv_rows(rows, weight, bias, plan), tile)
 
     def max_pool2d(self, window: Window, outside: float = -math.inf) -> TileMap:
-        if ConvPlan.on_map(self.data.device.type):
-            return self._max_pool_of_map(window, outside)
-        index = halo_rows(self.mask, self.tile, window)
-        zero = self.data.new_zeros(1, self.channels)
-        filled = torch.cat([self.data, zero, torch.full_like(zero, outside)])
-        # Long, because its gradient adds up: at int32 positions torch takes a slower way.
-        halo = filled.index_select(0, index.flatten().long()).view(*index.shape, -1)
-        halo = halo.permute(0, 3, 1, 2)
-        out = F.max_pool2d(halo, window.kernel, window.stride, 0, window.dilation)
-        return self._at(rows_of(out), window.out_tile(self.mask, self.tile))
-
-    def _max_pool_of_map(self, window: Window, outside: float) -> TileMap:
-        """On a GPU, as for convolutions; the gradient of a gathered border would add up."""
-        dense, padding = window.on_dense(self.to_dense(), outside, own=-math.inf, pools=True)
-        out = F.max_pool2d(
-            dense, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
-        )
-        tile = window.out_tile(self.mask, self.tile)
-        return self._at(map_to_rows(out, self.mask, tile), tile)
+        rows = max_pool_rows(self.data, self.mask, self.tile, window, outside)
+        return self._at(rows, window.out_tile(self.mask, self.tile))
 
     def avg_pool2d(self, window: Window, count_include_pad: bool) -> TileMap:
         tile = window.out_tile(self.mask, self.tile)

@@ -86,6 +86,14 @@ class Window:
         (top, left), (bottom, right) = self.padding, self.behind
         return F.pad(data, (left, right, top, bottom), value=value), (0, 0)
 
+    def cut(self, data: Tensor, mask: CellMask, tile: Pair) -> Tensor:
+        """What ``on_dense`` gave, or its gradient, without the padding that it added."""
+        height, width = mask.grid[0] * tile[0], mask.grid[1] * tile[1]
+        if data.shape[2:] == (height, width):
+            return data
+        top, left = self.padding
+        return data[:, :, top : top + height, left : left + width]
+
     @property
     def taps(self) -> int:
         """Number of taps, kh * kw."""

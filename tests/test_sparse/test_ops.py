@@ -78,19 +78,34 @@ def test_every_way_to_convolve_gives_the_same(
         torch.testing.assert_close(one, other * visible, rtol=1e-12, atol=1e-12)
 
 
+POOLINGS = (
+    nn.MaxPool2d(3, 2, 1),
+    nn.MaxPool2d(2, 2),
+    nn.MaxPool2d(3, 1, 1),
+    nn.AvgPool2d(2, 2),
+    nn.AvgPool2d(3, 2, 1),
+    nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+)
+
+
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('tile', [2, 4])
 def test_pooling(engine: str, tile: int) -> None:
-    for op in (
-        nn.MaxPool2d(3, 2, 1),
-        nn.MaxPool2d(2, 2),
-        nn.MaxPool2d(3, 1, 1),
-        nn.AvgPool2d(2, 2),
-        nn.AvgPool2d(3, 2, 1),
-        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
-        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
-    ):
+    for op in POOLINGS:
         compare(engine, tile, op)
+
+
+@pytest.mark.parametrize('tile', [2, 4])
+def test_pooling_the_way_of_a_gpu(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConvPlan, 'on_map', staticmethod(lambda device: True))
+    for op in POOLINGS:
+        compare('tiles', tile, op)
+    # Padded by hand, as networks that came from TensorFlow do: with zeros, or with -inf.
+    for value in (0.0, -torch.inf):
+        compare(
+            'tiles', tile, lambda x, v=value: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=v), 3, 2)
+        )
 
 
 @pytest.mark.parametrize('engine', ENGINES)
