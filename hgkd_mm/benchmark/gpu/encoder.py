@@ -47,6 +47,7 @@ def encoder(context: Context, found: Findings) -> None:
     reference = _reference(found)
     cases = [(first, sizes.batch), (first, sizes.small_batch)]
     cases += [(name, sizes.batch) for name in sizes.encoder if name != first]
+    cases = list(dict.fromkeys(cases))  # in small both batches are the same
     with fast():
         for name, batch in cases:
             for ratio in MASK_RATIOS:
@@ -54,13 +55,21 @@ def encoder(context: Context, found: Findings) -> None:
                     continue
                 settings = context.settings(network=name, batch=batch, mask_ratio=ratio)
                 steps = _steps(settings, reference, sizes.encoder[name])
-                for result in measure(
-                    steps, reference='dense', rounds=settings.rounds, device=settings.device
-                ):
+                for result in _measured(context, steps):
                     add_row(table, settings, result, steps[result.name])
                 del steps
                 free_memory()
         _compiled(context, found, table, first)
+
+
+def _measured(context: Context, steps: Steps) -> list[Measurement]:
+    return measure(
+        steps,
+        reference='dense',
+        rounds=context.sizes.rounds,
+        warmup=context.sizes.unmeasured,
+        device=context.device,
+    )
 
 
 def _reference(found: Findings) -> str:
@@ -138,6 +147,6 @@ def _compiled(context: Context, found: Findings, table: Report, name: str) -> No
     except Exception as error:  # it needs a C compiler, among others
         found.notes.append(f'torch.compile failed: {type(error).__name__}: {str(error)[:300]}')
         return
-    for result in measure(steps, reference='dense', rounds=settings.rounds, device=settings.device):
+    for result in _measured(context, steps):
         if result.name == COMPILED:
             add_row(table, settings, result, steps[COMPILED])
