@@ -60,13 +60,21 @@ def encoder(context: Context, found: Findings) -> None:
                 continue
             settings = context.settings(network=name, batch=batch, dtype=dtype, mask_ratio=ratio)
             steps = _steps(settings, reference, sizes.encoder[name])
-            for result in measure(
-                steps, reference='dense', rounds=settings.rounds, device=settings.device
-            ):
+            for result in _measured(context, steps):
                 add_row(table, settings, result, steps[result.name])
             del steps
             free_memory()
         _compiled(context, found, table, first)
+
+
+def _measured(context: Context, steps: Steps) -> list[Measurement]:
+    return measure(
+        steps,
+        reference='dense',
+        rounds=context.sizes.rounds,
+        warmup=context.sizes.unmeasured,
+        device=context.device,
+    )
 
 
 def _reference(found: Findings) -> str:
@@ -152,6 +160,6 @@ def _compiled(context: Context, found: Findings, table: Report, name: str) -> No
     except Exception as error:  # it needs a C compiler, among others
         found.notes.append(f'torch.compile failed: {type(error).__name__}: {str(error)[:300]}')
         return
-    for result in measure(steps, reference='dense', rounds=settings.rounds, device=settings.device):
+    for result in _measured(context, steps):
         if result.name == COMPILED:
             add_row(table, settings, result, steps[COMPILED])

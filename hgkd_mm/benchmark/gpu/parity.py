@@ -92,7 +92,7 @@ def largest_error(got: list[Tensor], wanted: list[Tensor]) -> float:
         float((a.double() - b.double()).norm()) / max(float(b.double().norm()), least)
         for a, b in zip(got, wanted, strict=True)
     ]
-    return max(errors)
+    return float(torch.tensor(errors).max())  # unlike max(), a NaN among them is a NaN
 
 
 def _run(

@@ -18,7 +18,7 @@ class Sizes:
         parity_batch, batch, small_batch, step_batch, train_batch: images a step: of the
             comparison, of the encoders, of the first encoder once more, of the whole step, of
             the training.
-        rounds: measured steps of each alternative.
+        rounds, unmeasured: measured steps of each alternative, and those before them.
         dtype: bfloat16 for autocast of all that is timed; many a CPU has no convolutions for it.
         convolutions: how many of the layers of ``CONVOLUTIONS`` are measured.
         vit: the teacher, as mmpretrain's ``VisionTransformer`` wants it.
@@ -46,6 +46,7 @@ class Sizes:
     step_batch: int = 128
     train_batch: int = 256
     rounds: int = 8
+    unmeasured: int = 2
     dtype: torch.dtype = torch.bfloat16
     convolutions: int | None = None
     vit: str | dict = 'base'
@@ -60,7 +61,7 @@ class Sizes:
 _TEACHER = {'embed_dims': 24, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 48}
 
 SMALL = Sizes(
-    parity=('resnet18', 'convnext_atto', 'mobilenetv2_050'),
+    parity=('resnet10t', 'convnext_atto'),
     encoder={'resnet18': 'resnet18', 'mobilenetv2_050': 'mobilenet_v2'},
     image=64,
     parity_batch=2,
@@ -69,6 +70,7 @@ SMALL = Sizes(
     step_batch=2,
     train_batch=2,
     rounds=1,
+    unmeasured=1,
     dtype=torch.float32,
     convolutions=1,
     vit=_TEACHER,

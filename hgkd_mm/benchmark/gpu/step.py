@@ -30,7 +30,7 @@ def step(context: Context, found: Findings) -> None:
     table = found.table(f'Whole step, {title}', (*COLUMNS, 'differs by'))
     with fast():
         wholes = {name: whole_step(m, images, sizes.dtype) for name, m in models.items()}
-        timing = dict(warmup=2, device=context.device)
+        timing = dict(warmup=sizes.unmeasured, device=context.device)
         results = measure(wholes, reference=first, rounds=sizes.rounds, **timing)
         for result, variant in zip(results, VARIANTS, strict=True):
             peak = peak_bytes(wholes[result.name], context.device)
