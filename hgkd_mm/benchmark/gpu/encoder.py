@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,24 +43,30 @@ def encoder(context: Context, found: Findings) -> None:
     sizes = context.sizes
     first = next(iter(sizes.encoder))
     table = found.table(
-        f'Forward and backward of the encoder, {sizes.image} px, {sizes.dtype}', COLUMNS
+        f'Forward and backward of the encoder, {sizes.image} px, {sizes.type_name}', COLUMNS
     )
     reference = _reference(found)
     cases = [(first, sizes.batch), (first, sizes.small_batch)]
     cases += [(name, sizes.batch) for name in sizes.encoder if name != first]
     cases = list(dict.fromkeys(cases))  # in small both batches are the same
     with fast():
-        for name, batch in cases:
-            for ratio in MASK_RATIOS:
-                if found.out_of_time(context, f'{name}, batch {batch}, mask ratio {ratio}'):
-                    continue
-                settings = context.settings(network=name, batch=batch, mask_ratio=ratio)
-                steps = _steps(settings, reference, sizes.encoder[name])
-                for result in _measured(context, steps):
-                    add_row(table, settings, result, steps[result.name])
-                del steps
-                free_memory()
+        for (name, batch), ratio in itertools.product(cases, MASK_RATIOS):
+            case = f'{name}, batch {batch}, mask ratio {ratio}'
+            if found.out_of_time(context, case):
+                continue
+            settings = context.settings(network=name, batch=batch, mask_ratio=ratio)
+            try:
+                _case(context, table, settings, reference)
+            except Exception as error:  # too little memory for one, say, leaves the others
+                found.broken.append(f'{case}: {type(error).__name__}: {str(error)[:300]}')
+            free_memory()
         _compiled(context, found, table, first)
+
+
+def _case(context: Context, table: Report, settings: Settings, reference: str) -> None:
+    steps = _steps(settings, reference, context.sizes.encoder[settings.network])
+    for result in _measured(context, steps):
+        add_row(table, settings, result, steps[result.name])
 
 
 def _measured(context: Context, steps: Steps) -> list[Measurement]:
