@@ -144,6 +144,22 @@ def test_masked_dense_stands_in_for_mmpretrains_encoder(
     assert 'masked_dense stands in for mmpretrain sparse: mmpretrain is missing.' in found.notes
 
 
+def test_a_network_that_cannot_be_measured_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(context: Context, steps: dict) -> list:
+        raise torch.cuda.OutOfMemoryError('no memory left')
+
+    monkeypatch.setattr(encoder, '_measured', measured)
+    monkeypatch.setattr(encoder, 'MASK_RATIOS', (0.5,))
+    found = Findings()
+    encoder.encoder(context(tmp_path), found)
+    assert found.broken == [
+        f'{name}, batch 2, mask ratio 0.5: OutOfMemoryError: no memory left'
+        for name in SMALL.encoder
+    ]
+
+
 def test_a_stage_without_time_says_what_it_leaves_out(tmp_path: Path) -> None:
     found = Findings()
     encoder.encoder(context(tmp_path, seconds=0), found)

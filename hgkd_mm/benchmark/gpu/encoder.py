@@ -56,15 +56,22 @@ def encoder(context: Context, found: Findings) -> None:
     ]
     with fast():
         for (name, batch, dtype), ratio in product(dict.fromkeys(cases), MASK_RATIOS):
-            if found.out_of_time(context, f'{name}, batch {batch}, {dtype}, mask ratio {ratio}'):
+            case = f'{name}, batch {batch}, {dtype}, mask ratio {ratio}'
+            if found.out_of_time(context, case):
                 continue
             settings = context.settings(network=name, batch=batch, dtype=dtype, mask_ratio=ratio)
-            steps = _steps(settings, reference, sizes.encoder[name])
-            for result in _measured(context, steps):
-                add_row(table, settings, result, steps[result.name])
-            del steps
+            try:
+                _case(context, table, settings, reference)
+            except Exception as error:  # too little memory for one, say, leaves the others
+                found.broken.append(f'{case}: {type(error).__name__}: {str(error)[:300]}')
             free_memory()
         _compiled(context, found, table, first)
+
+
+def _case(context: Context, table: Report, settings: Settings, reference: str) -> None:
+    steps = _steps(settings, reference, context.sizes.encoder[settings.network])
+    for result in _measured(context, steps):
+        add_row(table, settings, result, steps[result.name])
 
 
 def _measured(context: Context, steps: Steps) -> list[Measurement]:

@@ -19,7 +19,7 @@ def methods(context: Context, found: Findings) -> None:
             report = methods_report(context.settings(rounds=ROUNDS), [layer])
             if table is None:
                 table = found.table(
-                    f'{report.title}, {context.sizes.dtype}', (*report.columns, 'fastest')
+                    f'{report.title}, {context.sizes.type_name}', (*report.columns, 'fastest')
                 )
             for row, record in zip(report.rows, report.records, strict=True):
                 times = {method: record[method] for method in METHODS if method in record}

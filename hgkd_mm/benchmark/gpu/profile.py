@@ -12,7 +12,7 @@ import torch
 from torch.autograd import DeviceType
 
 from ..encoder import encoder_steps
-from ..table import milliseconds
+from ..table import Report, milliseconds
 from ..timing import measure
 from .context import Context, Findings, LeftOutError
 from .openmmlab import flagship, import_openmmlab
@@ -115,8 +115,10 @@ def short_name(name: str, most: int = 72) -> str:
     return name if len(name) <= most else f'{name[: most - 1]}…'
 
 
-def _whole_step(context: Context, found: Findings, waits: object) -> None:
+def _whole_step(context: Context, found: Findings, waits: Report) -> None:
     """Waits of the flagship's step, with a teacher that sees all and one that sees the visible."""
+    if found.out_of_time(context, 'waits of the whole step'):
+        return
     try:
         import_openmmlab()
     except LeftOutError as error:
@@ -140,7 +142,7 @@ def _whole_step(context: Context, found: Findings, waits: object) -> None:
     free_memory()
 
 
-def _add_waits(table: object, step: str, lines: dict[str, int]) -> None:
+def _add_waits(table: Report, step: str, lines: dict[str, int]) -> None:
     for line, count in lines.items():
         table.rows.append((step, line, str(count)))
     if not lines:

@@ -57,6 +57,11 @@ class Sizes:
     warm_up: int = 10
     compiled: bool = True
 
+    @property
+    def type_name(self) -> str:
+        """Of ``dtype``, for titles."""
+        return str(self.dtype).removeprefix('torch.')
+
 
 _TEACHER = {'embed_dims': 24, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 48}
 

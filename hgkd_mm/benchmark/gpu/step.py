@@ -26,7 +26,9 @@ def step(context: Context, found: Findings) -> None:
     images = torch.randn(sizes.step_batch, 3, sizes.image, sizes.image, device=context.device)
     images = images.contiguous(memory_format=torch.channels_last)
     models = build_models(VARIANTS, flagship(context), context.device, MASK_RATIO, sizes.vit)
-    title = f'batch {sizes.step_batch}, {sizes.image} px, mask ratio {MASK_RATIO}, {sizes.dtype}'
+    title = (
+        f'batch {sizes.step_batch}, {sizes.image} px, mask ratio {MASK_RATIO}, {sizes.type_name}'
+    )
     table = found.table(f'Whole step, {title}', (*COLUMNS, 'differs by'))
     with fast():
         wholes = {name: whole_step(m, images, sizes.dtype) for name, m in models.items()}

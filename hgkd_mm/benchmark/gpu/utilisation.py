@@ -27,7 +27,9 @@ class UtilisationWatch:
         self.readings: list[tuple[float, float, float]] = []
         self._interval = interval
         self._over = threading.Event()
-        self._uuid = torch.cuda.get_device_properties(device).uuid if device != 'cpu' else None
+        # torch before 2.4 does not tell it, and the readings then stay empty
+        properties = None if device == 'cpu' else torch.cuda.get_device_properties(device)
+        self._uuid = getattr(properties, 'uuid', None)
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> UtilisationWatch:
