@@ -35,7 +35,7 @@ CONVOLUTIONS = (
 )
 METHODS = tuple(FORWARD)
 # A call takes less than a GPU's launches do: this many are queued for each reading of its clock.
-CALLS = {'cpu': 1, 'cuda': 10}
+CALLS = {'cpu': 1, 'cuda': 6}
 
 
 def methods_report(

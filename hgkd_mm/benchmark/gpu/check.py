@@ -26,12 +26,12 @@ StageFunction = Callable[[Context, Findings], None]
 # The most telling first. The number is the stage's share of the time; what a stage leaves of it
 # goes to the later ones.
 STAGES: dict[str, tuple[StageFunction, int]] = {
-    'parity': (parity, 25),
-    'encoder': (encoder, 100),
-    'methods': (methods, 20),
-    'profile': (profile, 25),
-    'step': (step, 40),
-    'training': (training, 90),
+    'parity': (parity, 28),
+    'encoder': (encoder, 125),
+    'methods': (methods, 18),
+    'profile': (profile, 15),
+    'step': (step, 28),
+    'training': (training, 75),
 }
 # Seconds kept for what a stage does between two looks at the clock, and for the last file.
 RESERVE = 10.0

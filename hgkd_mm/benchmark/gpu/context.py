@@ -79,9 +79,15 @@ class Findings:
         self.tables.append(Report(title, columns))
         return self.tables[-1]
 
-    def out_of_time(self, context: Context, what: str) -> bool:
-        """Whether the stage's share is used up; if so a note says what is left out for it."""
-        if context.stage_left > 0:
+    def out_of_time(self, context: Context, what: str, kept: float = 0.0) -> bool:
+        """Whether the stage's share is used up; if so a note says what is left out for it.
+
+        Args:
+            context: tells the time.
+            what: would come next.
+            kept: seconds of the share that are for something later.
+        """
+        if context.stage_left > kept:
             return False
         self.notes.append(f"Not measured, the stage's share of the time is used up: {what}.")
         return True

@@ -6,7 +6,7 @@ from ..methods import CONVOLUTIONS, METHODS, methods_report
 from .context import Context, Findings
 from .precision import fast, free_memory
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def methods(context: Context, found: Findings) -> None:

@@ -43,7 +43,7 @@ class Sizes:
     parity_batch: int = 8
     batch: int = 256
     small_batch: int = 64
-    step_batch: int = 128
+    step_batch: int = 256
     train_batch: int = 256
     rounds: int = 8
     unmeasured: int = 2

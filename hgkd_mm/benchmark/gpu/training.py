@@ -147,4 +147,6 @@ def _on_images(config: object, images: Path, workers: int, context: Context) -> 
         batch_size=context.sizes.train_batch,
         num_workers=workers,
         pin_memory=context.cuda,
+        # Kept by a loader that only the garbage collector frees, each would be waited for for 5 s.
+        persistent_workers=False,
     )
