@@ -27,11 +27,11 @@ StageFunction = Callable[[Context, Findings], None]
 # goes to the later ones.
 STAGES: dict[str, tuple[StageFunction, int]] = {
     'parity': (parity, 28),
-    'encoder': (encoder, 125),
-    'methods': (methods, 18),
-    'profile': (profile, 15),
-    'step': (step, 28),
-    'training': (training, 75),
+    'encoder': (encoder, 115),
+    'methods': (methods, 30),
+    'profile': (profile, 10),
+    'step': (step, 20),
+    'training': (training, 80),
 }
 # Seconds kept for what a stage does between two looks at the clock, and for the last file.
 RESERVE = 10.0

@@ -77,6 +77,12 @@ def training(context: Context, found: Findings) -> None:
     if not course.seconds:
         found.broken.append('The training took no step in its time.')
         return
+    if course.memory is not None and course.memory < (course.peak or 0) / MIB:
+        found.notes.append(
+            f'nvidia-smi told {course.busy:.0f} % busy and {course.memory:.0f} MiB, less than torch '
+            'itself held: it does not see this process, and both are left out.'
+        )
+        course.busy = course.memory = None
     median = statistics.median(course.seconds)
     mean = statistics.fmean(course.seconds)
     share = sum(course.waiting) / sum(course.seconds)
