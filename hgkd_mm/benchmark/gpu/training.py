@@ -79,7 +79,7 @@ def training(context: Context, found: Findings) -> None:
         return
     if course.memory is not None and course.memory < (course.peak or 0) / MIB:
         found.notes.append(
-            f'nvidia-smi told {course.busy:.0f} % busy and {course.memory:.0f} MiB, less than torch '
+            f'nvidia-smi told {course.busy:.0f} % and {course.memory:.0f} MiB, less than torch '
             'itself held: it does not see this process, and both are left out.'
         )
         course.busy = course.memory = None
