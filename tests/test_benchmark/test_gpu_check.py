@@ -155,7 +155,7 @@ def test_a_network_that_cannot_be_measured_leaves_the_others(
     found = Findings()
     encoder.encoder(context(tmp_path), found)
     assert found.broken == [
-        f'{name}, batch 2, mask ratio 0.5: OutOfMemoryError: no memory left'
+        f'{name}, batch 2, float32, mask ratio 0.5: OutOfMemoryError: no memory left'
         for name in SMALL.encoder
     ]
 
@@ -164,7 +164,7 @@ def test_a_stage_without_time_says_what_it_leaves_out(tmp_path: Path) -> None:
     found = Findings()
     encoder.encoder(context(tmp_path, seconds=0), found)
     assert found.tables[0].rows == []
-    assert any('mobilenetv2_050, batch 2, mask ratio 0.75' in note for note in found.notes)
+    assert any('mobilenetv2_050, batch 2, float32, mask ratio 0.75' in note for note in found.notes)
 
 
 def test_a_failing_stage_is_recorded_and_the_rest_runs(

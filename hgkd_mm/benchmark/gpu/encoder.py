@@ -56,10 +56,10 @@ def encoder(context: Context, found: Findings) -> None:
     cases += [(*case, half) for case in others] + [(*case, full) for case in others[:-1]]
     with fast():
         for (name, batch, dtype), ratio in product(dict.fromkeys(cases), MASK_RATIOS):
-            case = f'{name}, batch {batch}, {dtype}, mask ratio {ratio}'
+            settings = context.settings(network=name, batch=batch, dtype=dtype, mask_ratio=ratio)
+            case = f'{name}, batch {batch}, {type_name(settings)}, mask ratio {ratio}'
             if found.out_of_time(context, case, kept=COMPILE_SECONDS * sizes.compiled):
                 continue
-            settings = context.settings(network=name, batch=batch, dtype=dtype, mask_ratio=ratio)
             try:
                 # What masks a dense map takes nearly as long whatever is hidden.
                 _case(context, table, settings, reference if ratio == MASK_RATIOS[0] else None)
