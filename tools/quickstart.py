@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
+from hgkd_mm.utils.mmcv_ops import need_ops  # noqa: E402
 from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
@@ -58,6 +59,8 @@ def main() -> None:
         sys.exit(f'quickstart: --data {args.data} is not a folder.')
     work_dir = args.work_dir.resolve()
     try:
+        if args.transfer:
+            need_ops('Mask R-CNN, which --transfer trains,')
         with held(work_dir):
             run(args, work_dir)
     except (RuntimeError, ValueError, FileNotFoundError) as error:

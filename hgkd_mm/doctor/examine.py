@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgkd_mm.utils import env_check
+from hgkd_mm.utils.mmcv_ops import MissingOpsError
 
 from .apart import probes_apart
 from .machine import machine
@@ -81,6 +82,9 @@ def look_at_config(path: str, options: Sequence[str] = (), *, build: bool = Fals
 
     try:
         config = load_config(path, _parsed(options))
+    except MissingOpsError as error:
+        section.problems.append(str(error))
+        return section
     except Exception as error:  # a config is a program, and may raise anything
         section.problems.append(_unreadable(path, error))
         return section
