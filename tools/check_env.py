@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--requirements', type=Path, help='tested pins; default: the stack found')
     parser.add_argument('--quick', action='store_true', help='compare versions only (under 1 s)')
-    parser.add_argument('--ops', action='store_true', help="mmcv without ops is a problem")
+    parser.add_argument('--ops', action='store_true', help='mmcv without ops is a problem')
     args = parser.parse_args()
 
     installed = env_check.installed_versions()
@@ -44,9 +44,11 @@ def main() -> int:
     lines += [f'Note: {remark}' for remark in remarks]
     if not problems and not args.quick:
         main_packages = [n for n in pins if n == 'torch' or n.startswith(('mm', 'onedl-mm'))]
-        lines.append('Works: ' + ', '.join(
-            f'{n} {env_check.version_of(n, installed)}' for n in main_packages
-        ) + '.')
+        lines.append(
+            'Works: '
+            + ', '.join(f'{n} {env_check.version_of(n, installed)}' for n in main_packages)
+            + '.'
+        )
     cure = env_check.SETUP
     if requirements.name == 'openmmlab.txt':
         cure += ' --stack openmmlab'

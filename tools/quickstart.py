@@ -7,6 +7,7 @@ python tools/quickstart.py --train-teacher    # make the teacher anew as well
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace, work_dir: Path) -> None:
         seed=args.seed,
         new_teacher=args.train_teacher,
         options=args.cfg_options,
+        # set by tools/quickstart.sh, which ran the set-up just before
+        setup=Path(times) if (times := os.environ.get('HGKD_SETUP_TIMES')) else None,
     )
     print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
     if args.transfer:

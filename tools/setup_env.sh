@@ -149,7 +149,7 @@ install_pure() {
     replace_mmcv "$mmcv"
     # In pip's isolated build there is no torch, and without torch OneDL's mmcv builds without ops.
     # Such a wheel stays out of pip's cache, which would offer it where ops are wanted.
-    run_step "mmcv, pure Python" "20 s" pip install --no-compile --no-deps --no-cache-dir "$pure_mmcv"
+    run_step "mmcv, pure Python" "20 s" pip install --no-deps --no-cache-dir "$pure_mmcv"
   fi
 }
 
@@ -215,12 +215,14 @@ if (( ${#strangers[@]} > 0 )); then
 fi
 
 # -- the packages -------------------------------------------------------------------------------------
-# --no-compile: Python compiles what is imported when it is; pip would compile all of torch first
+# pip would compile all of torch; Python compiles what is imported when it is, unless told not to
+compile=(--no-compile)
+if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then compile=(--compile); fi
 run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" \
-  pip install --no-compile 'pip>=23' -r requirements/common.txt $wheels
+  pip install "${compile[@]}" 'pip>=23' -r requirements/common.txt $wheels
 download_s="${fetched:-0}"
 run_step "mmengine, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "20 s" \
-  pip install --no-compile --no-build-isolation --no-deps $mm_packages -e .
+  pip install "${compile[@]}" --no-build-isolation --no-deps $mm_packages -e .
 mmcv_started=$SECONDS
 if [[ $ops == yes ]]; then install_ops; else install_pure; fi
 mmcv_s=$(( SECONDS - mmcv_started ))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,8 +51,10 @@ def examine(
         cure += ' --stack openmmlab'
 
     def right_cure(section: Section) -> Section:
-        section.problems = [text.replace(env_check.SETUP, cure) for text in section.problems]
-        section.notes = [text.replace(env_check.SETUP, cure) for text in section.notes]
+        # what speaks of missing ops names the stack itself
+        setup = re.compile(f'{re.escape(env_check.SETUP)}(?! --stack)')
+        section.problems = [setup.sub(cure, text) for text in section.problems]
+        section.notes = [setup.sub(cure, text) for text in section.notes]
         return section
 
     yield right_cure(machine(root / 'work_dirs'))

@@ -34,7 +34,9 @@ def stack(root: Path, installed: Mapping[str, str]) -> Section:
         if name not in NOT_NEEDED_TO_RUN
     }
     main = [name for name in pins if name in _MAIN or name.removeprefix('onedl-').startswith('mm')]
-    section.facts += [(name, env_check.version_of(name, installed) or 'not installed') for name in main]
+    section.facts += [
+        (name, env_check.version_of(name, installed) or 'not installed') for name in main
+    ]
 
     present = {n: pin for n, pin in pins.items() if env_check.version_of(n, installed)}
     absent = {name: version for name, version in pins.items() if name not in present}

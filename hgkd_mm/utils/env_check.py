@@ -162,8 +162,8 @@ def explain(what: str, error: BaseException) -> str:
     text = f'{type(error).__name__}: {error}'.split('\n')[0]
     if 'transformers' in str(error) or _raised_in(error, 'transformers'):
         cure = (
-            'the package transformers breaks it; nothing here needs it: `pip uninstall -y '
-            'transformers`'
+            f'the installed transformers breaks it, and nothing here needs it: `{SETUP}` makes an '
+            'environment without'
         )
     else:
         matches = (cure for pattern, cure in _CURES if re.search(pattern, str(error)))
@@ -252,11 +252,6 @@ def notes(*, ops: bool) -> list[str]:
         remarks.append(
             f'{problem} Pre-training does not use it; Mask R-CNN on the GPU does. Compile mmcv '
             f'where nvcc of CUDA {torch.version.cuda} is found: `{SETUP} --rebuild-mmcv`.'
-        )
-    if 'transformers' in installed_versions():
-        remarks.append(
-            'transformers is installed; nothing here needs it, and beside pycocotools it can break '
-            '`import mmpretrain.models`.'
         )
     return remarks
 

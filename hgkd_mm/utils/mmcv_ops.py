@@ -34,6 +34,18 @@ def ops_command() -> str:
     return f'{SETUP}{stack} --ops'
 
 
+def missing_ops(what: str) -> str:
+    """The sentence for who needs ops that are not there.
+
+    Args:
+        what: Needs them; the subject of the sentence.
+    """
+    return (
+        f"{what} needs mmcv's compiled ops, and mmcv is installed without: `{ops_command()}` "
+        'compiles them (8 to 12 minutes on 2 cores).'
+    )
+
+
 def need_ops(what: str) -> None:
     """Makes sure that mmcv has its ops, before any work is done.
 
@@ -44,7 +56,4 @@ def need_ops(what: str) -> None:
         MissingOpsError: It has none; the sentence names the command that compiles them.
     """
     if not has_ops():
-        raise MissingOpsError(
-            f"{what} needs mmcv's compiled ops, and mmcv is installed without: `{ops_command()}` "
-            'compiles them (8 to 12 minutes on 2 cores).'
-        )
+        raise MissingOpsError(missing_ops(what))
