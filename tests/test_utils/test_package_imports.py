@@ -14,26 +14,21 @@ ROOT = Path(__file__).resolve().parents[2]
 # transformers.pytorch_utils.find_pruneable_heads_and_indices is gone.
 TRANSFORMERS = {
     '__init__.py': """
-import sys
-from types import ModuleType
+from .models.auto.auto_factory import _BaseAutoModelClass
 
 __version__ = '5.17.0'
+for _name in (
+    'AutoTokenizer BartTokenizer BasicTokenizer BertTokenizer BertTokenizerFast LlamaTokenizer '
+    'PreTrainedModel WordpieceTokenizer'
+).split():
+    globals()[_name] = type(_name, (), {})
+
 
 class AutoConfig:
     from_pretrained = classmethod(lambda cls: None)
 
 
-class PreTrainedModel: pass
-class AutoTokenizer: pass
-class BartTokenizer: pass
-class BasicTokenizer: pass
-class BertTokenizer: pass
-class BertTokenizerFast: pass
-class LlamaTokenizer: pass
-class WordpieceTokenizer: pass
-
-
-class AutoModelForCausalLM:
+class AutoModelForCausalLM(_BaseAutoModelClass):
     config_class = AutoConfig
     from_pretrained = from_config = classmethod(lambda cls: None)
 """,
