@@ -96,6 +96,7 @@ case "$*" in
     exit 1 ;;
   *has-ops*) test -e "$here/ops" || exit 1 ;;
   *'import mmcv.ops'*) test -e "$here/ops" || exit 1 ;;
+  *quickstart.py*) echo "tools/quickstart.py, times: $HGKD_SETUP_TIMES" >>"$here/asked" ;;
   *) echo "$*" >>"$here/asked" ;;
 esac
 case "$CACHED $*" in
@@ -224,6 +225,24 @@ def test_ops_stay_when_the_version_of_mmcv_changes(venv: Path) -> None:
     (venv / 'bin/ops').touch()
     assert setup(HGKD_VENV=str(venv), INSTALLED='onedl-mmcv==2.3.5').returncode == 0
     assert f'{COMPILED} onedl-mmcv==2.3.6' in asked(venv)
+
+
+@pytest.mark.parametrize(
+    ('flag', 'mmcv'), [('--transf', COMPILED), ('--train-teacher', PURE), ('--seed=1', PURE)]
+)
+def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, mmcv: str) -> None:
+    done = subprocess.run(
+        ['bash', 'tools/quickstart.sh', flag],
+        env={**os.environ, 'HGKD_VENV': str(venv)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = asked(venv)
+    assert f'{mmcv} onedl-mmcv==2.3.6' in steps
+    assert steps[-1] == f'tools/quickstart.py, times: {venv}/hgkd_setup.json'
 
 
 def test_package_of_the_other_stack_goes_with_what_it_damaged(venv: Path) -> None:
