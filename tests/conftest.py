@@ -11,6 +11,8 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
+import hgkd_mm  # noqa: F401  before mmpretrain, which stops beside some versions of transformers
+
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(2)

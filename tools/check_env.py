@@ -1,6 +1,8 @@
-"""Checks the installed stack: versions, one mmcv op, one model of each OpenMMLab package.
+"""Checks the installed stack: versions, one model of each OpenMMLab package, one mmcv op.
 
-    python tools/check_env.py [--requirements requirements/openmmlab.txt] [--quick]
+    python tools/check_env.py [--requirements requirements/openmmlab.txt] [--quick] [--ops]
+
+mmcv's ops and MMDetection, which needs them, are checked where they are there or asked for.
 
 Prints a sentence for each problem, with its cure, and exits with status 1 if there is one.
 """
@@ -16,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hgkd_mm.utils import env_check  # noqa: E402
+from hgkd_mm.utils.mmcv_ops import has_ops  # noqa: E402
 
 
 def main() -> int:
@@ -23,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--requirements', type=Path, help='tested pins; default: the stack found')
     parser.add_argument('--quick', action='store_true', help='compare versions only (under 1 s)')
+    parser.add_argument('--ops', action='store_true', help='mmcv without ops is a problem')
     args = parser.parse_args()
 
     installed = env_check.installed_versions()
@@ -32,14 +36,19 @@ def main() -> int:
     problems = env_check.check_versions(pins, installed)
     remarks = []
     if not args.quick:
-        running = env_check.check_running()
+        ops = args.ops or has_ops()
+        running = env_check.check_running(ops=ops)
         problems += running
-        remarks = env_check.notes() if not running else []
+        remarks = env_check.notes(ops=ops) if not running else []
     lines = [f'PROBLEM: {problem}' for problem in problems]
     lines += [f'Note: {remark}' for remark in remarks]
     if not problems and not args.quick:
         main_packages = [n for n in pins if n == 'torch' or n.startswith(('mm', 'onedl-mm'))]
-        lines.append('Works: ' + ', '.join(f'{n} {installed[n]}' for n in main_packages) + '.')
+        lines.append(
+            'Works: '
+            + ', '.join(f'{n} {env_check.version_of(n, installed)}' for n in main_packages)
+            + '.'
+        )
     cure = env_check.SETUP
     if requirements.name == 'openmmlab.txt':
         cure += ' --stack openmmlab'

@@ -7,6 +7,7 @@ python tools/quickstart.py --train-teacher    # make the teacher anew as well
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
+from hgkd_mm.utils.mmcv_ops import need_ops  # noqa: E402
 from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace, work_dir: Path) -> None:
         seed=args.seed,
         new_teacher=args.train_teacher,
         options=args.cfg_options,
+        # set by tools/quickstart.sh, which ran the set-up just before
+        setup=Path(times) if (times := os.environ.get('HGKD_SETUP_TIMES')) else None,
     )
     print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
     if args.transfer:
@@ -58,6 +62,8 @@ def main() -> None:
         sys.exit(f'quickstart: --data {args.data} is not a folder.')
     work_dir = args.work_dir.resolve()
     try:
+        if args.transfer:
+            need_ops('Mask R-CNN, which --transfer trains,')
         with held(work_dir):
             run(args, work_dir)
     except (RuntimeError, ValueError, FileNotFoundError) as error:

@@ -10,7 +10,8 @@ if [[ "${1:-}" == --stack ]]; then
   stack="${2:-}"
   shift "$(( $# > 1 ? 2 : 1 ))"
 fi
-bash tools/setup_env.sh --stack "$stack"
+# the tests train detectors too
+bash tools/setup_env.sh --stack "$stack" --ops
 if [[ "$stack" == openmmlab ]]; then venv="${HGKD_VENV:-$PWD/.venv-openmmlab}"; else venv="${HGKD_VENV:-$PWD/.venv}"; fi
 
 "$venv/bin/ruff" check .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Python environment: a virtual environment with the tested packages, mmcv compiled
-# against its torch, hgkd_mm itself, and a check that it all runs. Safe to run again.
+# Makes the Python environment: a virtual environment with the tested packages, hgkd_mm itself, and
+# a check that it all runs. mmcv is compiled where its ops are asked for. Safe to run again.
 set -euo pipefail
 if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then HGKD_VENV="$PWD/$HGKD_VENV"; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,11 +8,12 @@ root="$PWD"
 
 usage() {
   cat <<'TEXT'
-usage: bash tools/setup_env.sh [--stack default|openmmlab] [--rebuild-mmcv]
+usage: bash tools/setup_env.sh [--stack default|openmmlab] [--ops] [--rebuild-mmcv]
 
   --stack default     requirements.txt into .venv (the default)
   --stack openmmlab   requirements/openmmlab.txt into .venv-openmmlab
-  --rebuild-mmcv      compile mmcv anew, for another CUDA or torch
+  --ops               compile mmcv's ops, which MMDetection needs (8 to 12 minutes on 2 cores)
+  --rebuild-mmcv      compile them anew, for another CUDA or torch
 
   HGKD_VENV           put the environment there instead
   HGKD_PYTHON         make it with this Python instead of the first fitting one found
@@ -23,18 +24,20 @@ say() { printf '%s\n' "$*"; }
 fail() { printf '\nSet-up stopped: %s\n' "$*" >&2; exit 1; }
 
 stack=default
+ops=no
 rebuild=no
 while (( $# > 0 )); do
   case "$1" in
     --stack) (( $# > 1 )) || fail "--stack needs a name: default or openmmlab."; stack="$2"; shift 2 ;;
-    --rebuild-mmcv) rebuild=yes; shift ;;
+    --ops) ops=yes; shift ;;
+    --rebuild-mmcv) ops=yes; rebuild=yes; shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; fail "there is no option '$1'." ;;
   esac
 done
-others='mmcv mmengine mmpretrain mmdet mmsegmentation'
+others='mmcv mmcv-lite mmengine mmpretrain mmdet mmsegmentation'
 case "$stack" in
-  default) requirements=requirements.txt; venv="$root/.venv"; versions='3.11 3.12 3.10' ;;
+  default) requirements=requirements.txt; venv="$root/.venv"; versions='3.11 3.12 3.13 3.10' ;;
   openmmlab)
     requirements=requirements/openmmlab.txt; venv="$root/.venv-openmmlab"; versions='3.11 3.10'
     others='onedl-mmcv onedl-mmengine onedl-mmpretrain onedl-mmdetection onedl-mmsegmentation' ;;
@@ -43,6 +46,8 @@ esac
 venv="${HGKD_VENV:-$venv}"
 python="$venv/bin/python"
 mmcv="$(grep -E '^(onedl-)?mmcv==' "$requirements")"
+# OneDL's has one name with ops and without; OpenMMLab's without is a package of its own
+pure_mmcv="${mmcv/#mmcv==/mmcv-lite==}"
 # imaug too goes in without what it asks for: opencv-python, which overwrites the headless one
 mm_packages="$(grep -E '^(onedl-)?mm|^imaug' "$requirements" | grep -v "$mmcv")"
 wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm|^imaug')"
@@ -50,6 +55,7 @@ wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm|^imaug')
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 fits() { [[ -n "$1" && " $versions " == *" $1 "* ]]; }
 version_of() { "$python" -c "import importlib.metadata as m; print(m.version('$1'))" 2>/dev/null || true; }
+has_ops() { "$python" -m hgkd_mm.utils.install_help has-ops; }
 pip() { "$python" -m pip --disable-pip-version-check --retries 2 "$@"; }
 
 find_python() {
@@ -69,9 +75,11 @@ find_python() {
   fail "no Python of version ${versions// /, } was found. Install one (Debian or Ubuntu: 'apt install python3.11 python3.11-venv python3.11-dev'; elsewhere 'conda create -n py311 python=3.11'), or name it: HGKD_PYTHON=/path/to/python."
 }
 
-# run_step WHAT HOW_LONG COMMAND...: output goes to a log; a sign of life every minute
+# run_step WHAT HOW_LONG COMMAND...: output goes to a log; a sign of life every minute. Leaves in
+# fetched the seconds until pip had looked up and downloaded all that it then installs.
 run_step() {
   local what="$1" log="$venv/setup.log" started=$SECONDS next=60 status=0 pid
+  fetched=''
   say "- $what ($2)"
   shift 2
   # a process group of its own: an interrupt has to end the compilers too
@@ -82,6 +90,7 @@ run_step() {
   trap 'kill -- "-$pid" 2>/dev/null; exit 130' INT TERM HUP
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5
+    if [[ -z "$fetched" ]] && grep -q '^Installing collected packages' "$log"; then fetched=$(( SECONDS - started )); fi
     if (( SECONDS - started >= next )); then say "    $(( next / 60 )) min ..."; next=$(( next + 60 )); fi
   done
   wait "$pid" || status=$?
@@ -93,6 +102,11 @@ run_step() {
   say "    done in $(( SECONDS - started )) s"
 }
 
+# write_times DOWNLOAD INSTALL MMCV: seconds, for the summary of tools/quickstart.sh
+write_times() {
+  printf '{"download_s": %d, "install_s": %d, "mmcv_s": %d, "total_s": %d}\n' "$1" "$2" "$3" $(( $1 + $2 + $3 )) >"$venv/hgkd_setup.json"
+}
+
 compile_mmcv() {
   local missing cores memory_gb
   missing="$("$python" -m hgkd_mm.utils.install_help can-compile)" || fail "$missing"
@@ -102,11 +116,48 @@ compile_mmcv() {
   if (( ${memory_gb:-$cores} < cores )); then cores=$(( memory_gb > 0 ? memory_gb : 1 )); fi
   export MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$cores}"
   if [[ "${FORCE_CUDA:-0}" != 1 ]] && ! "$python" -m hgkd_mm.utils.install_help cuda-compiler; then
-    say "  There is a GPU but no nvcc for torch's CUDA: mmcv's ops are compiled for the CPU only. Pre-training does not use them; Mask R-CNN on a GPU does."
+    say "  There is a GPU but no nvcc for torch's CUDA: mmcv's ops are compiled for the CPU only; Mask R-CNN on a GPU needs them there."
     export CUDA_VISIBLE_DEVICES=-1
   fi
   run_step "mmcv, compiled by $MAX_JOBS processes" "8 to 12 minutes on 2 cores; seconds if pip's cache has it" \
-    pip install --no-build-isolation --no-deps "$@" "$mmcv"
+    pip install --no-build-isolation --no-deps --force-reinstall "$@" "$mmcv"
+}
+
+# mmcv and mmcv-lite own the same files: the one that is left out goes first
+replace_mmcv() {
+  if [[ "$mmcv" != "$pure_mmcv" && -n "$(version_of "${1%%==*}")" ]]; then
+    run_step "removing ${1%%==*}: the other mmcv takes its place" "2 s" pip uninstall -y "${1%%==*}"
+  fi
+}
+
+install_ops() {
+  if [[ $rebuild == yes ]]; then
+    replace_mmcv "$pure_mmcv"
+    compile_mmcv --no-cache-dir
+  elif [[ "$(version_of "${mmcv%%==*}")" != "${mmcv##*==}" ]] || ! has_ops; then
+    replace_mmcv "$pure_mmcv"
+    compile_mmcv
+  fi
+  if ! "$python" -c 'import mmcv.ops' >/dev/null 2>&1 && "$python" -c 'import cv2, mmengine, torchvision' >/dev/null 2>&1; then
+    say "  The mmcv at hand has no ops that load: pip's cache had one that is pure Python, or compiled for another torch."
+    compile_mmcv --no-cache-dir
+  fi
+}
+
+install_pure() {
+  if [[ "$(version_of "${pure_mmcv%%==*}")" != "${pure_mmcv##*==}" ]]; then
+    replace_mmcv "$mmcv"
+    # In pip's isolated build there is no torch, and without torch OneDL's mmcv builds without ops.
+    # Such a wheel stays out of pip's cache, which would offer it where ops are wanted.
+    run_step "mmcv, pure Python" "20 s" pip install --no-deps --no-cache-dir "$pure_mmcv"
+  fi
+}
+
+check() {
+  local options=()
+  if [[ $ops == yes ]]; then options=(--ops); fi
+  say "- check: a model of mmpretrain, one of mmseg; with mmcv's ops, one of them and one of mmdet (15 s)"
+  "$python" -W ignore tools/check_env.py --requirements "$requirements" ${options[@]+"${options[@]}"} || fail "the check found the problems above."
 }
 
 # -- is there anything to do? ---------------------------------------------------------------------
@@ -121,14 +172,25 @@ fi
 stamp="$(cat "$requirements" requirements/common.txt | cksum | tr ' ' -)-py$version-$root"
 if [[ $rebuild == no && "$(cat "$venv/hgkd_setup" 2>/dev/null)" == "$stamp" ]] &&
     "$python" tools/check_env.py --quick --requirements "$requirements"; then
-  say "Environment: $venv is up to date ('$python tools/check_env.py' checks it in full)."
+  if [[ $ops == no ]] || has_ops; then
+    write_times 0 0 0
+    say "Environment: $venv is up to date ('$python tools/check_env.py' checks it in full)."
+    exit 0
+  fi
+  say "Environment: $venv is up to date, but for mmcv's ops."
+  rm -f "$venv/hgkd_setup"
+  install_ops
+  check
+  write_times 0 0 $SECONDS
+  printf '%s' "$stamp" >"$venv/hgkd_setup"
+  say "Environment ready: $python"
   exit 0
 fi
 
 # -- the virtual environment ----------------------------------------------------------------------
 say "Setting up $venv (Python $version, $requirements)."
 if [[ ! -x "$python" ]]; then
-  say "The first time: 3 to 5 minutes of downloads (about 3 GB), 8 to 12 minutes of compiling on 2 cores, 6 GB on disk."
+  say "The first time: 3 to 4 minutes (about 3 GB of downloads), 6 GB on disk."
   "$base" -c 'import ensurepip, venv' 2>/dev/null || fail "$base cannot make virtual environments; install its venv module (Debian or Ubuntu: 'apt install python$version-venv')."
   mkdir -p "$(dirname "$venv")" || fail "$(dirname "$venv") cannot be made; name another place with HGKD_VENV."
   free_mb="$(df -Pm "$(dirname "$venv")" | awk 'NR == 2 { print $4 }')"
@@ -137,6 +199,8 @@ if [[ ! -x "$python" ]]; then
   "$base" -m venv "$venv" || fail "'$base -m venv $venv' failed; the message is above."
 fi
 rm -f "$venv/hgkd_setup"
+# ops that are there are kept, through a change of mmcv's version too
+if [[ $ops == no ]] && has_ops; then ops=yes; fi
 
 # -- packages that own files of this stack --------------------------------------------------------
 strangers=()
@@ -151,22 +215,19 @@ if (( ${#strangers[@]} > 0 )); then
 fi
 
 # -- the packages -------------------------------------------------------------------------------------
+# pip would compile all of torch; Python compiles what is imported when it is, unless told not to
+compile=(--no-compile)
+if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then compile=(--compile); fi
 run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" \
-  pip install 'pip>=23' -r requirements/common.txt $wheels
-if [[ $rebuild == yes ]]; then
-  compile_mmcv --force-reinstall --no-cache-dir
-elif [[ "$(version_of "${mmcv%%==*}")" != "${mmcv##*==}" ]]; then
-  compile_mmcv
-fi
-run_step "mmengine, mmpretrain, mmdet, mmseg" "20 s" pip install --no-build-isolation --no-deps $mm_packages
-if ! "$python" -c 'import mmcv.ops' >/dev/null 2>&1 && "$python" -c 'import cv2, mmengine, torchvision' >/dev/null 2>&1; then
-  say "  The mmcv at hand does not load: it was compiled for another torch."
-  compile_mmcv --force-reinstall --no-cache-dir
-fi
-run_step "hgkd_mm itself, editable" "5 s" pip install --no-build-isolation --no-deps -e .
+  pip install "${compile[@]}" 'pip>=23' -r requirements/common.txt $wheels
+download_s="${fetched:-0}"
+run_step "mmengine, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "20 s" \
+  pip install "${compile[@]}" --no-build-isolation --no-deps $mm_packages -e .
+mmcv_started=$SECONDS
+if [[ $ops == yes ]]; then install_ops; else install_pure; fi
+mmcv_s=$(( SECONDS - mmcv_started ))
 
-# -- the check ----------------------------------------------------------------------------------------
-say "- check: one mmcv op, one model of each of mmpretrain, mmdet and mmseg (15 s)"
-"$python" -W ignore tools/check_env.py --requirements "$requirements" || fail "the check found the problems above."
+check
+write_times "$download_s" $(( SECONDS - download_s - mmcv_s )) "$mmcv_s"
 printf '%s' "$stamp" >"$venv/hgkd_setup"
 say "Environment ready: $python"

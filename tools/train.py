@@ -28,6 +28,7 @@ from hgkd_mm.utils.launch import (
     place_run,
     start_distributed,
 )
+from hgkd_mm.utils.mmcv_ops import MissingOpsError
 from hgkd_mm.utils.work_dir import held
 
 
@@ -74,6 +75,7 @@ def main() -> None:
             runner.train()
         except (
             CheckpointError,
+            MissingOpsError,
             NonFiniteError,
             OtherClassesError,
             PretrainedWeightsError,

@@ -22,7 +22,7 @@ from hgkd_mm.quickstart.seeds import (  # noqa: E402
     write_seeds_summary,
 )
 from hgkd_mm.quickstart.transfer import TASKS, transfer  # noqa: E402
-from hgkd_mm.quickstart.transfer_report import report  # noqa: E402
+from hgkd_mm.utils.mmcv_ops import need_ops  # noqa: E402
 from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 
@@ -42,6 +42,9 @@ def main() -> None:
     tasks = tuple(task for task in TASKS if not args.tasks or task.name in args.tasks)
     tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
     try:
+        need_ops('The transfer table, whose pictures are drawn with MMDetection,')
+        from hgkd_mm.quickstart.transfer_report import report  # imports mmdet
+
         with held(args.work_dir):
             for seed in args.seeds:
                 work_dir = args.work_dir.resolve() / f'seed-{seed}'

@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgkd_mm.utils import env_check
+from hgkd_mm.utils.mmcv_ops import MissingOpsError
 
 from .apart import probes_apart
 from .machine import machine
@@ -49,8 +51,10 @@ def examine(
         cure += ' --stack openmmlab'
 
     def right_cure(section: Section) -> Section:
-        section.problems = [text.replace(env_check.SETUP, cure) for text in section.problems]
-        section.notes = [text.replace(env_check.SETUP, cure) for text in section.notes]
+        # what speaks of missing ops names the stack itself
+        setup = re.compile(f'{re.escape(env_check.SETUP)}(?! --stack)')
+        section.problems = [setup.sub(cure, text) for text in section.problems]
+        section.notes = [setup.sub(cure, text) for text in section.notes]
         return section
 
     yield right_cure(machine(root / 'work_dirs'))
@@ -81,6 +85,9 @@ def look_at_config(path: str, options: Sequence[str] = (), *, build: bool = Fals
 
     try:
         config = load_config(path, _parsed(options))
+    except MissingOpsError as error:
+        section.problems.append(str(error))
+        return section
     except Exception as error:  # a config is a program, and may raise anything
         section.problems.append(_unreadable(path, error))
         return section

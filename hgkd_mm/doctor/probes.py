@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hgkd_mm.utils import env_check
+from hgkd_mm.utils.mmcv_ops import has_ops
 
 from .section import Section
 
@@ -15,22 +16,25 @@ SPARSE_TOLERANCE = 1e-2
 
 
 def probes(begin: Callable[[str], None]) -> Section:
-    """Runs an mmcv op, a model of each package, attention and a sparse step.
+    """Runs a model of each package, an mmcv op, attention and a sparse step.
 
-    On the CPU, and on the GPU too where torch sees one.
+    On the CPU, and on the GPU too where torch sees one. mmcv's ops and mmdet are left out where
+    mmcv has no ops.
 
     Args:
         begin: Is told what is tried next.
     """
     section = Section(title='What runs')
     begin("Importing the packages and running mmcv's ops")
-    problems = env_check.check_running()
+    ops = has_ops()
+    problems = env_check.check_running(ops=ops)
     section.problems += problems
     if not problems:
-        section.facts.append(('models', 'ResNet-18, Mask R-CNN and UperNet can be built'))
+        models = 'ResNet-18, Mask R-CNN and UperNet' if ops else 'ResNet-18 and UperNet'
+        section.facts.append(('models', f'{models} can be built'))
     if env_check.attempt('import torch', _import_torch):
         return section
-    section.notes += env_check.notes()
+    section.notes += env_check.notes(ops=ops)
     import torch
 
     for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
@@ -38,7 +42,7 @@ def probes(begin: Callable[[str], None]) -> Section:
         begin(what)
         # where it fails this is said above: a problem, or on the GPU a note, since only detectors
         # use it there
-        if not env_check.attempt(what, partial(env_check.run_nms, device)):
+        if ops and not env_check.attempt(what, partial(env_check.run_nms, device)):
             section.facts.append((what, 'right'))
         for dtype in ATTENTION_TOLERANCE:
             check = partial(attention_error, device=device, dtype=dtype)

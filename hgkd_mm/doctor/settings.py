@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import mmcv.ops
 import torch
 from mmengine.config import Config
 from mmengine.registry import Registry, root
@@ -15,6 +14,7 @@ from mmpretrain.registry import BATCH_AUGMENTS
 from hgkd_mm.sparse import ENGINE_NAMES, find_engine
 from hgkd_mm.utils import env_check
 from hgkd_mm.utils.iterations import scaled_iterations
+from hgkd_mm.utils.mmcv_ops import has_ops
 
 from .section import Section
 from .walk import nodes, parts
@@ -193,4 +193,12 @@ def _registered(name: str) -> bool:
             if here.get(name) is not None:
                 return True
     # augmentations of batches have a registry of their own, layers of mmcv are taken by name
-    return name in BATCH_AUGMENTS or name in vars(mmcv.ops)
+    return name in BATCH_AUGMENTS or name in _ops()
+
+
+def _ops() -> dict[str, object]:
+    if not has_ops():
+        return {}
+    import mmcv.ops
+
+    return vars(mmcv.ops)

@@ -34,10 +34,12 @@ def stack(root: Path, installed: Mapping[str, str]) -> Section:
         if name not in NOT_NEEDED_TO_RUN
     }
     main = [name for name in pins if name in _MAIN or name.removeprefix('onedl-').startswith('mm')]
-    section.facts += [(name, installed.get(name, 'not installed')) for name in main]
+    section.facts += [
+        (name, env_check.version_of(name, installed) or 'not installed') for name in main
+    ]
 
-    present = {name: version for name, version in pins.items() if name in installed}
-    absent = {name: version for name, version in pins.items() if name not in installed}
+    present = {n: pin for n, pin in pins.items() if env_check.version_of(n, installed)}
+    absent = {name: version for name, version in pins.items() if name not in present}
     others = _others(present, installed)
     section.problems += env_check.check_versions(absent, {})
     section.problems += env_check.check_versions({}, installed)
@@ -55,7 +57,8 @@ def stack(root: Path, installed: Mapping[str, str]) -> Section:
 
 def _others(pins: Mapping[str, str], installed: Mapping[str, str]) -> list[str]:
     return [
-        f'{name} {installed[name]}, not {version}'
+        f'{name} {found}, not {version}'
         for name, version in pins.items()
-        if env_check.check_versions({name: version}, {name: installed[name]})
+        if (found := env_check.version_of(name, installed))
+        and env_check.check_versions({name: version}, {name: found})
     ]

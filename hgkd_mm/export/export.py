@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.utils import to_2tuple
 
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.mmcv_ops import need_ops
 
 from .files import SUFFIXES, check_output, weights_bytes
 from .loading import Converted
@@ -56,9 +57,12 @@ def convert(backbone: PretrainedBackbone, target: str) -> Converted:
     Raises:
         ValueError: the target does not exist or does not have the network, or the weights do not
             fit it.
+        MissingOpsError: the target is mmdet, and mmcv has no compiled ops.
     """
     if target not in TARGETS:
         raise ValueError(f'The target is one of {", ".join(TARGETS)}, and not {target!r}.')
+    if target == 'mmdet':
+        need_ops('The export to mmdet')
     converted = to_mmpretrain(backbone)
     if target == 'mmpretrain':
         return converted

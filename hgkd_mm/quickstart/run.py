@@ -11,6 +11,7 @@ from .data import ROOT
 from .evaluation import FrozenEvaluation, Score, build_student
 from .pretraining import HGKD, PIXELS, SCENES, Stopwatch, pretrain_students
 from .report import draw, last_losses, print_table, write_summary
+from .setup_times import setup_times
 
 SCENES_CONFIG = ROOT / 'configs' / '_base_' / 'datasets' / 'scenes_cls.py'
 
@@ -36,6 +37,7 @@ def quickstart(
     new_teacher: bool = False,
     bank: int = 2400,
     options: dict[str, object] | None = None,
+    setup: Path | None = None,
 ) -> QuickstartResult:
     """Scenes, a teacher, a pixel baseline and an H-GKD student, and what each is worth.
 
@@ -49,15 +51,17 @@ def quickstart(
         new_teacher: train the teacher instead of taking the one in ``assets/``.
         bank: labelled training images for kNN and linear probe.
         options: overrides for both students, by dotted config key.
+        setup: what tools/setup_env.sh wrote of its times, if it ran just before.
 
     Returns:
         The table, and where the students are.
 
     Raises:
         RuntimeError: a stage failed; the message says which and shows its log.
-        FileNotFoundError: there is no teacher.
+        FileNotFoundError: there is no teacher, or no file ``setup``.
+        ValueError: ``setup`` does not hold the times.
     """
-    watch = Stopwatch()
+    watch, setup_seconds = Stopwatch(), setup_times(setup)
     students = pretrain_students(
         work_dir=work_dir,
         data=data,
@@ -90,6 +94,7 @@ def quickstart(
         scores,
         hgkd.settings,
         watch.seconds,
+        setup_seconds=setup_seconds,
         seed=seed,
         data=str(data or 'Scenes'),
         labelled_images={'train': len(evaluation.train), 'val': len(evaluation.val)},

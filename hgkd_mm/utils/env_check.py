@@ -22,6 +22,8 @@ FORKS = {
     'mmdet': 'onedl-mmdetection',
     'mmsegmentation': 'onedl-mmsegmentation',
 }
+# What the second stack has in mmcv's place where nobody asked for compiled ops.
+PURE_MMCV = 'mmcv-lite'
 _CURES = (
     (
         r'operator torchvision::nms does not exist',
@@ -94,7 +96,19 @@ def stack_of(installed: Mapping[str, str]) -> str:
     Args:
         installed: Installed versions, as `installed_versions` gives them.
     """
-    return STACKS['mmcv' in installed and FORKS['mmcv'] not in installed]
+    second = {'mmcv', PURE_MMCV} & set(installed)
+    return STACKS[bool(second) and FORKS['mmcv'] not in installed]
+
+
+def version_of(name: str, installed: Mapping[str, str]) -> str | None:
+    """The installed version of a pinned package, None if it is missing.
+
+    Args:
+        name: As it is pinned. In the place of 'mmcv' mmcv-lite will do: the same without ops.
+        installed: Installed versions, as `installed_versions` gives them.
+    """
+    stand_in = PURE_MMCV if name == 'mmcv' else name
+    return installed.get(name.lower().replace('_', '-'), installed.get(stand_in))
 
 
 def check_versions(pins: Mapping[str, str], installed: Mapping[str, str]) -> list[str]:
@@ -110,7 +124,7 @@ def check_versions(pins: Mapping[str, str], installed: Mapping[str, str]) -> lis
     problems = []
     for name, wanted in pins.items():
         # a local label (2.11.0+cu130) names a build of the same release
-        found = installed.get(name.lower().replace('_', '-'), '').split('+')[0]
+        found = (version_of(name, installed) or '').split('+')[0]
         if found != wanted:
             state = f'{name} {found} is installed' if found else f'{name} is not installed'
             problems.append(f'{state}, {wanted} was tested: `{SETUP}` installs it.')
@@ -120,6 +134,12 @@ def check_versions(pins: Mapping[str, str], installed: Mapping[str, str]) -> lis
                 f'{old} {installed[old]} was installed over {fork} {installed[fork]} and both own '
                 f"the same files (mmengine does this when a config says `_base_ = 'mmseg::...'`): "
                 f'`{SETUP}` removes the stranger and repairs the files.'
+            )
+    for whole in ('mmcv', FORKS['mmcv']):
+        if PURE_MMCV in installed and whole in installed:
+            problems.append(
+                f'{PURE_MMCV} and {whole} are both installed and own the same files: `{SETUP}` '
+                'leaves one of them.'
             )
     if 'opencv-python' in installed and 'opencv-python-headless' in installed:
         problems.append(
@@ -142,8 +162,8 @@ def explain(what: str, error: BaseException) -> str:
     text = f'{type(error).__name__}: {error}'.split('\n')[0]
     if 'transformers' in str(error) or _raised_in(error, 'transformers'):
         cure = (
-            'the package transformers breaks it; nothing here needs it: `pip uninstall -y '
-            'transformers`'
+            f'the installed transformers breaks it, and nothing here needs it: `{SETUP}` makes an '
+            'environment without'
         )
     else:
         matches = (cure for pattern, cure in _CURES if re.search(pattern, str(error)))
@@ -186,40 +206,52 @@ def run_nms(device: str = 'cpu') -> None:
         raise RuntimeError(f'nms kept boxes {keep.tolist()} where [0, 2] is right')
 
 
-def check_running() -> list[str]:
-    """Runs an mmcv op and builds one model of each OpenMMLab package.
+def check_running(*, ops: bool) -> list[str]:
+    """Builds one model of each OpenMMLab package that can run, and tries an op of mmcv's.
+
+    Args:
+        ops: mmcv should have its compiled ops: one is run, and a model of mmdet is built, which
+            cannot even be imported without.
 
     Returns:
         One sentence for each of these that failed. Stops at the first that all others need.
     """
-    for what, check in (('import torchvision', _torchvision), ('mmcv.ops.nms on the CPU', run_nms)):
+    first: list[tuple[str, Callable[[], None]]] = [('import torchvision', _torchvision)]
+    if ops:
+        first.append(('mmcv.ops.nms on the CPU', run_nms))
+    for what, check in first:
         problem = attempt(what, check)
         if problem:
             return [problem]
-    checks: tuple[tuple[str, Callable[[], None]], ...] = (
+    checks: list[tuple[str, Callable[[], None]]] = [
         ('Building an mmpretrain classifier (ResNet-18)', _mmpretrain),
-        ('Building mmdet Mask R-CNN', _mmdet),
         ('Building mmseg UperNet', _mmseg),
-    )
+    ]
+    if ops:
+        checks.append(('Building mmdet Mask R-CNN', _mmdet))
     return [problem for what, check in checks if (problem := attempt(what, check))]
 
 
-def notes() -> list[str]:
-    """Sentences on what works but is worth knowing."""
+def notes(*, ops: bool) -> list[str]:
+    """Sentences on what works but is worth knowing.
+
+    Args:
+        ops: mmcv has its compiled ops.
+    """
     import torch
 
     remarks = []
+    if not ops:
+        remarks.append(
+            'mmcv is pure Python, without its compiled ops, which only MMDetection needs: '
+            f'`{SETUP} --ops` compiles them.'
+        )
     if not torch.cuda.is_available():
         remarks.append('torch sees no CUDA device: everything runs on the CPU.')
-    elif problem := attempt('mmcv.ops.nms on the GPU', lambda: run_nms('cuda')):
+    elif ops and (problem := attempt('mmcv.ops.nms on the GPU', lambda: run_nms('cuda'))):
         remarks.append(
             f'{problem} Pre-training does not use it; Mask R-CNN on the GPU does. Compile mmcv '
             f'where nvcc of CUDA {torch.version.cuda} is found: `{SETUP} --rebuild-mmcv`.'
-        )
-    if 'transformers' in installed_versions():
-        remarks.append(
-            'transformers is installed; nothing here needs it, and beside pycocotools it can break '
-            '`import mmpretrain.models`.'
         )
     return remarks
 

@@ -5,6 +5,7 @@ Imports the standard library, and torch where it is asked about CUDA.
 python -m hgkd_mm.utils.install_help diagnose LOG     # prints why a step failed
 python -m hgkd_mm.utils.install_help can-compile      # prints what is missing, if anything
 python -m hgkd_mm.utils.install_help cuda-compiler    # status 1: mmcv can be built for CPU only
+python -m hgkd_mm.utils.install_help has-ops          # status 1: mmcv has no compiled ops
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+from .mmcv_ops import has_ops
 
 _FAILURES = (
     (
@@ -104,7 +107,7 @@ def cuda_compiler_fits() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one of the three questions; returns the exit status."""
+    """Runs one of the four questions; returns the exit status."""
     if arguments[0] == 'diagnose':
         print(diagnose(Path(arguments[1]).read_text(errors='replace')))
         return 0
@@ -112,6 +115,8 @@ def main(arguments: list[str]) -> int:
         missing = missing_to_compile()
         print(missing or '')
         return int(missing is not None)
+    if arguments[0] == 'has-ops':
+        return int(not has_ops())
     return int(not cuda_compiler_fits())
 
 

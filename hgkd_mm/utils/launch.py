@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 
 from .checkpoint_file import register_reader
 from .files import is_remote
+from .mmcv_ops import has_ops, need_ops
 from .work_dir import newest_checkpoint
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -110,6 +111,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        MissingOpsError: If it is of MMDetection and mmcv has no compiled ops.
         ValueError: If nothing reads an override, or it takes away a head that is not there.
     """
     if not Path(path).is_file():
@@ -117,9 +119,17 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
             f"There is no config file '{path}' (looked for from {Path.cwd()}); the repository's "
             'own are under configs/.'
         )
+    # Before its custom_imports: mmdet, which they import, would stop with an error that does not
+    # name the ops.
+    if not has_ops() and _default_scope(path) == 'mmdet':
+        need_ops(f"MMDetection, which {path} is for (default_scope='mmdet'),")
     config = Config.fromfile(path)
     override(config, options or {})
     return config
+
+
+def _default_scope(path: str) -> str | None:
+    return Config.fromfile(path, import_custom_modules=False).get('default_scope')
 
 
 def override(config: Config, options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hgkd_mm.doctor import Section, examine, look_at_config
-from hgkd_mm.utils import env_check
+from hgkd_mm.utils import env_check, launch, mmcv_ops
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = str(ROOT / 'configs/pretrain/hgkd_r18_scenes.py')
@@ -106,6 +106,23 @@ def test_cure_of_the_second_stack(short: None, monkeypatch: pytest.MonkeyPatch) 
     packages = list(examine(root=ROOT))[1]
     assert packages.problems
     assert all('`bash tools/setup_env.sh --stack openmmlab`' in p for p in packages.problems)
+
+
+def test_config_of_a_detector_without_ops(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {'mmcv-lite': '2.1.0'}
+    monkeypatch.setattr(env_check, 'installed_versions', lambda: installed)
+    monkeypatch.setattr(mmcv_ops, 'installed_versions', lambda: installed)
+    for module in (mmcv_ops, launch):
+        monkeypatch.setattr(module, 'has_ops', lambda: False)
+    detector, student = [
+        section.problems
+        for config in ('configs/det/mask-rcnn_r50_fpn_1x_coco.py', SCENES)
+        for section in list(examine(root=ROOT, configs=[str(ROOT / config)]))[3:]
+    ]
+    (problem,) = detector
+    assert problem.startswith('MMDetection, which ')
+    assert '`bash tools/setup_env.sh --stack openmmlab --ops` compiles them' in problem
+    assert not any('ops' in problem for problem in student)
 
 
 @pytest.mark.parametrize(

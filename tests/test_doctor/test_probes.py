@@ -13,7 +13,8 @@ from hgkd_mm.utils import env_check
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     # building three models takes seconds, and env_check has tests of its own
-    monkeypatch.setattr(env_check, 'check_running', lambda: [])
+    monkeypatch.setattr(env_check, 'check_running', lambda *, ops: [])
+    monkeypatch.setattr(module, 'has_ops', lambda: True)
 
 
 def test_all_is_right_here() -> None:
@@ -33,12 +34,24 @@ def test_broken_mmcv_op(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(module, 'has_ops', lambda: True)
     monkeypatch.setattr(env_check, 'run_nms', broken)
     section = module.probes(lambda what: None)
     (problem,) = section.problems
     assert problem.startswith('mmcv.ops.nms on the CPU failed (RuntimeError: CUDA error: no kernel')
     assert 'bash tools/setup_env.sh --rebuild-mmcv' in problem
     assert 'sparse step, tiles, cpu' in dict(section.facts)
+
+
+def test_mmcv_without_ops_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'has_ops', lambda: False)
+    monkeypatch.setattr(env_check, 'run_nms', lambda device: pytest.fail('an op was run'))
+    section = module.probes(lambda what: None)
+    assert section.problems == []
+    assert ('models', 'ResNet-18 and UperNet can be built') in section.facts
+    (note,) = [note for note in section.notes if 'ops' in note]
+    assert note.startswith('mmcv is pure Python')
+    assert '`bash tools/setup_env.sh --ops`' in note
 
 
 @pytest.mark.parametrize('works', [True, False])
@@ -53,7 +66,7 @@ def test_mmcv_op_on_a_gpu(works: bool, models: list[str], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(env_check, 'run_nms', nms)
-    monkeypatch.setattr(env_check, 'check_running', lambda: models)
+    monkeypatch.setattr(env_check, 'check_running', lambda *, ops: models)
     # there is no GPU to run the other two on
     monkeypatch.setattr(module, 'attention_error', lambda **_: 0.0)
     monkeypatch.setattr(module, 'sparse_error', lambda **_: 0.0)

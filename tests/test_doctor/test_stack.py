@@ -19,6 +19,14 @@ def test_pinned_versions_are_a_tested_stack(name: str) -> None:
     assert dict(section.facts)[mmcv] == read_pins(ROOT / name)[mmcv]
 
 
+def test_mmcv_lite_is_the_second_stacks_mmcv_without_ops() -> None:
+    pins = read_pins(ROOT / STACKS[1])
+    installed = {name: version for name, version in pins.items() if name != 'mmcv'}
+    section = stack(ROOT, {**installed, 'mmcv-lite': pins['mmcv']})
+    assert section.facts[-1] == ('tested stack', f'yes: {STACKS[1]}')
+    assert section.problems == section.notes == []
+
+
 def test_test_tools_are_not_needed_to_run() -> None:
     pins = read_pins(ROOT / STACKS[0])
     assert set(pins) >= NOT_NEEDED_TO_RUN

@@ -38,8 +38,10 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    work_dir = tmp_path / 'work'
-    result = run.quickstart(work_dir=work_dir, bank=72, seed=3, options=dict(QUICK))
+    work_dir, setup = tmp_path / 'work', tmp_path / 'hgkd_setup.json'
+    times = {'download_s': 40, 'install_s': 150, 'mmcv_s': 14, 'total_s': 204}
+    setup.write_text(json.dumps(times))
+    result = run.quickstart(work_dir=work_dir, bank=72, seed=3, options=dict(QUICK), setup=setup)
     scores = result.scores
     assert list(scores) == [
         'random-init student',
@@ -50,6 +52,8 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     assert 'H-GKD student' in capsys.readouterr().out
     summary = json.loads((work_dir / 'summary.json').read_text())
     assert summary['seed'] == 3
+    assert summary['setup_seconds'] == times
+    assert set(summary['seconds']) == {'scenes', 'teacher', 'both students', 'evaluation'}
     assert summary['scores']['H-GKD student']['knn'] == scores['H-GKD student'].knn
     assert {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'commit'} <= set(summary['versions'])
     assert summary['labelled_images'] == {'train': 72, 'val': 24}

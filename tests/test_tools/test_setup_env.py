@@ -1,7 +1,8 @@
-"""What tools/setup_env.sh refuses before it installs, and that a second run has nothing to do."""
+"""What tools/setup_env.sh refuses, its steps, and that a second run has nothing to do."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ def test_bad_arguments(arguments: list[str], sentence: str) -> None:
 def test_python_that_does_not_run(tmp_path: Path) -> None:
     result = setup(HGKD_VENV=str(tmp_path / 'venv'), HGKD_PYTHON=str(tmp_path / 'nothing'))
     assert result.returncode == 1
-    assert 'does not run; give the path of a Python 3.11, 3.12, 3.10.' in result.stderr
+    assert 'does not run; give the path of a Python 3.11, 3.12, 3.13, 3.10.' in result.stderr
 
 
 def test_python_of_another_version(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_no_python_at_all(tmp_path: Path) -> None:
         (tmp_path / tool).symlink_to(shutil.which(tool))
     result = setup(HGKD_VENV=str(tmp_path / 'venv'), HGKD_PYTHON='', PATH=str(tmp_path))
     assert result.returncode == 1
-    assert 'no Python of version 3.11, 3.12, 3.10 was found. Install one' in result.stderr
+    assert 'no Python of version 3.11, 3.12, 3.13, 3.10 was found. Install one' in result.stderr
 
 
 def test_folder_that_is_no_environment(tmp_path: Path) -> None:
@@ -77,23 +78,36 @@ def test_environment_of_another_python(tmp_path: Path) -> None:
     fake_python(tmp_path / 'bin/python', '3.8')
     result = setup(HGKD_VENV=str(tmp_path))
     assert result.returncode == 1
-    assert 'a Python that is 3.8; this stack runs on 3.11, 3.12, 3.10.' in result.stderr
+    assert 'a Python that is 3.8; this stack runs on 3.11, 3.12, 3.13, 3.10.' in result.stderr
     assert f"Remove it ('rm -rf {tmp_path}')" in result.stderr
 
 
-# a Python that installs nothing: it writes down what it is asked, and says what $INSTALLED names
+# A Python that installs nothing: it writes down what it is asked, and says what $INSTALLED names
+# and what pip installed since. mmcv's ops are a file; compiling makes it, unless pip takes from its
+# cache what $CACHED names.
 RECORDER = """#!/bin/bash
+here="$(dirname "$0")"
 case "$*" in
   *sys.version_info*) echo 3.11 ;;
   *importlib.metadata*)
-    for pair in $INSTALLED; do
+    for pair in $INSTALLED $(cat "$here/installed" 2>/dev/null); do
       if [[ "$*" == *"('${pair%%==*}')"* ]]; then echo "${pair##*==}"; exit; fi
     done
     exit 1 ;;
-  *) echo "$*" >>"$(dirname "$0")/asked" ;;
+  *has-ops*) test -e "$here/ops" || exit 1 ;;
+  *'import mmcv.ops'*) test -e "$here/ops" || exit 1 ;;
+  *quickstart.py*) echo "tools/quickstart.py, times: $HGKD_SETUP_TIMES" >>"$here/asked" ;;
+  *) echo "$*" >>"$here/asked" ;;
 esac
+case "$CACHED $*" in
+  ' '*--force-reinstall*mmcv==* | *--force-reinstall*--no-cache-dir*mmcv==*) touch "$here/ops" ;;
+esac
+if [[ "$*" == *' install '*mmcv*==* ]]; then echo "${@: -1}" >>"$here/installed"; fi
+if [[ "$*" == *'uninstall -y '* ]]; then sed -i "/^${@: -1}==/d" "$here/installed"; fi
 if [[ -n "$BROKEN" && "$*" == *"$BROKEN"* ]]; then echo "fatal error: Python.h" >&2; exit 1; fi
 """
+PURE = 'pip install --no-deps --no-cache-dir'
+COMPILED = 'pip install --no-build-isolation --no-deps --force-reinstall'
 
 
 @pytest.fixture
@@ -105,40 +119,130 @@ def venv(tmp_path: Path) -> Path:
 
 
 def asked(venv: Path) -> list[str]:
+    """What of pip and of the check was asked for since the last call."""
     log = venv / 'bin/asked'
-    lines = log.read_text().splitlines()
-    log.unlink()
-    return [line.replace('-m pip --disable-pip-version-check --retries 2', 'pip') for line in lines]
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    lines = [
+        line.replace('-m pip --disable-pip-version-check --retries 2', 'pip') for line in lines
+    ]
+    return [line for line in lines if line.startswith(('pip', '-W', 'tools', '-m hgkd'))]
+
+
+def times(venv: Path) -> dict[str, int]:
+    return json.loads((venv / 'hgkd_setup.json').read_text())
+
+
+QUICK = 'tools/check_env.py --quick --requirements requirements.txt'
+FULL = '-W ignore tools/check_env.py --requirements requirements.txt'
 
 
 def test_steps_in_order_and_nothing_the_second_time(venv: Path) -> None:
-    result = setup(HGKD_VENV=str(venv), MAX_JOBS='3')
+    result = setup(HGKD_VENV=str(venv), PYTHONDONTWRITEBYTECODE='')
     assert result.returncode == 0, result.stderr
-    assert 'mmcv, compiled by 3 processes (8 to 12 minutes' in result.stdout
-    steps = [line for line in asked(venv) if line.startswith(('pip', '-W'))]
-    assert len(steps) == 5
-    assert steps[0].startswith('pip install pip>=23 -r requirements/common.txt ninja==')
-    assert ' torch==2.11.0' in steps[0]
-    assert 'onedl' not in steps[0]
-    assert steps[1] == 'pip install --no-build-isolation --no-deps onedl-mmcv==2.3.6'
-    assert steps[2].startswith('pip install --no-build-isolation --no-deps onedl-mmengine==')
-    assert steps[3] == 'pip install --no-build-isolation --no-deps -e .'
-    assert steps[4].startswith('-W ignore tools/check_env.py --requirements requirements.txt')
+    packages, mm_packages, mmcv, check = asked(venv)
+    assert packages.startswith(
+        'pip install --no-compile pip>=23 -r requirements/common.txt ninja=='
+    )
+    assert ' torch==2.11.0' in packages
+    assert 'onedl' not in packages
+    build = 'pip install --no-compile --no-build-isolation --no-deps onedl-mmengine=='
+    assert mm_packages.startswith(build)
+    assert mm_packages.endswith(' -e .')
+    assert 'mmcv' not in mm_packages
+    assert mmcv == f'{PURE} onedl-mmcv==2.3.6'
+    assert check == FULL
+    assert set(times(venv)) == {'download_s', 'install_s', 'mmcv_s', 'total_s'}
 
     again = setup(HGKD_VENV=str(venv))
     assert again.returncode == 0
     assert f'{venv} is up to date' in again.stdout
-    assert asked(venv) == ['tools/check_env.py --quick --requirements requirements.txt']
+    assert asked(venv) == [QUICK]
+    assert set(times(venv).values()) == {0}
 
 
-def test_compiled_mmcv_is_kept_unless_asked_anew(venv: Path) -> None:
+def test_python_that_keeps_no_bytecode_gets_it_from_pip(venv: Path) -> None:
+    assert setup(HGKD_VENV=str(venv), PYTHONDONTWRITEBYTECODE='1').returncode == 0
+    assert asked(venv)[0].startswith('pip install --compile pip>=23')
+
+
+def test_downloads_end_where_pip_begins_to_install(venv: Path) -> None:
+    python = venv / 'bin/python'
+    pip = 'sleep 1.2; echo "Installing collected packages: a"'
+    python.write_text(f'{RECORDER}if [[ "$*" == *"pip>=23"* ]]; then {pip}; fi\n')
+    assert setup(HGKD_VENV=str(venv)).returncode == 0
+    found = times(venv)
+    assert found['download_s'] >= 1
+    assert found['total_s'] == found['download_s'] + found['install_s'] + found['mmcv_s']
+
+
+@pytest.mark.parametrize('stack', ['default', 'openmmlab'])
+def test_from_no_ops_to_ops_mmcv_alone_is_compiled(venv: Path, stack: str) -> None:
+    chosen = ['--stack', stack]
+    assert setup(*chosen, HGKD_VENV=str(venv)).returncode == 0
+    pure, whole = {
+        'default': ('onedl-mmcv==2.3.6', 'onedl-mmcv==2.3.6'),
+        'openmmlab': ('mmcv-lite==2.1.0', 'mmcv==2.1.0'),
+    }[stack]
+    assert f'{PURE} {pure}' in asked(venv)
+
+    result = setup(*chosen, '--ops', HGKD_VENV=str(venv), MAX_JOBS='3')
+    assert result.returncode == 0, result.stderr
+    assert 'mmcv, compiled by 3 processes (8 to 12 minutes' in result.stdout
+    steps = [line for line in asked(venv) if line.startswith('pip')]
+    removed = ['pip uninstall -y mmcv-lite'] if stack == 'openmmlab' else []
+    assert steps == [*removed, f'{COMPILED} {whole}']
+
+    for options in (['--ops'], []):
+        assert 'is up to date (' in setup(*chosen, *options, HGKD_VENV=str(venv)).stdout
+    assert not [line for line in asked(venv) if line.startswith('pip')]
+
+
+def test_pure_wheel_from_the_cache_is_not_taken_for_ops(venv: Path) -> None:
+    result = setup('--ops', HGKD_VENV=str(venv), CACHED='pure')
+    assert result.returncode == 0, result.stderr
+    assert 'The mmcv at hand has no ops that load' in result.stdout
+    compiled = [line for line in asked(venv) if 'mmcv==' in line]
+    assert compiled == [
+        f'{COMPILED} onedl-mmcv==2.3.6',
+        f'{COMPILED} --no-cache-dir onedl-mmcv==2.3.6',
+    ]
+
+
+def test_ops_that_are_there_are_kept_unless_asked_anew(venv: Path) -> None:
+    (venv / 'bin/ops').touch()
     compiled = {'HGKD_VENV': str(venv), 'INSTALLED': 'onedl-mmcv==2.3.6', 'MAX_JOBS': '1'}
     assert setup(**compiled).returncode == 0
-    assert not [line for line in asked(venv) if 'onedl-mmcv==' in line]
+    steps = asked(venv)
+    assert not [line for line in steps if 'onedl-mmcv==' in line]
+    assert steps[-1] == f'{FULL} --ops'
 
     assert setup('--rebuild-mmcv', **compiled).returncode == 0
-    options = '--no-build-isolation --no-deps --force-reinstall --no-cache-dir onedl-mmcv==2.3.6'
-    assert f'pip install {options}' in asked(venv)
+    assert f'{COMPILED} --no-cache-dir onedl-mmcv==2.3.6' in asked(venv)
+
+
+def test_ops_stay_when_the_version_of_mmcv_changes(venv: Path) -> None:
+    (venv / 'bin/ops').touch()
+    assert setup(HGKD_VENV=str(venv), INSTALLED='onedl-mmcv==2.3.5').returncode == 0
+    assert f'{COMPILED} onedl-mmcv==2.3.6' in asked(venv)
+
+
+@pytest.mark.parametrize(
+    ('flag', 'mmcv'), [('--transf', COMPILED), ('--train-teacher', PURE), ('--seed=1', PURE)]
+)
+def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, mmcv: str) -> None:
+    done = subprocess.run(
+        ['bash', 'tools/quickstart.sh', flag],
+        env={**os.environ, 'HGKD_VENV': str(venv)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = asked(venv)
+    assert f'{mmcv} onedl-mmcv==2.3.6' in steps
+    assert steps[-1] == f'tools/quickstart.py, times: {venv}/hgkd_setup.json'
 
 
 def test_package_of_the_other_stack_goes_with_what_it_damaged(venv: Path) -> None:
@@ -151,7 +255,7 @@ def test_package_of_the_other_stack_goes_with_what_it_damaged(venv: Path) -> Non
 
 
 def test_failed_step_says_why_and_is_done_again(venv: Path) -> None:
-    result = setup(HGKD_VENV=str(venv), BROKEN='onedl-mmcv==')
+    result = setup('--ops', HGKD_VENV=str(venv), BROKEN='onedl-mmcv==')
     assert result.returncode == 1
     assert "Set-up stopped: 'mmcv, compiled by" in result.stderr
     assert 'fatal error: Python.h' in result.stderr

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
+from hgkd_mm.utils import env_check
 from hgkd_mm.utils.env_check import attempt, check_versions, explain, read_pins, stack_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +62,31 @@ def test_two_opencvs_are_found() -> None:
     assert 'both installed' in problem
 
 
+def test_mmcv_lite_stands_in_for_mmcv_of_its_version() -> None:
+    assert check_versions({'mmcv': '2.1.0'}, {'mmcv-lite': '2.1.0'}) == []
+    (other,) = check_versions({'mmcv': '2.1.0'}, {'mmcv-lite': '2.0.1'})
+    assert other.startswith('mmcv 2.0.1 is installed, 2.1.0 was tested')
+    (absent,) = check_versions({'onedl-mmcv': '2.3.6'}, {})
+    assert absent.startswith('onedl-mmcv is not installed')
+
+
+@pytest.mark.parametrize('whole', ['mmcv', 'onedl-mmcv'])
+def test_two_mmcvs_are_found(whole: str) -> None:
+    (problem,) = check_versions({}, {'mmcv-lite': '2.1.0', whole: '2.1.0'})
+    assert problem.startswith(f'mmcv-lite and {whole} are both installed')
+
+
+@pytest.mark.parametrize('ops', [True, False])
+def test_what_needs_ops_is_tried_with_ops_only(ops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    for name in ('_torchvision', 'run_nms', '_mmpretrain', '_mmdet', '_mmseg'):
+        monkeypatch.setattr(env_check, name, functools.partial(tried.append, name))
+    assert env_check.check_running(ops=ops) == []
+    assert set(tried) == {'_torchvision', '_mmpretrain', '_mmseg'} | (
+        {'run_nms', '_mmdet'} if ops else set()
+    )
+
+
 @pytest.mark.parametrize(
     ('error', 'cure'),
     [
@@ -68,7 +95,7 @@ def test_two_opencvs_are_found() -> None:
         (ImportError('_ext.so: undefined symbol: _ZN3c10'), '--rebuild-mmcv'),
         (AssertionError('MMCV==2.2.0 is used but incompatible'), 'do not fit were mixed'),
         (ModuleNotFoundError("No module named 'mmseg'"), 'a package is missing'),
-        (ImportError("cannot import name 'X' from 'transformers'"), 'uninstall -y transformers'),
+        (ImportError("cannot import name 'X' from 'transformers'"), 'an environment without'),
         (RuntimeError('CUDA error: no kernel image is available'), 'without code for this GPU'),
         (ValueError('anything else'), 'install the tested versions'),
     ],
@@ -98,6 +125,7 @@ def test_what_an_import_prints_is_no_finding(capsys: pytest.CaptureFixture) -> N
         ({'onedl-mmcv': '2.3.6'}, 'requirements.txt'),
         ({}, 'requirements.txt'),
         ({'mmcv': '2.1.0'}, 'requirements/openmmlab.txt'),
+        ({'mmcv-lite': '2.1.0'}, 'requirements/openmmlab.txt'),
         # one installed over the other: the stack is the fork's, and check_versions says the rest
         ({'mmcv': '2.1.0', 'onedl-mmcv': '2.3.6'}, 'requirements.txt'),
     ],

@@ -1,0 +1,123 @@
+"""What our process changes while OpenMMLab's packages are imported, and only then.
+
+- mmpretrain decides by the mere presence of transformers and pycocotools to import its multi-modal
+  models. These are written for transformers 4: with 5 a name is missing, mmpretrain takes None in
+  its place, derives a class from None, and ``import mmpretrain.models`` ends in a TypeError.
+  Nothing here uses those models, so mmpretrain's own switch is set to leave them out.
+- mmpretrain also tries mmdet, whose models end in a ModuleNotFoundError half-way where mmcv
+  has no compiled ops. Here they end in one at once, which names the command that compiles them.
+- Some modules print or warn that a package is absent that nothing here needs, and many have escape
+  sequences that Python 3.12 warns of when it compiles them. These messages, and no others, are
+  dropped.
+
+``import hgkd_mm`` installs the finder, so whoever wants mmpretrain's multi-modal models imports
+``mmpretrain.models`` before it. Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, ModuleType
+
+from .mmcv_ops import has_ops, missing_ops
+
+_PACKAGES = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg')
+_SWITCH = 'mmpretrain.utils.dependency'
+
+
+@contextmanager
+def _without_warning(message: str) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message)
+        yield
+
+
+@contextmanager
+def _without_print(start: str) -> Iterator[None]:
+    # mmengine's print_log prints what it is given without a logger, at any level. A name in its
+    # module hides the builtin from it alone.
+    import mmengine.logging.logger as printing
+
+    def filtered(*values: object) -> None:
+        if not str(values[0]).startswith(start):
+            print(*values)
+
+    names = vars(printing)
+    before = names.get('print')
+    names['print'] = filtered
+    try:
+        yield
+    finally:
+        if before is None:
+            del names['print']
+        else:
+            names['print'] = before
+
+
+_no_onedl = partial(_without_print, 'Could not import OneDL')
+_AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    # without ops the module says so; with ops, that one of its names has moved
+    'mmcv.cnn.bricks.transformer': partial(
+        _without_warning, r'(Fail to import )?``MultiScaleDeformableAttention``'
+    ),
+    'mmdet.evaluation.metrics.faster_coco_metric': partial(
+        _without_warning, 'faster_coco_eval is not installed'
+    ),
+    'mmdet.datasets': _no_onedl,
+    'mmdet.datasets.transforms': _no_onedl,
+    'mmpretrain.datasets': _no_onedl,
+    'mmseg.datasets': _no_onedl,
+    'mmseg.datasets.transforms': _no_onedl,
+}
+
+
+class _Loader(SourceFileLoader):
+    """Python's own loader of source files, with what this module is for around it."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        with warnings.catch_warnings():
+            # of escape sequences: DeprecationWarning up to Python 3.11
+            warnings.simplefilter('ignore', SyntaxWarning)
+            warnings.simplefilter('ignore', DeprecationWarning)
+            return super().get_code(fullname)
+
+    def exec_module(self, module: ModuleType) -> None:
+        with _AROUND.get(module.__name__, nullcontext)():
+            super().exec_module(module)
+        if module.__name__ == _SWITCH:
+            module.WITH_MULTIMODAL = False
+
+
+class OpenMMLabFinder:
+    """Finds modules of OpenMMLab's packages as the finders after it do, and takes `_Loader`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See ``importlib.abc.MetaPathFinder``.
+
+        Raises:
+            ModuleNotFoundError: mmdet's models are asked for, and mmcv has no compiled ops.
+        """
+        if name.partition('.')[0] not in _PACKAGES:
+            return None
+        if name == 'mmdet.models' and not has_ops():
+            # of this kind, because mmseg does without mmdet on no other
+            raise ModuleNotFoundError(missing_ops('MMDetection'), name=name)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+def install() -> None:
+    """Puts the finder before all others, once a process."""
+    if not any(isinstance(finder, OpenMMLabFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OpenMMLabFinder())
