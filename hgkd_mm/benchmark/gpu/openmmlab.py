@@ -41,8 +41,6 @@ def import_openmmlab() -> None:
     Raises:
         LeftOutError: a package is missing; the text names it.
     """
-    # TO BE REPLACED: mmpretrain 1.3.6 does not import beside transformers 5.
-    sys.modules.setdefault('transformers', None)
     try:
         importlib.import_module('mmpretrain.models')
         importlib.import_module('hgkd_mm.models')
