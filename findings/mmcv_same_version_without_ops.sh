@@ -10,6 +10,7 @@
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
+trap 'echo "NOT TRIED: a step before the question failed."; exit 2' ERR
 python3 -m venv "$work/venv"
 python="$work/venv/bin/python"
 pip() { "$python" -m pip --quiet --disable-pip-version-check "$@"; }
@@ -18,9 +19,10 @@ pip install pip==25.3
 export PIP_CACHE_DIR="$work/cache"
 pip wheel --no-deps --wheel-dir "$work/wheels" onedl-mmcv==2.3.6
 ls "$work/wheels"
-# What a set-up does that wants the ops. There is no torch here, and none is asked for.
+# What a set-up does that wants the ops: no isolation, and mmcv's own switch.
 pip install setuptools==81.0.0
-pip install --no-deps --no-build-isolation onedl-mmcv==2.3.6
+log="$(MMCV_WITH_OPS=1 "$python" -m pip --disable-pip-version-check install --no-deps --no-build-isolation onedl-mmcv==2.3.6)"
+if ! grep -q 'Using cached onedl_mmcv-2.3.6-py3-none-any.whl' <<<"$log"; then echo "$log"; echo 'CHANGED: it does not come from the cache.'; exit 1; fi
 files="$("$python" -m pip --disable-pip-version-check show --files onedl-mmcv)"
 grep -E '^(Name|Version)' <<<"$files"
 if ! ls "$work"/wheels/onedl_mmcv-2.3.6-py3-none-any.whl >/dev/null 2>&1; then echo 'CHANGED: the wheel holds compiled code.'; exit 1; fi

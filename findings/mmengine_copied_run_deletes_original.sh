@@ -10,6 +10,7 @@
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
+trap 'echo "NOT TRIED: a step before the question failed."; exit 2' ERR
 python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
   torch==2.11.0 numpy==2.2.6 addict==2.4.0 matplotlib==3.10.8 opencv-python-headless==4.11.0.86 \
@@ -73,11 +74,11 @@ Runner(
     log_level='ERROR',
 ).train()
 PYTHON
-"$work/venv/bin/python" -W ignore run.py "$work/original" 1 >log 2>&1 || { cat log; exit 1; }
+"$work/venv/bin/python" -W ignore run.py "$work/original" 1 >log 2>&1 || { cat log; exit 2; }
 best="$(cd original && ls best_*)"
 cp -r original copy
 echo "best checkpoint of the original: $best"
-"$work/venv/bin/python" -W ignore run.py "$work/copy" 2 resume >log 2>&1 || { cat log; exit 1; }
+"$work/venv/bin/python" -W ignore run.py "$work/copy" 2 resume >log 2>&1 || { cat log; exit 2; }
 echo "original after the copy was resumed: $(cd original && echo *.pth)"
 echo "copy: $(cd copy && echo *.pth)"
 if [[ -e "original/$best" ]]; then echo 'CHANGED: the original is as it was.'; exit 1; fi

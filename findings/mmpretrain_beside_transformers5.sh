@@ -11,6 +11,7 @@
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
+trap 'echo "NOT TRIED: a step before the question failed."; exit 2' ERR
 python3 -m venv "$work/venv"
 python="$work/venv/bin/python"
 pip() { "$python" -m pip --quiet --disable-pip-version-check "$@"; }

@@ -4,10 +4,12 @@
 # Behaviour: the wheel of modelindex 0.0.2 holds metadata only. It asks for model-index, and that
 #   one holds the module, whose import needs a third package, ordered-set. Whoever pins every
 #   package and installs with --no-deps gets no module and no error from pip.
-# Versions: modelindex 0.0.2, model-index 0.1.11, ordered-set 4.1.0, seen on 2026-11-27.
+# Versions: modelindex 0.0.2, model-index 0.1.11, ordered-set 4.1.0, Python 3.11, seen on 2026-11-27.
+# Here: tools/gpu_wheels.sh takes model-index.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
+trap 'echo "NOT TRIED: a step before the question failed."; exit 2' ERR
 python3 -m venv "$work/venv"
 pip() { "$work/venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 

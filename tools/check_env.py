@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hgkd_mm.utils import env_check  # noqa: E402
-from hgkd_mm.utils.mmcv_ops import has_ops  # noqa: E402
+from hgkd_mm.utils.mmcv_ops import has_ops, missing_ops  # noqa: E402
 
 
 def main() -> int:
@@ -37,6 +37,9 @@ def main() -> int:
     remarks = []
     if not args.quick:
         ops = args.ops or has_ops()
+        if args.ops and not has_ops():
+            problems.append(missing_ops('What --ops asks for'))
+            ops = False
         running = env_check.check_running(ops=ops)
         problems += running
         remarks = env_check.notes(ops=ops) if not running else []

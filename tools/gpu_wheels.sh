@@ -14,12 +14,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." && root="$PWD" && cd - >/dev/null
 pin() { sed -n "s/^$1==\([^ ;]*\).*/$1==\1/p" "$root/requirements.txt" "$root/requirements/common.txt"; }
 
 mkdir -p "$out"
-common=(addict ftfy importlib-metadata mat4py prettytable termcolor terminaltables yapf)
+common=(addict einops ftfy importlib-metadata mat4py prettytable rich termcolor terminaltables yapf)
 pinned=()
 for name in "${common[@]}"; do pinned+=("$(pin "$name")"); done
 # modelindex 0.0.2 is an empty wheel that asks for model-index, whose module has that name.
 "$python" -m pip wheel --no-deps --no-cache-dir --wheel-dir "$out" \
   "${pinned[@]}" model-index==0.1.11 ordered-set==4.1.0 platformdirs==4.14.8 wcwidth==0.2.13 \
+  click==8.3.1 markdown==3.10 markdown-it-py==4.0.0 mdurl==0.1.2 pygments==2.19.2 \
   "$(pin onedl-mmengine)" "$(pin onedl-mmpretrain)"
 # Without torch in pip's build environment mmcv leaves its ops out, which no stage uses.
 # --no-cache-dir: such a wheel in pip's cache would be taken for the one with ops by setup_env.sh.

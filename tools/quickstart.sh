@@ -8,10 +8,11 @@ venv="${HGKD_VENV:-$root/.venv}"
 ops=()
 for argument in "$@"; do
   # argparse takes shorter forms of --transfer as well
-  if [[ "$argument" == --trans* ]]; then ops=(--ops); fi
+  if [[ "$argument" == --tran* ]]; then ops=(--ops); fi
 done
+# the summary tells how long the set-up took
+mkdir -p "$root/work_dirs"
+export HGKD_SETUP_TIMES="$root/work_dirs/setup.json"
 bash "$root/tools/setup_env.sh" ${ops[@]+"${ops[@]}"}
-# the summary tells how long that took
-export HGKD_SETUP_TIMES="$venv/hgkd_setup.json"
 # from where it was called, so that --data DIR means what it says
 exec "$venv/bin/python" "$root/tools/quickstart.py" "$@"

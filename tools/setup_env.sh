@@ -76,7 +76,7 @@ find_python() {
 }
 
 # run_step WHAT HOW_LONG COMMAND...: output goes to a log; a sign of life every minute. Leaves in
-# fetched the seconds until pip had looked up and downloaded all that it then installs.
+# fetched the seconds until pip had looked up and downloaded torch and all that it installs with it.
 run_step() {
   local what="$1" log="$venv/setup.log" started=$SECONDS next=60 status=0 pid
   fetched=''
@@ -90,7 +90,7 @@ run_step() {
   trap 'kill -- "-$pid" 2>/dev/null; exit 130' INT TERM HUP
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5
-    if [[ -z "$fetched" ]] && grep -q '^Installing collected packages' "$log"; then fetched=$(( SECONDS - started )); fi
+    if [[ -z "$fetched" ]] && grep -q '^Installing collected packages:.*torch' "$log"; then fetched=$(( SECONDS - started )); fi
     if (( SECONDS - started >= next )); then say "    $(( next / 60 )) min ..."; next=$(( next + 60 )); fi
   done
   wait "$pid" || status=$?
@@ -102,14 +102,15 @@ run_step() {
   say "    done in $(( SECONDS - started )) s"
 }
 
-# write_times DOWNLOAD INSTALL MMCV: seconds, for the summary of tools/quickstart.sh
+# write_times DOWNLOAD INSTALL MMCV: seconds, into the file that tools/quickstart.sh asks for
 write_times() {
-  printf '{"download_s": %d, "install_s": %d, "mmcv_s": %d, "total_s": %d}\n' "$1" "$2" "$3" $(( $1 + $2 + $3 )) >"$venv/hgkd_setup.json"
+  printf '{"download_s": %d, "install_s": %d, "mmcv_s": %d, "total_s": %d}\n' "$1" "$2" "$3" $(( $1 + $2 + $3 )) >"${HGKD_SETUP_TIMES:-/dev/null}"
 }
 
 compile_mmcv() {
   local missing cores memory_gb
   missing="$("$python" -m hgkd_mm.utils.install_help can-compile)" || fail "$missing"
+  replace_mmcv "$pure_mmcv"
   cores="$(getconf _NPROCESSORS_ONLN)"
   memory_gb="$(awk '/MemAvailable/ { print int($2 / 1e6) }' /proc/meminfo 2>/dev/null || true)"
   # a compiler process takes up to 1 GB; mmcv's own default starts at least four
@@ -132,24 +133,34 @@ replace_mmcv() {
 
 install_ops() {
   if [[ $rebuild == yes ]]; then
-    replace_mmcv "$pure_mmcv"
     compile_mmcv --no-cache-dir
   elif [[ "$(version_of "${mmcv%%==*}")" != "${mmcv##*==}" ]] || ! has_ops; then
-    replace_mmcv "$pure_mmcv"
     compile_mmcv
   fi
   if ! "$python" -c 'import mmcv.ops' >/dev/null 2>&1 && "$python" -c 'import cv2, mmengine, torchvision' >/dev/null 2>&1; then
     say "  The mmcv at hand has no ops that load: pip's cache had one that is pure Python, or compiled for another torch."
-    compile_mmcv --no-cache-dir
+    # out of the cache with it, which takes the good one in its place
+    pip cache remove "$(tr - _ <<<"${mmcv%%==*}")" >/dev/null 2>&1 || true
+    compile_mmcv
   fi
 }
 
-install_pure() {
-  if [[ "$(version_of "${pure_mmcv%%==*}")" != "${pure_mmcv##*==}" ]]; then
-    replace_mmcv "$mmcv"
+# Two cores are used: one pip unpacks torch while another builds what is pure Python.
+install_libraries() {
+  local builder status=0
+  build_wheels &
+  builder=$!
+  pip install "${compile[@]}" -r requirements/common.txt $wheels || status=$?
+  wait "$builder" || status=$?
+  return "$status"
+}
+
+build_wheels() {
+  pip wheel --no-deps --wheel-dir "$built" $mm_packages
+  if [[ $pure == yes ]]; then
     # In pip's isolated build there is no torch, and without torch OneDL's mmcv builds without ops.
     # Such a wheel stays out of pip's cache, which would offer it where ops are wanted.
-    run_step "mmcv, pure Python" "20 s" pip install --no-deps --no-cache-dir "$pure_mmcv"
+    pip wheel --no-deps --no-cache-dir --wheel-dir "$built" "$pure_mmcv"
   fi
 }
 
@@ -178,7 +189,6 @@ if [[ $rebuild == no && "$(cat "$venv/hgkd_setup" 2>/dev/null)" == "$stamp" ]] &
     exit 0
   fi
   say "Environment: $venv is up to date, but for mmcv's ops."
-  rm -f "$venv/hgkd_setup"
   install_ops
   check
   write_times 0 0 $SECONDS
@@ -214,17 +224,31 @@ if (( ${#strangers[@]} > 0 )); then
   run_step "removing ${strangers[*]}: not of this stack" "10 s" pip uninstall -y "${strangers[@]}" $owners
 fi
 
+# a stack's mmcv in both its forms: whichever went in last owns the files, and neither is whole
+if [[ "$mmcv" != "$pure_mmcv" && -n "$(version_of "${mmcv%%==*}")" && -n "$(version_of "${pure_mmcv%%==*}")" ]]; then
+  run_step "removing ${mmcv%%==*} and ${pure_mmcv%%==*}: they own the same files" "5 s" \
+    pip uninstall -y "${mmcv%%==*}" "${pure_mmcv%%==*}"
+fi
+
 # -- the packages -------------------------------------------------------------------------------------
 # pip would compile all of torch; Python compiles what is imported when it is, unless told not to
 compile=(--no-compile)
 if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then compile=(--compile); fi
-run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" \
-  pip install "${compile[@]}" 'pip>=23' -r requirements/common.txt $wheels
+pip_version="$(version_of pip)"
+# before two of them run: it would be replaced under the other's feet
+if (( ${pip_version%%.*} + 0 < 23 )); then run_step "a newer pip" "5 s" pip install 'pip>=23'; fi
+pure=no
+if [[ $ops == no && "$(version_of "${pure_mmcv%%==*}")" != "${pure_mmcv##*==}" ]]; then pure=yes; fi
+built="$venv/built"
+rm -rf "$built"
+run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" install_libraries
 download_s="${fetched:-0}"
-run_step "mmengine, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "20 s" \
-  pip install "${compile[@]}" --no-build-isolation --no-deps $mm_packages -e .
+if [[ $pure == yes ]]; then replace_mmcv "$mmcv"; fi
+run_step "mmengine, mmcv, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "10 s" \
+  pip install "${compile[@]}" --no-build-isolation --no-deps "$built"/*.whl -e .
+rm -rf "$built"
 mmcv_started=$SECONDS
-if [[ $ops == yes ]]; then install_ops; else install_pure; fi
+if [[ $ops == yes ]]; then install_ops; fi
 mmcv_s=$(( SECONDS - mmcv_started ))
 
 check

@@ -69,18 +69,21 @@ def encoder_steps(
     images = images.contiguous(memory_format=torch.channels_last)
     grid = (size // cell, size // cell)
 
-    def forward(engine: str) -> Tensor:
+    def forward(engine: str) -> list[Tensor]:
         inputs: Tensor | SparseFeatureMap = images
         if engine != 'dense':
             mask = CellMask.random(batch=batch, grid=grid, mask_ratio=mask_ratio, device=device)
             inputs = sparsify(images, mask, engine)
         with autocast(dtype, device):
             maps = network(inputs)
-        return sum((m if isinstance(m, Tensor) else m.data).float().sum() for m in maps)
+        return [m if isinstance(m, Tensor) else m.data for m in maps]
 
     def step(engine: str) -> None:
         network.zero_grad(set_to_none=True)
-        forward(engine).backward()
+        maps = forward(engine)
+        # That of their sum, in memory: the sum's own is one number seen everywhere, which kernels
+        # of the dense maps would read a value at a time.
+        torch.autograd.backward(maps, [torch.ones_like(m) for m in maps])
 
     return EncoderSteps(
         train={engine: (lambda e=engine: step(e)) for engine in engines},

@@ -12,7 +12,7 @@ def setup_times(path: Path | None) -> dict[str, int]:
     """Seconds of downloads, of installation, of mmcv (which may be compiled), and their sum.
 
     Args:
-        path: ``hgkd_setup.json``, which tools/setup_env.sh writes at its end, with zeros if the
+        path: what tools/setup_env.sh writes where HGKD_SETUP_TIMES says, with zeros if the
             environment was there; None where it did not run.
 
     Raises:

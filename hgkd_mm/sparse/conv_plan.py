@@ -59,13 +59,13 @@ class ConvPlan:
 
     @staticmethod
     def on_map(device: str) -> bool:
-        """Whether windows read full maps on this kind of device, rather than tiles.
+        """Whether convolutions and max poolings read full maps on this kind of device.
 
-        On a GPU arithmetic is nearly free beside memory and launches: the full map needs one
-        small index table for all layers of a stage, where a border or taps need one per window
-        and gather their neighbours in short pieces (docs/gpu.md).
+        On an NVIDIA GPU arithmetic is nearly free beside memory and the host's time: the full map
+        needs one small index table for all layers of a stage, where a border or taps need one per
+        window and gather their neighbours in short pieces (docs/gpu.md).
         """
-        return device != 'cpu'
+        return device == 'cuda'
 
     @property
     def backward_on_canvas(self) -> bool:

@@ -40,7 +40,8 @@ def canvas_of(rows: Tensor, mask: CellMask, tile: Pair) -> Tensor:
     """(B, C, H, W) channels-last map, zero where hidden; without a gradient."""
     (gh, gw), (th, tw), channels = mask.grid, tile, rows.shape[1]
     filled = rows.new_zeros(mask.batch * gh * th * gw, tw * channels)
-    _wide(filled).index_copy_(0, mask.tile_rows(th), _wide(rows.reshape(-1, tw * channels)))
+    source = _wide(rows.reshape(-1, tw * channels))
+    filled.view(source.dtype).index_copy_(0, mask.tile_rows(th), source)
     return filled.view(mask.batch, gh * th, gw * tw, channels).permute(0, 3, 1, 2)
 
 
@@ -52,7 +53,8 @@ def empty_map(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _wide(rows: Tensor) -> Tensor:
     """The same bytes in elements of 16, where they fit: CUDA copies one element per thread."""
-    fits = rows.is_cuda and rows.shape[1] * rows.element_size() % 16 == 0
+    size = rows.element_size()
+    fits = all(count * size % 16 == 0 for count in (rows.shape[1], rows.storage_offset()))
     return rows.view(torch.complex128) if fits else rows
 
 

@@ -31,7 +31,7 @@ class TileMap(SparseFeatureMap):
 
     @classmethod
     def of(cls, images: Tensor, mask: CellMask) -> TileMap:
-        """Rows of the visible pixels; hidden ones are never read. See ``sparsify``."""
+        """Rows of the visible pixels; hidden ones do not count. See ``sparsify``."""
         tile = mask.tile(tuple(images.shape[-2:]))
         return cls(map_to_rows(images, mask, tile), mask, tile, images.shape[1])
 

@@ -42,7 +42,7 @@ _CURES = (
         '`torch.cuda.get_arch_list()`',
     ),
     (
-        r'undefined symbol|mmcv\._ext',
+        r'undefined symbol',
         'mmcv was compiled for another torch than the one installed: `'
         f'{SETUP} --rebuild-mmcv` compiles it anew',
     ),
@@ -162,8 +162,8 @@ def explain(what: str, error: BaseException) -> str:
     text = f'{type(error).__name__}: {error}'.split('\n')[0]
     if 'transformers' in str(error) or _raised_in(error, 'transformers'):
         cure = (
-            f'the installed transformers breaks it, and nothing here needs it: `{SETUP}` makes an '
-            'environment without'
+            'the installed transformers breaks it, and nothing here needs it: '
+            f'`HGKD_VENV=DIR {SETUP}` makes an environment without'
         )
     else:
         matches = (cure for pattern, cure in _CURES if re.search(pattern, str(error)))

@@ -43,9 +43,9 @@ def _without_print(start: str) -> Iterator[None]:
     # module hides the builtin from it alone.
     import mmengine.logging.logger as printing
 
-    def filtered(*values: object) -> None:
-        if not str(values[0]).startswith(start):
-            print(*values)
+    def filtered(*values: object, **how: object) -> None:
+        if not ''.join(map(str, values)).startswith(start):
+            print(*values, **how)
 
     names = vars(printing)
     before = names.get('print')
@@ -109,7 +109,7 @@ class OpenMMLabFinder:
         if name == 'mmdet.models' and not has_ops():
             # of this kind, because mmseg does without mmdet on no other
             raise ModuleNotFoundError(missing_ops('MMDetection'), name=name)
-        others = (finder for finder in sys.meta_path if finder is not self)
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
         specs = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and type(spec.loader) is SourceFileLoader:
@@ -119,5 +119,6 @@ class OpenMMLabFinder:
 
 def install() -> None:
     """Puts the finder before all others, once a process."""
-    if not any(isinstance(finder, OpenMMLabFinder) for finder in sys.meta_path):
+    # By name: if hgkd_mm is imported anew, the class is another one.
+    if OpenMMLabFinder.__name__ not in {type(finder).__name__ for finder in sys.meta_path}:
         sys.meta_path.insert(0, OpenMMLabFinder())

@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def setup(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    times = f'{variables["HGKD_VENV"]}/times.json' if 'HGKD_VENV' in variables else ''
     return subprocess.run(
         ['bash', 'tools/setup_env.sh', *arguments],
-        env={**os.environ, **variables},
+        env={**os.environ, 'HGKD_SETUP_TIMES': times, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -90,7 +91,7 @@ here="$(dirname "$0")"
 case "$*" in
   *sys.version_info*) echo 3.11 ;;
   *importlib.metadata*)
-    for pair in $INSTALLED $(cat "$here/installed" 2>/dev/null); do
+    for pair in $INSTALLED ${PIP-pip==25.1} $(cat "$here/installed" 2>/dev/null); do
       if [[ "$*" == *"('${pair%%==*}')"* ]]; then echo "${pair##*==}"; exit; fi
     done
     exit 1 ;;
@@ -99,14 +100,16 @@ case "$*" in
   *quickstart.py*) echo "tools/quickstart.py, times: $HGKD_SETUP_TIMES" >>"$here/asked" ;;
   *) echo "$*" >>"$here/asked" ;;
 esac
+if [[ "$*" == *'cache remove'* ]]; then touch "$here/uncached"; fi
+if [[ -e "$here/uncached" ]]; then CACHED=; fi
 case "$CACHED $*" in
   ' '*--force-reinstall*mmcv==* | *--force-reinstall*--no-cache-dir*mmcv==*) touch "$here/ops" ;;
 esac
-if [[ "$*" == *' install '*mmcv*==* ]]; then echo "${@: -1}" >>"$here/installed"; fi
+if [[ "$*" =~ ' '(install|wheel)' '.*mmcv.*== ]]; then echo "${@: -1}" >>"$here/installed"; fi
 if [[ "$*" == *'uninstall -y '* ]]; then sed -i "/^${@: -1}==/d" "$here/installed"; fi
 if [[ -n "$BROKEN" && "$*" == *"$BROKEN"* ]]; then echo "fatal error: Python.h" >&2; exit 1; fi
 """
-PURE = 'pip install --no-deps --no-cache-dir'
+PURE = 'pip wheel --no-deps --no-cache-dir --wheel-dir'
 COMPILED = 'pip install --no-build-isolation --no-deps --force-reinstall'
 
 
@@ -130,7 +133,7 @@ def asked(venv: Path) -> list[str]:
 
 
 def times(venv: Path) -> dict[str, int]:
-    return json.loads((venv / 'hgkd_setup.json').read_text())
+    return json.loads((venv / 'times.json').read_text())
 
 
 QUICK = 'tools/check_env.py --quick --requirements requirements.txt'
@@ -140,17 +143,18 @@ FULL = '-W ignore tools/check_env.py --requirements requirements.txt'
 def test_steps_in_order_and_nothing_the_second_time(venv: Path) -> None:
     result = setup(HGKD_VENV=str(venv), PYTHONDONTWRITEBYTECODE='')
     assert result.returncode == 0, result.stderr
-    packages, mm_packages, mmcv, check = asked(venv)
-    assert packages.startswith(
-        'pip install --no-compile pip>=23 -r requirements/common.txt ninja=='
-    )
+    # Two pips at once, so that their lines come in any order.
+    *together, install, check = asked(venv)
+    packages, mmcv, mm_packages = sorted(together)
+    assert packages.startswith('pip install --no-compile -r requirements/common.txt ninja==')
     assert ' torch==2.11.0' in packages
     assert 'onedl' not in packages
-    build = 'pip install --no-compile --no-build-isolation --no-deps onedl-mmengine=='
-    assert mm_packages.startswith(build)
-    assert mm_packages.endswith(' -e .')
+    built = f'{venv}/built'
+    assert mm_packages.startswith(f'pip wheel --no-deps --wheel-dir {built} onedl-mmengine==')
     assert 'mmcv' not in mm_packages
-    assert mmcv == f'{PURE} onedl-mmcv==2.3.6'
+    assert mmcv == f'{PURE} {built} onedl-mmcv==2.3.6'
+    wheels = f'{built}/*.whl'
+    assert install == f'pip install --no-compile --no-build-isolation --no-deps {wheels} -e .'
     assert check == FULL
     assert set(times(venv)) == {'download_s', 'install_s', 'mmcv_s', 'total_s'}
 
@@ -163,13 +167,18 @@ def test_steps_in_order_and_nothing_the_second_time(venv: Path) -> None:
 
 def test_python_that_keeps_no_bytecode_gets_it_from_pip(venv: Path) -> None:
     assert setup(HGKD_VENV=str(venv), PYTHONDONTWRITEBYTECODE='1').returncode == 0
-    assert asked(venv)[0].startswith('pip install --compile pip>=23')
+    assert any(line.startswith('pip install --compile -r ') for line in asked(venv))
+
+
+def test_old_pip_is_replaced_before_two_of_them_run(venv: Path) -> None:
+    assert setup(HGKD_VENV=str(venv), PIP='pip==22.3').returncode == 0
+    assert asked(venv)[0] == 'pip install pip>=23'
 
 
 def test_downloads_end_where_pip_begins_to_install(venv: Path) -> None:
     python = venv / 'bin/python'
-    pip = 'sleep 1.2; echo "Installing collected packages: a"'
-    python.write_text(f'{RECORDER}if [[ "$*" == *"pip>=23"* ]]; then {pip}; fi\n')
+    pip = 'sleep 1.2; echo "Installing collected packages: a, torch, b"'
+    python.write_text(f'{RECORDER}if [[ "$*" == *"-r requirements"* ]]; then {pip}; fi\n')
     assert setup(HGKD_VENV=str(venv)).returncode == 0
     found = times(venv)
     assert found['download_s'] >= 1
@@ -184,7 +193,7 @@ def test_from_no_ops_to_ops_mmcv_alone_is_compiled(venv: Path, stack: str) -> No
         'default': ('onedl-mmcv==2.3.6', 'onedl-mmcv==2.3.6'),
         'openmmlab': ('mmcv-lite==2.1.0', 'mmcv==2.1.0'),
     }[stack]
-    assert f'{PURE} {pure}' in asked(venv)
+    assert f'{PURE} {venv}/built {pure}' in asked(venv)
 
     result = setup(*chosen, '--ops', HGKD_VENV=str(venv), MAX_JOBS='3')
     assert result.returncode == 0, result.stderr
@@ -203,10 +212,24 @@ def test_pure_wheel_from_the_cache_is_not_taken_for_ops(venv: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert 'The mmcv at hand has no ops that load' in result.stdout
     compiled = [line for line in asked(venv) if 'mmcv==' in line]
-    assert compiled == [
-        f'{COMPILED} onedl-mmcv==2.3.6',
-        f'{COMPILED} --no-cache-dir onedl-mmcv==2.3.6',
-    ]
+    assert compiled == [f'{COMPILED} onedl-mmcv==2.3.6'] * 2
+
+
+def test_both_forms_of_mmcv_are_removed(venv: Path) -> None:
+    both = 'mmcv==2.1.0 mmcv-lite==2.1.0'
+    result = setup('--stack', 'openmmlab', HGKD_VENV=str(venv), INSTALLED=both)
+    assert 'removing mmcv and mmcv-lite: they own the same files' in result.stdout
+    assert 'pip uninstall -y mmcv mmcv-lite' in asked(venv)
+
+
+def test_without_a_compiler_what_is_there_stays(venv: Path) -> None:
+    chosen = ['--stack', 'openmmlab']
+    assert setup(*chosen, HGKD_VENV=str(venv)).returncode == 0
+    asked(venv)
+    result = setup(*chosen, '--ops', HGKD_VENV=str(venv), BROKEN='can-compile')
+    assert result.returncode == 1
+    assert not [line for line in asked(venv) if line.startswith('pip')]
+    assert 'is up to date (' in setup(*chosen, HGKD_VENV=str(venv)).stdout
 
 
 def test_ops_that_are_there_are_kept_unless_asked_anew(venv: Path) -> None:
@@ -228,9 +251,9 @@ def test_ops_stay_when_the_version_of_mmcv_changes(venv: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('flag', 'mmcv'), [('--transf', COMPILED), ('--train-teacher', PURE), ('--seed=1', PURE)]
+    ('flag', 'ops'), [('--tran', True), ('--train-teacher', False), ('--seed=1', False)]
 )
-def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, mmcv: str) -> None:
+def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, ops: bool) -> None:
     done = subprocess.run(
         ['bash', 'tools/quickstart.sh', flag],
         env={**os.environ, 'HGKD_VENV': str(venv)},
@@ -241,8 +264,9 @@ def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, mm
     )
     assert done.returncode == 0, done.stderr
     steps = asked(venv)
+    mmcv = COMPILED if ops else f'{PURE} {venv}/built'
     assert f'{mmcv} onedl-mmcv==2.3.6' in steps
-    assert steps[-1] == f'tools/quickstart.py, times: {venv}/hgkd_setup.json'
+    assert steps[-1] == f'tools/quickstart.py, times: {ROOT}/work_dirs/setup.json'
 
 
 def test_package_of_the_other_stack_goes_with_what_it_damaged(venv: Path) -> None:

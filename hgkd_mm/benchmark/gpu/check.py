@@ -10,13 +10,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from .context import Context, Findings, LeftOutError
 from .encoder import encoder
 from .methods import methods
 from .parity import parity
 from .precision import free_memory
 from .profile import profile
-from .record import FAILED, LEFT_OUT, RAN, Recorder
+from .record import CUT, FAILED, LEFT_OUT, RAN, Recorder
 from .sizes import Sizes
 from .step import step
 from .training import training
@@ -69,11 +71,15 @@ def run_stages(
             function(context, stage.findings)
         except LeftOutError as error:
             recorder.finish(stage, LEFT_OUT, str(error))
+        except torch.cuda.OutOfMemoryError as error:
+            recorder.finish(stage, LEFT_OUT, f'It needs more memory than there is: {error}')
         except Exception as error:  # whatever it is, what else can be measured is
             traceback.print_exc()
             recorder.finish(stage, FAILED, f'{type(error).__name__}: {error}')
         else:
-            recorder.finish(stage, FAILED if stage.findings.broken else RAN)
+            measured = any(table.rows for table in stage.findings.tables)
+            status = FAILED if stage.findings.broken else RAN if measured else CUT
+            recorder.finish(stage, status, None if measured else 'Nothing was measured in time.')
         free_memory()  # of what the stage's own frame held
 
 
@@ -91,10 +97,12 @@ def end_at(end: float, minutes: float, recorder: Recorder, scratch: Path) -> thr
     """
 
     def leave() -> None:
-        recorder.cut(f'Cut: the {minutes:g} minutes of the whole command were over (--minutes).')
-        shutil.rmtree(scratch, ignore_errors=True)
-        # The main thread may be waiting for the device and would not see an exception.
-        os._exit(CUT_STATUS)
+        try:
+            recorder.cut(f'The {minutes:g} minutes of the whole command were over (--minutes).')
+            shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            # The main thread may be waiting for the device and would not see an exception.
+            os._exit(CUT_STATUS)
 
     timer = threading.Timer(max(0.0, end - time.monotonic()), leave)
     timer.daemon = True

@@ -20,7 +20,8 @@ from .precision import fast, free_memory
 from .synchronisations import counted
 
 MOST = 10
-MOVING = ('gather', 'index', 'scatter')
+# Not cuDNN's convolutions that have 'indexed' in their names.
+MOVING = re.compile(r'gather|scatter|index(?!ed)', re.IGNORECASE)
 STEPS = ('tiles', 'dense')
 
 
@@ -71,7 +72,7 @@ def _kernel_tables(found: Findings, title: str, kernels: dict, results: dict) ->
     )
     for name, own in kernels.items():
         total = sum(kernel.ms for kernel in own)
-        moved = sum(k.ms for k in own if any(word in k.name.lower() for word in MOVING))
+        moved = sum(kernel.ms for kernel in own if MOVING.search(kernel.name))
         count, share = sum(kernel.calls for kernel in own), moved / total
         queued = statistics.median(results[name].queued)
         shown = (total / 1000, results[name].median, queued)

@@ -72,9 +72,9 @@ class Recorder:
         self.out, self.machine = out, machine
         self.stages: list[Stage] = []
         self._lock = threading.RLock()
+        self._closed = False
         self._head = '\n'.join(['# GPU check', '', *(f'- {k}: {v}' for k, v in machine.items())])
         print(self._head, end='\n\n', flush=True)
-        self._write()
 
     def begin(self, name: str) -> Stage:
         """A stage that now starts."""
@@ -85,7 +85,7 @@ class Recorder:
     def finish(self, stage: Stage, status: str, reason: str | None = None) -> None:
         """Records how a stage ended, unless the deadline has already done so."""
         with self._lock:
-            if stage.status is not None:
+            if stage.status is not None or self._closed:
                 return
             stage.status, stage.reason = status, reason
             stage.seconds = time.monotonic() - stage.started
@@ -97,6 +97,7 @@ class Recorder:
         with self._lock:
             for stage in self.stages:
                 self.finish(stage, CUT, reason)
+            self._closed = True  # the files of a stage that goes on may be gone
 
     @property
     def failed(self) -> bool:

@@ -143,7 +143,7 @@ def _train(context: Context, images: Path, workers: int) -> Course:
 
 def _on_images(config: object, images: Path, workers: int, context: Context) -> None:
     """Writes a folder of images into the config in place of ImageNet, again and again."""
-    load, crop, *others = config.train_dataloader.dataset.pipeline
+    _, crop, *others = config.train_dataloader.dataset.pipeline
     load = dict(type='LoadColorImage')
     crop.scale = context.sizes.image
     folder = dict(type='UnlabelledFolder', data_root=str(images), pipeline=[load, crop, *others])
