@@ -57,7 +57,8 @@ def endless(context, found):
     time.sleep(600)
 
 STAGES.clear()
-STAGES.update(first=(lambda context, found: found.notes.append('done'), 1), endless=(endless, 1))
+STAGES['first'] = lambda context, found: found.table('t', ('a',)).rows.append(('1',)), 1
+STAGES['endless'] = endless, 1
 out = Path(sys.argv[1])
 scratch = out / 'scratch'
 scratch.mkdir()
@@ -147,17 +148,18 @@ def test_masked_dense_stands_in_for_mmpretrains_encoder(
 def test_a_network_that_cannot_be_measured_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    errors = iter([torch.cuda.OutOfMemoryError('no memory left'), RuntimeError('out of order')])
+
     def measured(context: Context, steps: dict) -> list:
-        raise torch.cuda.OutOfMemoryError('no memory left')
+        raise next(errors)
 
     monkeypatch.setattr(encoder, '_measured', measured)
     monkeypatch.setattr(encoder, 'MASK_RATIOS', (0.5,))
     found = Findings()
     encoder.encoder(context(tmp_path), found)
-    assert found.broken == [
-        f'{name}, batch 2, float32, mask ratio 0.5: OutOfMemoryError: no memory left'
-        for name in SMALL.encoder
-    ]
+    first, second = (f'{name}, batch 2, float32, mask ratio 0.5' for name in SMALL.encoder)
+    assert f'Not measured for want of memory: {first} (no memory left).' in found.notes
+    assert found.broken == [f'{second}: RuntimeError: out of order']
 
 
 def test_a_stage_without_time_says_what_it_leaves_out(tmp_path: Path) -> None:
@@ -184,6 +186,7 @@ def test_a_failing_stage_is_recorded_and_the_rest_runs(
 
     def runs(context: Context, found: Findings) -> None:
         shares['last'] = context.stage_left
+        found.table('after', ('a',)).rows.append(('3',))
 
     stages = {'fails': (fails, 1), 'breaks': (breaks, 1), 'leaves': (leaves, 2), 'runs': (runs, 6)}
     monkeypatch.setattr(check, 'STAGES', stages)

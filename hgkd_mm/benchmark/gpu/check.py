@@ -78,8 +78,12 @@ def run_stages(
             recorder.finish(stage, FAILED, f'{type(error).__name__}: {error}')
         else:
             measured = any(table.rows for table in stage.findings.tables)
-            status = FAILED if stage.findings.broken else RAN if measured else CUT
-            recorder.finish(stage, status, None if measured else 'Nothing was measured in time.')
+            if stage.findings.broken:
+                recorder.finish(stage, FAILED)
+            elif measured:
+                recorder.finish(stage, RAN)
+            else:
+                recorder.finish(stage, CUT, 'Nothing was measured in its share of the time.')
         free_memory()  # of what the stage's own frame held
 
 
