@@ -1,6 +1,7 @@
 """From nothing to a distilled ResNet-18 on this machine; see tools/quickstart.sh.
 
-python tools/quickstart.py                    # Scenes, the carried teacher
+python tools/quickstart.py                    # Scenes, the carried teacher, one epoch
+python tools/quickstart.py --epochs 4         # as long as in the README's second table
 python tools/quickstart.py --transfer         # and then classification, Mask R-CNN, UperNet
 python tools/quickstart.py --data DIR         # pre-train on your own images
 python tools/quickstart.py --train-teacher    # make the teacher anew as well
@@ -28,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--transfer', action='store_true', help='go on with classification, detection, segmentation'
     )
+    parser.add_argument('--epochs', type=int, help='of both students (1; with --transfer 4)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'quickstart')
     add_config_flag(parser, example='train_cfg.max_epochs=8, of both students')
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace, work_dir: Path) -> None:
         data=args.data and args.data.resolve(),
         seed=args.seed,
         new_teacher=args.train_teacher,
+        epochs=args.epochs or (4 if args.transfer else 1),
         options=args.cfg_options,
         # set by tools/quickstart.sh, which ran the set-up just before
         setup=Path(times) if (times := os.environ.get('HGKD_SETUP_TIMES')) else None,
@@ -60,6 +63,8 @@ def main() -> None:
     args = parse_args()
     if args.data is not None and not args.data.is_dir():
         sys.exit(f'quickstart: --data {args.data} is not a folder.')
+    if args.epochs is not None and args.epochs < 1:
+        sys.exit(f'quickstart: --epochs takes a number from 1, not {args.epochs}.')
     work_dir = args.work_dir.resolve()
     try:
         if args.transfer:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up this machine if needed, then distils a small CNN from a small MAE on the embedded data.
-#     bash tools/quickstart.sh [--data DIR] [--train-teacher] [--transfer] [--seed N]
+#     bash tools/quickstart.sh [--data DIR] [--train-teacher] [--transfer] [--epochs N] [--seed N]
 set -euo pipefail
 if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then export HGKD_VENV="$PWD/$HGKD_VENV"; fi
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

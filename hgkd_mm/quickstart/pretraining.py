@@ -22,6 +22,13 @@ HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
 SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
 PIXELS, HGKD = 'pixel baseline (SparK)', 'H-GKD student'
 SCENES = ROOT / 'data' / 'scenes'
+# Where the students' configs say how long they train.
+EPOCH_KEYS = (
+    'train_cfg.max_epochs',
+    'param_scheduler.1.T_max',
+    'param_scheduler.1.end',
+    'default_hooks.checkpoint.interval',
+)
 
 
 class Stopwatch:
@@ -63,6 +70,7 @@ def pretrain_students(
     data: Path | None = None,
     seed: int = 0,
     new_teacher: bool = False,
+    epochs: int | None = None,
     options: dict[str, object] | None = None,
     watch: Stopwatch | None = None,
 ) -> Students:
@@ -75,6 +83,7 @@ def pretrain_students(
         data: folder of unlabelled images to pre-train on instead of Scenes.
         seed: of the students: initialisation, masks, order of images.
         new_teacher: train the teacher instead of taking the one in ``assets/``.
+        epochs: of both students; as many as their configs say if None.
         options: overrides for both students, by dotted config key.
         watch: takes the time of each stage.
 
@@ -89,7 +98,9 @@ def pretrain_students(
     watch = watch or Stopwatch()
     with watch('scenes'):
         make_scenes(SCENES)
-    shared = student_options(data, seed) | (options or {})
+    shared = student_options(data, seed)
+    shared |= {} if epochs is None else dict.fromkeys(EPOCH_KEYS, epochs)
+    shared |= options or {}
     import_modules_from_strings(Config.fromfile(HGKD_CONFIG).custom_imports['imports'])
     init_default_scope('mmpretrain')
     # What MMEngine says of every single weight it initialises is for log files.

@@ -35,6 +35,7 @@ def quickstart(
     data: Path | None = None,
     seed: int = 0,
     new_teacher: bool = False,
+    epochs: int | None = None,
     bank: int = 2400,
     options: dict[str, object] | None = None,
     setup: Path | None = None,
@@ -49,6 +50,7 @@ def quickstart(
             on Scenes, whose labels are known.
         seed: of the students: initialisation, masks, order of images.
         new_teacher: train the teacher instead of taking the one in ``assets/``.
+        epochs: of both students; as many as their configs say if None.
         bank: labelled training images for kNN and linear probe.
         options: overrides for both students, by dotted config key.
         setup: what tools/setup_env.sh wrote of its times, if it ran just before.
@@ -67,6 +69,7 @@ def quickstart(
         data=data,
         seed=seed,
         new_teacher=new_teacher,
+        epochs=epochs,
         options=options,
         watch=watch,
     )
@@ -96,6 +99,7 @@ def quickstart(
         watch.seconds,
         setup_seconds=setup_seconds,
         seed=seed,
+        epochs=hgkd.settings.train_cfg.max_epochs,
         data=str(data or 'Scenes'),
         labelled_images={'train': len(evaluation.train), 'val': len(evaluation.val)},
         teacher=str(students.teacher),
