@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, work_dir: Path) -> None:
         # set by tools/quickstart.sh, which ran the set-up just before
         setup=Path(times) if (times := os.environ.get('HGKD_SETUP_TIMES')) else None,
     )
-    print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/epoch_*.pth')
+    print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/last.pth')
     if args.transfer:
         # mmdet and mmseg take seconds to import, and only this needs them
         from hgkd_mm.quickstart.transfer import transfer

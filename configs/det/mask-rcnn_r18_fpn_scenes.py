@@ -32,7 +32,7 @@ model = dict(
         zero_init_residual=False,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/quickstart/hgkd/epoch_4.pth',
+            checkpoint='work_dirs/quickstart/hgkd/last.pth',
             prefix='backbone.',
         ),
     ),

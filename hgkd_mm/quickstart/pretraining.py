@@ -118,7 +118,16 @@ def pretrain_students(
         }
         reused = tuple(title for title, job in jobs.items() if job.done)
         train(*jobs.values())
+    for job in jobs.values():
+        _link(job.checkpoint)
     return Students(jobs=jobs, teacher=teacher, reused=reused)
+
+
+def _link(checkpoint: Path) -> None:
+    """``last.pth`` beside it, whatever its epoch: the tasks' configs start from that name."""
+    link = checkpoint.with_name('last.pth')
+    link.unlink(missing_ok=True)
+    link.symlink_to(checkpoint.name)
 
 
 def student_options(data: Path | None, seed: int) -> dict[str, object]:

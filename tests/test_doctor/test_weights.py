@@ -219,7 +219,7 @@ def test_prefix_that_no_weight_has() -> None:
 @pytest.mark.parametrize(
     ('name', 'made_by'),
     [
-        ('work_dirs/quickstart/hgkd/epoch_4.pth', '`bash tools/quickstart.sh` trains it'),
+        ('work_dirs/quickstart/hgkd/last.pth', '`bash tools/quickstart.sh` trains it'),
         ('work_dirs/mine/epoch_4.pth', '`bash tools/dist_train.sh configs/pretrain/mine.py 8`'),
         ('other.pth', 'train or copy it there'),
     ],

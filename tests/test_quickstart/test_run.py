@@ -13,6 +13,7 @@ import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.quickstart import pretraining, run
 from hgkd_mm.quickstart.teacher import CARRIED
 from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.utils.launch import override
 
 QUICK = {
     'train_dataloader.batch_size': 24,
@@ -57,6 +58,7 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     assert summary['scores']['H-GKD student']['knn'] == scores['H-GKD student'].knn
     assert {'torch', 'mmengine', 'mmcv', 'mmpretrain', 'commit'} <= set(summary['versions'])
     assert summary['labelled_images'] == {'train': 72, 'val': 24}
+    assert (work_dir / 'hgkd/last.pth').resolve() == Path(summary['student']).resolve()
     with Image.open(work_dir / 'quickstart.png') as picture:
         assert picture.width > 500
     assert result.students == {
@@ -82,3 +84,12 @@ def test_the_carried_teacher_fits_the_config_and_is_small() -> None:
     teacher = MODELS.build(config)
     assert teacher.embed_dim == 192 and teacher.grid((96, 96)) == (6, 6)
     assert CARRIED.stat().st_size < 10e6
+
+
+def test_epochs_are_set_wherever_the_configs_have_them() -> None:
+    for path in (pretraining.HGKD_CONFIG, pretraining.SPARK_CONFIG):
+        config = Config.fromfile(path)
+        override(config, dict.fromkeys(pretraining.EPOCH_KEYS, 7))
+        schedule = config.param_scheduler[1]
+        assert (config.train_cfg.max_epochs, schedule.T_max, schedule.end) == (7, 7, 7)
+        assert config.default_hooks.checkpoint.interval == 7
