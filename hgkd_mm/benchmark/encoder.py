@@ -34,6 +34,14 @@ def autocast(dtype: torch.dtype, device: str) -> AbstractContextManager:
     return torch.autocast(device.split(':')[0], dtype=dtype)
 
 
+def backward_of_sum(maps: list[Tensor]) -> None:
+    """The backward pass from the sum of all maps, by a gradient that lies in memory.
+
+    The sum's own is one number seen everywhere, which kernels of dense maps read a value at a time.
+    """
+    torch.autograd.backward(maps, [torch.ones_like(m) for m in maps])
+
+
 def encoder_steps(
     network: nn.Module,
     *,
@@ -80,10 +88,7 @@ def encoder_steps(
 
     def step(engine: str) -> None:
         network.zero_grad(set_to_none=True)
-        maps = forward(engine)
-        # That of their sum, in memory: the sum's own is one number seen everywhere, which kernels
-        # of the dense maps would read a value at a time.
-        torch.autograd.backward(maps, [torch.ones_like(m) for m in maps])
+        backward_of_sum(forward(engine))
 
     return EncoderSteps(
         train={engine: (lambda e=engine: step(e)) for engine in engines},

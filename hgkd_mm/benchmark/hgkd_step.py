@@ -21,7 +21,7 @@ from hgkd_mm.models.outputs import StudentOutput
 from hgkd_mm.sparse import SparseFeatureMap, sparsify
 from hgkd_mm.utils.launch import override
 
-from .encoder import autocast
+from .encoder import autocast, backward_of_sum
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ def step_parts(
         model.zero_grad(set_to_none=True)
         with autocast(dtype, device):
             out = model.backbone(sparsify(images, model.draw_mask(images), model.engine))
-        sum(m.data.float().sum() for m in out).backward()
+        backward_of_sum([m.data for m in out])
 
     def decoder() -> None:
         model.zero_grad(set_to_none=True)
         with autocast(dtype, device):
             out = model.neck([_leaf(m) for m in maps])
-        out.float().sum().backward()
+        backward_of_sum([out])
 
     def teacher() -> None:
         with autocast(dtype, device):
