@@ -1,6 +1,7 @@
 """Writes Scenes, the embedded data set, as ordinary folders and in COCO's and ADE20K's layouts.
 
     python tools/make_scenes.py --out data/scenes
+    python tools/make_scenes.py --out data/scenes --folders-only    # half the time
 
 Says so and returns if the folder already holds what is asked for; completes a half-written one.
 """
@@ -27,6 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=6000, help='number of training images')
     parser.add_argument('--val', type=int, default=1200, help='number of validation images')
     parser.add_argument('--workers', type=int, default=2, help='processes')
+    parser.add_argument(
+        '--folders-only', action='store_true', help="without the layouts of COCO and ADE20K"
+    )
     parser.add_argument('--preview', type=Path, metavar='PNG', help='only write a contact sheet')
     return parser.parse_args()
 
@@ -44,23 +48,25 @@ def main() -> None:
         out=args.out, seed=args.seed, size=args.size, train=args.train, val=args.val
     )
     layouts = SceneLayouts(scenes=folder)
-    if folder.is_complete() and layouts.is_complete():
+    if folder.is_complete() and (args.folders_only or layouts.is_complete()):
         print(f'{args.out} already holds these Scenes; nothing to do.')
         return
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    parts = {'Scenes': folder} | ({} if args.folders_only else {'COCO and ADE20K': layouts})
     with Progress(*columns, TimeRemainingColumn()) as progress:
-        for name, total, steps in (
-            ('Scenes', folder.total, folder.write(workers=args.workers)),
-            ('COCO and ADE20K', layouts.total, layouts.write(workers=args.workers)),
-        ):
-            bar = progress.add_task(name, total=total)
-            for done in steps:
+        for name, part in parts.items():
+            bar = progress.add_task(name, total=part.total)
+            for done in part.write(workers=args.workers):
                 progress.update(bar, completed=done)
-            progress.update(bar, completed=total)
+            progress.update(bar, completed=part.total)
+    written = f'{args.out}: {args.train} training and {args.val} validation images'
+    if args.folders_only:
+        print(f'{written}.')
+        return
     extra = {split: layouts.extras(split) for split in ('train', 'val')}
     print(
-        f'{args.out}: {args.train} training and {args.val} validation images; '
-        f'coco/ and ade/ have {extra["train"]} and {extra["val"]} more, empty ones and crowds.'
+        f'{written}; coco/ and ade/ have {extra["train"]} and {extra["val"]} more, '
+        'empty ones and crowds.'
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from hgkd_mm.quickstart.data import make_scenes  # noqa: E402
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace, work_dir: Path) -> None:
         from hgkd_mm.quickstart.transfer import transfer
         from hgkd_mm.quickstart.transfer_report import report
 
+        make_scenes(SCENES, layouts=True)
         folder = work_dir / 'transfer'
         table = transfer(work_dir=folder, scenes=SCENES, students=result.students, seed=args.seed)
         report(folder, table, scenes=SCENES, seed=args.seed)

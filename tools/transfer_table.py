@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from mmengine.device import get_device  # noqa: E402
 
 from hgkd_mm.benchmark import versions  # noqa: E402
+from hgkd_mm.quickstart.data import make_scenes  # noqa: E402
 from hgkd_mm.quickstart.pretraining import SCENES, pretrain_students  # noqa: E402
 from hgkd_mm.quickstart.seeds import (  # noqa: E402
     over_seeds,
@@ -46,6 +47,7 @@ def main() -> None:
         from hgkd_mm.quickstart.transfer_report import report  # imports mmdet
 
         with held(args.work_dir):
+            make_scenes(SCENES, layouts=True)
             for seed in args.seeds:
                 work_dir = args.work_dir.resolve() / f'seed-{seed}'
                 students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)

@@ -3,7 +3,8 @@
 Reproduces: no row of a paper; mask-rcnn_r50_fpn_1x_coco.py in small: FPN and RPN of 64 channels,
             anchors of half the size, 64 regions an image, mask head of two convolutions. Batch
             norms everywhere are trained, as in the full recipe.
-Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh,
+Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh
+            and python tools/make_scenes.py --out data/scenes,
             python tools/train.py configs/det/mask-rcnn_r18_fpn_scenes.py
 Twin:       mask-rcnn_r18_fpn_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.

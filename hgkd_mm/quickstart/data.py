@@ -15,14 +15,20 @@ __all__ = ['ROOT', 'cpu_has_bfloat16', 'folder_options', 'make_scenes']
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make_scenes(folder: Path, *, images: int = 6000) -> None:
-    """Writes Scenes with so many training images, unless they are there already.
+def make_scenes(folder: Path, *, images: int = 6000, layouts: bool = False) -> None:
+    """Writes Scenes with so many training images; what is there already is kept.
+
+    Args:
+        folder: where they go.
+        images: number of training images.
+        layouts: those of COCO and ADE20K as well, which detection and segmentation read.
 
     Raises:
         RuntimeError: they could not be made; what went wrong was printed.
     """
     command = [sys.executable, str(ROOT / 'tools' / 'make_scenes.py'), '--out', str(folder)]
-    if subprocess.run([*command, '--train', str(images)], check=False).returncode:
+    command += ['--train', str(images), *([] if layouts else ['--folders-only'])]
+    if subprocess.run(command, check=False).returncode:
         raise RuntimeError(f'Scenes could not be written to {folder}; see above.')
 
 

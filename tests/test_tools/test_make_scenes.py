@@ -36,3 +36,15 @@ def test_layouts_are_made_kept_and_added_to_an_older_folder(tmp_path: Path) -> N
     refused = make(tmp_path, '--seed', '1')
     assert refused.returncode == 1
     assert refused.stderr.startswith('make_scenes: ') and 'seed ([0] there, [1]' in refused.stderr
+
+
+def test_layouts_can_wait(tmp_path: Path) -> None:
+    first = make(tmp_path, '--folders-only')
+    assert first.returncode == 0, first.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'annotations', 'meta.json', 'train', 'train.jsonl', 'val', 'val.jsonl',
+    }  # fmt: skip
+    assert 'nothing to do' in make(tmp_path, '--folders-only').stdout
+    assert make(tmp_path).returncode == 0
+    assert (tmp_path / 'coco' / 'annotations' / 'instances_val2017.json').is_file()
+    assert 'nothing to do' in make(tmp_path, '--folders-only').stdout
