@@ -93,3 +93,12 @@ def test_epochs_are_set_wherever_the_configs_have_them() -> None:
         schedule = config.param_scheduler[1]
         assert (config.train_cfg.max_epochs, schedule.T_max, schedule.end) == (7, 7, 7)
         assert config.default_hooks.checkpoint.interval == 7
+
+
+def test_one_epoch_warms_up_for_a_tenth_of_its_steps() -> None:
+    for path in (pretraining.HGKD_CONFIG, pretraining.SPARK_CONFIG):
+        config = Config.fromfile(path)
+        override(config, pretraining.ONE_EPOCH)
+        warm_up = config.param_scheduler[0]
+        assert (warm_up.type, warm_up.by_epoch, warm_up.end) == ('LinearLR', False, 20)
+        assert config.optim_wrapper.optimizer.lr == 2e-3
