@@ -36,7 +36,7 @@ def quickstart(
     seed: int = 0,
     new_teacher: bool = False,
     epochs: int | None = None,
-    bank: int = 2400,
+    bank: int = 1200,
     options: dict[str, object] | None = None,
     setup: Path | None = None,
 ) -> QuickstartResult:
