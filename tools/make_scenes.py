@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--val', type=int, default=1200, help='number of validation images')
     parser.add_argument('--workers', type=int, default=2, help='processes')
     parser.add_argument(
-        '--folders-only', action='store_true', help="without the layouts of COCO and ADE20K"
+        '--folders-only', action='store_true', help='without the layouts of COCO and ADE20K'
     )
     parser.add_argument('--preview', type=Path, metavar='PNG', help='only write a contact sheet')
     return parser.parse_args()
