@@ -1,19 +1,23 @@
-"""Timing of alternatives in turn, so that a machine's mood falls on all of them alike."""
+"""Time and memory of alternatives, interleaved in one process, and the machine they ran on."""
 
 from __future__ import annotations
 
 import ctypes
+import datetime
+import gc
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hgkd_mm.utils.processor import read_processor
+from hgkd_mm.utils.processor import read_processor, usable_cores
 
 
 @dataclass
@@ -23,11 +27,11 @@ class Measurement:
     Attributes:
         name: what was run.
         seconds: time of each round.
-        queued: seconds of each round after which the host was free again: on a GPU, when all
-            work was handed over; a driver whose queue is full makes it wait, so that it is then
-            an upper bound.
         ratio: median over rounds of its time over the reference's time in the same round.
         low, high: smallest and largest of those ratios.
+        queued: seconds of each round after which the host was free again: on a GPU, when all
+            work was handed over; a full queue of the driver makes the host wait, so that it is
+            then an upper bound.
     """
 
     name: str
@@ -39,26 +43,7 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Median seconds of a round."""
         return statistics.median(self.seconds)
-
-
-def keep_freed_memory() -> bool:
-    """Lets the allocator of glibc keep what is freed, so that no step pays for new pages.
-
-    By default it hands large blocks back to the system, and their next use waits for pages to
-    be mapped and cleared: on a virtual machine that can take longer than the arithmetic, and it
-    falls on dense networks more than on sparse ones. Set before the first allocation of size.
-
-    Returns:
-        Whether it could be set (glibc only).
-    """
-    mmap_max, trim_threshold = -4, -1
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
 
 
 def measure(
@@ -70,7 +55,7 @@ def measure(
     device: str = 'cpu',
     calls: int = 1,
 ) -> list[Measurement]:
-    """Runs every step once a round, in turn, and compares them with the reference.
+    """Runs every step once a round, in turn, so that drift of the machine affects all alike.
 
     Args:
         steps: name -> function to time.
@@ -84,52 +69,46 @@ def measure(
         One measurement a step, in the order given.
 
     Raises:
-        ValueError: the reference is not among the steps, or there is no round.
+        ValueError: there is no round.
     """
-    if reference not in steps:
-        raise ValueError(f"The reference '{reference}' is not among the steps {list(steps)}.")
     if rounds < 1:
         raise ValueError(f'At least one measured round is needed, got {rounds} (--rounds).')
-
-    read = partial(_read_cuda if device.startswith('cuda') else _read_cpu, calls=calls)
-    for _ in range(warmup):
-        for step in steps.values():
-            read(step)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    queued: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    readings: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for index in range(warmup + rounds):
         for name, step in steps.items():
-            taken, free = read(step)
-            seconds[name].append(taken)
-            queued[name].append(free)
+            reading = _read(step, calls, is_cuda(device))
+            if index >= warmup:
+                readings[name].append(reading)
+    against = [seconds for seconds, _ in readings[reference]]
     results = []
-    for name, times in seconds.items():
-        ratios = [t / r for t, r in zip(times, seconds[reference], strict=True)]
+    for name, read in readings.items():
+        seconds, queued = map(list, zip(*read, strict=True))
+        ratios = [one / other for one, other in zip(seconds, against, strict=True)]
         ratio = statistics.median(ratios)
-        results.append(Measurement(name, times, ratio, min(ratios), max(ratios), queued[name]))
+        results.append(Measurement(name, seconds, ratio, min(ratios), max(ratios), queued))
     return results
 
 
-def _read_cpu(step: Callable[[], object], calls: int) -> tuple[float, float]:
+def _read(step: Callable[[], object], calls: int, cuda: bool) -> tuple[float, float]:
+    """Seconds of a call by the device's clock, and those that the host is busy with it."""
+    if cuda:
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        before.record()
     start = time.perf_counter()
     for _ in range(calls):
         step()
-    taken = (time.perf_counter() - start) / calls
-    return taken, taken
-
-
-def _read_cuda(step: Callable[[], object], calls: int) -> tuple[float, float]:
-    """Seconds of a call by the device's clock, and those that the host was busy with it."""
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    before.record()
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    queued = time.perf_counter() - start
+    queued = (time.perf_counter() - start) / calls
+    if not cuda:
+        return queued, queued
     after.record()
     after.synchronize()
-    return before.elapsed_time(after) / 1000 / calls, queued / calls
+    return before.elapsed_time(after) / 1000 / calls, queued
+
+
+def is_cuda(device: str) -> bool:
+    """Whether a device's name is that of a CUDA device."""
+    return device.startswith('cuda')
 
 
 def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
@@ -157,7 +136,7 @@ def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
 
 def peak_bytes(step: Callable[[], object], device: str) -> int | None:
     """Most memory that torch held at once on a CUDA device during a step; None on CPU."""
-    if not device.startswith('cuda'):
+    if not is_cuda(device):
         return None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -166,12 +145,89 @@ def peak_bytes(step: Callable[[], object], device: str) -> int | None:
     return torch.cuda.max_memory_allocated()
 
 
+def keep_freed_memory() -> bool:
+    """Lets the allocator of glibc keep what is freed, so that no step pays for new pages.
+
+    By default it hands large blocks back to the system, and their next use waits for pages to
+    be mapped and cleared: on a virtual machine that can take longer than the arithmetic, and it
+    falls on dense networks more than on sparse ones. Set before the first allocation of size.
+
+    Returns:
+        Whether it could be set (glibc only).
+    """
+    mmap_max, trim_threshold = -4, -1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
+
+
+def free_memory() -> None:
+    """Hands back to the device what torch holds and nothing refers to."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def backends(*, fast: bool) -> Iterator[None]:
+    """How a CUDA device rounds and chooses kernels.
+
+    Args:
+        fast: TF32, and cuDNN's choice of the fastest kernel by trial, as the configs train;
+            otherwise float32 products in float32, and no trials.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = fast
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
 def versions(device: str) -> dict[str, str]:
     """What a figure must be published with."""
-    name = torch.cuda.get_device_name() if device.startswith('cuda') else read_processor().name
     return {
         'torch': torch.__version__,
         'python': platform.python_version(),
-        'device': name,
+        'device': torch.cuda.get_device_name() if is_cuda(device) else read_processor().name,
         'threads': str(torch.get_num_threads()),
     }
+
+
+def describe(device: str) -> dict[str, str | int | None]:
+    """Device, driver, versions, host, date and commit; None is what the machine does not tell."""
+    import numpy
+    import timm
+
+    cuda, processor = is_cuda(device), read_processor()
+    properties = torch.cuda.get_device_properties(device) if cuda else None
+    driver = ('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
+    root = Path(__file__).resolve().parents[2]
+    return {
+        'device': properties.name if cuda else processor.name,
+        'device_memory_gib': round(properties.total_memory / 2**30, 1) if cuda else None,
+        'driver': first_line(*driver) if cuda else None,
+        'torch': torch.__version__,
+        'cuda': torch.version.cuda if cuda else None,
+        'cudnn': str(torch.backends.cudnn.version()) if cuda else None,
+        'timm': timm.__version__,
+        'numpy': numpy.__version__,
+        'python': platform.python_version(),
+        'cpu': processor.name,
+        'cores': usable_cores(),
+        'threads': torch.get_num_threads(),
+        'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+        'commit': first_line('git', '-C', str(root), 'rev-parse', 'HEAD'),
+    }
+
+
+def first_line(*command: str) -> str | None:
+    """First line of what a command prints; None if it is missing, fails or prints nothing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split('\n')[0].strip() or None

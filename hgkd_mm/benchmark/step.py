@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +22,8 @@ from hgkd_mm.sparse import SparseFeatureMap, sparsify
 from hgkd_mm.utils.launch import override
 
 from .encoder import autocast, backward_of_sum
+from .profile import add_waits
+from .report import Report, Settings, Stage, milliseconds
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,7 @@ VARIANTS = (
 
 
 def build_models(
-    variants: tuple[Variant, ...],
-    config: Path,
-    device: str,
-    mask_ratio: float,
-    vit: str | dict = 'base',
+    variants: tuple[Variant, ...], config: Path, settings: Settings, vit: str | dict = 'base'
 ) -> dict[str, nn.Module]:
     """The config's model for each variant, with a teacher of random weights.
 
@@ -69,8 +67,7 @@ def build_models(
     Args:
         variants: what to build.
         config: with a teacher ``mim`` of MAE.
-        device: where the models go.
-        mask_ratio: hidden fraction.
+        settings: of the mask and the device.
         vit: size of the teacher, as mmpretrain's ``VisionTransformer`` wants it.
 
     Returns:
@@ -84,20 +81,15 @@ def build_models(
             whole = Config.fromfile(config)
             override(whole, {f'model.{k}': v for k, v in variant.options.items()})
             whole.model.teachers.mim.checkpoint = str(weights)
-            whole.model.mask.ratio = mask_ratio
+            whole.model.mask.ratio = settings.mask_ratio
             model = MODELS.build(whole.model)
             model.train()
-            models[variant.name] = model.to(device, memory_format=torch.channels_last)
+            models[variant.name] = model.to(settings.device, memory_format=torch.channels_last)
     return models
 
 
 def random_teacher(folder: Path, vit: str | dict = 'base') -> Path:
-    """A file of random weights of a ViT/16, as ``MIMTeacher`` reads them.
-
-    Args:
-        folder: where the file goes.
-        vit: size, as mmpretrain's ``VisionTransformer`` wants it.
-    """
+    """A file of random weights of a ViT/16 of the given size, as ``MIMTeacher`` reads them."""
     path = folder / 'vit.pth'
     teacher = VisionTransformer(vit, patch_size=16, out_type='raw')
     torch.save({f'backbone.{k}': v for k, v in teacher.state_dict().items()}, path)
@@ -169,6 +161,44 @@ def step_parts(
     return {'student': student, 'decoder': decoder, 'teacher': teacher, 'loss': loss}
 
 
+def measure_step(stage: Stage, settings: Settings, config: Path, vit: str | dict = 'base') -> None:
+    """The whole H-GKD step of a config by variant, without data and optimizer, and its parts."""
+    models, images = build_models(VARIANTS, config, settings, vit), settings.images()
+    wholes = {name: whole_step(model, images, settings.dtype) for name, model in models.items()}
+    title = (
+        f'{config.stem}, batch {settings.batch}, {settings.size} px, '
+        f'mask ratio {settings.mask_ratio}, {settings.type_name}'
+    )
+    table, reference = stage.table(f'Whole step, {title}'), VARIANTS[0].name
+    results = settings.measure(wholes, reference)
+    for result, variant in zip(results, VARIANTS, strict=True):
+        table.add_step(
+            result,
+            wholes[result.name],
+            settings,
+            reference=reference,
+            cells={'differs by': variant.same},
+            record={'same': variant.same},
+        )
+    parts = stage.table(f'Parts of the step, each alone, ms; {title}')
+    few = replace(settings, rounds=min(3, settings.rounds))
+    for name, model in models.items():
+        if stage.out_of_time(f'the parts of {name.strip()} and later ones'):
+            break
+        timed = few.measure(step_parts(model, images, settings.dtype), 'student')
+        times = {result.name: result.median for result in timed}
+        shown = {part: milliseconds(time) for part, time in times.items()}
+        parts.add({'step': name, **shown}, {'name': name, **times})
+
+
+def measure_loading(stage: Stage, settings: Settings, config: Path) -> None:
+    """Reading a batch of JPEGs through a config's pipeline."""
+    on_cpu = replace(settings, device='cpu')
+    (read,) = on_cpu.measure({'data': load_images(config, settings.batch)}, 'data')
+    table = stage.table(f'Reading {settings.batch} JPEGs of 500 x 375 px in one process')
+    table.add({'step': 'data', 'ms': milliseconds(read.median)}, vars(read))
+
+
 def load_images(config: Path, batch: int) -> Callable[[], None]:
     """Reads a batch through the config's pipeline, in this process.
 
@@ -188,6 +218,17 @@ def load_images(config: Path, batch: int) -> Callable[[], None]:
                 transforms({'img_path': str(path)})
 
     return run
+
+
+def add_step_waits(table: Report, settings: Settings, config: Path, vit: str | dict) -> None:
+    """Waits of the whole step, with a teacher that sees all and one that sees the visible."""
+    names = ('tiles, out_stride 16', 'and visible view')
+    variants = tuple(variant for variant in VARIANTS if variant.name.strip() in names)
+    images = settings.images()
+    for name, model in build_models(variants, config, settings, vit).items():
+        run = whole_step(model, images, settings.dtype)
+        run()
+        add_waits(table, name, run)
 
 
 def _leaf(x: SparseFeatureMap) -> SparseFeatureMap:
