@@ -1,7 +1,7 @@
 """Time and memory of training steps on masked images; what is exported here needs torch alone."""
 
-from .report import Report, Settings, Stage
-from .timing import Measurement, keep_freed_memory, measure, saved_bytes, versions
+from .report import Report, Stage
+from .timing import Measurement, Settings, keep_freed_memory, measure, saved_bytes, versions
 
 __all__ = [
     'Measurement',

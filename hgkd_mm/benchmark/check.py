@@ -21,8 +21,8 @@ from .encoder import COMPILE_SECONDS, import_openmmlab, measure_compiled, measur
 from .methods import CONVOLUTIONS, measure_methods
 from .parity import measure_parity
 from .profile import add_waits, measure_kernels
-from .report import CUT, FAILED, LEFT_OUT, RAN, LeftOutError, Recorder, Settings, Stage
-from .timing import backends, free_memory, is_cuda
+from .report import CUT, FAILED, LEFT_OUT, RAN, LeftOutError, Recorder, Stage
+from .timing import Settings, backends, free_memory
 
 # Seconds kept for what a stage does between two looks at the clock, and for the last file.
 RESERVE = 10.0
@@ -92,14 +92,7 @@ SMALL = Sizes(
 
 @dataclass(kw_only=True)
 class Check:
-    """What all stages share, and each stage as a method.
-
-    Attributes:
-        device: 'cpu' or a CUDA device.
-        sizes: of all that is measured.
-        scratch: folder for files that nobody keeps.
-        end: when the time of the whole command is used up, by ``time.monotonic``.
-    """
+    """The stages as methods; ``end`` is that of the whole command, by ``time.monotonic``."""
 
     device: str
     sizes: Sizes
@@ -140,7 +133,7 @@ class Check:
         network = timm.create_model(settings.network, features_only=True)
         with backends(fast=True):
             steps = measure_kernels(stage, settings, network, ('tiles', 'dense')).train
-            if not is_cuda(self.device):
+            if not settings.cuda:
                 stage.notes.append('A CPU is not waited for: synchronizations were not counted.')
                 return
             waits = stage.table('Where the host waits for the device')
@@ -240,14 +233,7 @@ def _outcome(
 def end_at(end: float, minutes: float, recorder: Recorder, scratch: Path) -> threading.Timer:
     """Starts a thread that ends the process with status 3 at a time, whatever it is doing.
 
-    Args:
-        end: the time, by ``time.monotonic``.
-        minutes: what the command was given, for the sentence.
-        recorder: writes what there is.
-        scratch: folder that is removed.
-
-    Returns:
-        The thread; ``cancel`` it when all is done.
+    It writes what there is and removes ``scratch``; ``cancel`` it when all is done.
     """
 
     def leave() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
 
-from .report import LeftOutError, Report, Settings, Stage, mebibytes
-from .timing import free_memory, is_cuda, saved_bytes
+from .report import LeftOutError, Report, Stage, mebibytes
+from .timing import Settings, free_memory, measure, saved_bytes
 
 MMPRETRAIN, COMPILED = 'mmpretrain sparse', 'dense, torch.compile'
 # Compiling ResNet-50 and its gradient takes about so long.
@@ -106,13 +106,7 @@ def backward_of_sum(maps: list[Tensor]) -> None:
 
 @dataclass
 class EncoderSteps:
-    """What is timed and weighed.
-
-    Attributes:
-        train: training step by name.
-        forward: forward pass by name.
-        known: parameters and images, which are there anyway and do not count as saved.
-    """
+    """Training steps and forward passes by name, and the tensors that are there anyway."""
 
     train: dict[str, Callable[[], None]]
     forward: dict[str, Callable[[], object]]
@@ -120,15 +114,15 @@ class EncoderSteps:
 
 
 def encoder_steps(network: nn.Module, settings: Settings, engines: Sequence[str]) -> EncoderSteps:
-    """Forward and backward of the encoder alone, a new mask at every step.
+    """Forward and backward of an encoder alone, a new mask at every step.
 
     The gradient is that of the sum of all output maps. Drawing the mask and building its
     index tables is part of the step. Weights and images are channels-last for all.
 
     Args:
-        network: returns a tuple of maps; ``dense`` runs it on full images.
+        network: returns a tuple of maps.
         settings: of images, masks, type and device.
-        engines: 'dense' and engines of ``sparsify``.
+        engines: engines of ``sparsify``, and 'dense' for full images.
     """
     network = network.to(settings.device, memory_format=torch.channels_last)
     network.train()  # mmpretrain's returns None
@@ -242,24 +236,16 @@ def measure_networks(
 def measure_compiled(stage: Stage, settings: Settings, table: Report) -> None:
     """The dense step of one of timm's networks under torch.compile, beside it without."""
     network = timm.create_model(settings.network, features_only=True, out_indices=TIMM_STAGES)
-    steps = {
-        name: encoder_steps(one, settings, ('dense',)).train['dense']
-        for name, one in (('dense', network), (COMPILED, torch.compile(network)))
-    }
+    both = {'dense': network, COMPILED: torch.compile(network)}
+    steps = {k: encoder_steps(n, settings, ('dense',)).train['dense'] for k, n in both.items()}
     try:
         steps[COMPILED]()
     except Exception as error:  # it needs a C compiler, among others
         stage.notes.append(f'torch.compile failed: {type(error).__name__}: {str(error)[:300]}')
         return
-    _, compiled = settings.measure(steps, 'dense')
-    table.add_step(
-        compiled,
-        steps[COMPILED],
-        settings,
-        reference='dense',
-        case=_case(settings),
-        cells={'saved MiB': '', 'saved': ''},
-    )
+    _, compiled = measure(steps, settings, 'dense')
+    cells = {'saved MiB': '', 'saved': ''}
+    table.add_step(compiled, steps[COMPILED], settings, 'dense', case=_case(settings), cells=cells)
 
 
 def _cases(settings: Settings, networks: list[str], small_batch: int) -> list[Settings]:
@@ -271,13 +257,7 @@ def _cases(settings: Settings, networks: list[str], small_batch: int) -> list[Se
 
 
 def _timm_steps(settings: Settings, name: str, reference: str | None) -> EncoderSteps:
-    """Training steps of timm's network.
-
-    Args:
-        settings: ``network`` is timm's name.
-        name: of the same network in ``NETWORKS``.
-        reference: ``MMPRETRAIN``, 'masked_dense' or None, beside the dense step and tiles.
-    """
+    """Steps of timm's network, ``name`` in ``NETWORKS``: dense, the reference if any, tiles."""
     theirs = reference == MMPRETRAIN and NETWORKS[name][1] is not None
     beside = () if theirs or reference is None else ('masked_dense',)
     network = timm.create_model(settings.network, features_only=True, out_indices=TIMM_STAGES)
@@ -297,21 +277,14 @@ def _measure_case(
 ) -> None:
     """A row for each step: time and memory, beside those of the dense one."""
     saved = {name: saved_bytes(run, steps.known) for name, run in steps.forward.items()}
-    for result in settings.measure(steps.train, 'dense'):
+    for result in measure(steps.train, settings, 'dense'):
         name, kept = result.name, saved[result.name]
         record = {'saved_bytes': kept}
         cells = {'saved MiB': mebibytes(kept), 'saved': f'{kept / saved["dense"]:.2f}'}
         if visible is not None:
             record['visible'], cells['visible'] = visible[name], f'{visible[name]:.3f}'
-        table.add_step(
-            result,
-            steps.train[name],
-            settings,
-            reference='dense',
-            case=case,
-            cells=cells,
-            record=record,
-        )
+        more = dict(case=case, cells=cells, record=record)
+        table.add_step(result, steps.train[name], settings, 'dense', **more)
 
 
 def _case(settings: Settings) -> dict[str, object]:
@@ -325,5 +298,5 @@ def _case(settings: Settings) -> dict[str, object]:
 
 def _rounding(settings: Settings) -> str:
     """What the products are computed in: float32 is TF32 on a GPU here."""
-    full_on_gpu = settings.dtype == torch.float32 and is_cuda(settings.device)
+    full_on_gpu = settings.dtype == torch.float32 and settings.cuda
     return 'TF32' if full_on_gpu else settings.type_name

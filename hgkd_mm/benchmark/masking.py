@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from mmpretrain.models.backbones import VisionTransformer
@@ -11,8 +12,8 @@ from torch import Tensor
 from hgkd_mm.models.token_masking import RedundantTokenMasking
 
 from .encoder import autocast
-from .report import Settings, Stage, mebibytes
-from .timing import saved_bytes
+from .report import Stage, mebibytes
+from .timing import Settings, measure, saved_bytes
 
 ALL = 'every token'
 
@@ -32,34 +33,34 @@ def measure_masking(
     student.train()  # mmpretrain's returns None
     student.to(settings.device)
     images = torch.randn(settings.batch, 3, settings.size, settings.size, device=settings.device)
+
+    def forward(masking: RedundantTokenMasking) -> Tensor:
+        dropping = masking.applied(student.layers, student.num_extra_tokens)
+        with dropping, autocast(settings.dtype, settings.device):
+            (tokens,) = student(images)
+        return tokens.float().square().mean()
+
+    def step(masking: RedundantTokenMasking) -> None:
+        student.zero_grad(set_to_none=True)
+        forward(masking).backward()
+
     ratios = {ALL: 1.0} | {f'keep {ratio:g} each time': ratio for ratio in keep_ratios}
     maskings = {name: RedundantTokenMasking(keep_ratio=ratio) for name, ratio in ratios.items()}
-    forward = {
-        name: _forward(student, images, masking, settings.dtype)
-        for name, masking in maskings.items()
-    }
     known = [images, *student.parameters()]
-    saved = {name: saved_bytes(run, known) for name, run in forward.items()}
-    steps = {name: _step(student, run) for name, run in forward.items()}
+    saved = {name: saved_bytes(partial(forward, m), known) for name, m in maskings.items()}
+    steps = {name: partial(step, masking) for name, masking in maskings.items()}
     table = stage.table(
         f'ViT-{vit}/16 student, batch {settings.batch}, {settings.size} px, {settings.type_name}'
     )
     tokens, blocks = (settings.size // 16) ** 2, len(student.layers)
-    for result in settings.measure(steps, ALL):
+    for result in measure(steps, settings, ALL):
         masking, kept = maskings[result.name], saved[result.name]
         left, share = masking.counts(tokens, blocks), _mean_share(masking, tokens, blocks)
-        table.add_step(
-            result,
-            steps[result.name],
-            settings,
-            reference=ALL,
-            cells={
-                'tokens left': ' '.join(map(str, left)),
-                'mean share': f'{share:.3f}',
-                'saved MiB': mebibytes(kept),
-            },
-            record={'left': left, 'mean_share': share, 'saved_bytes': kept},
-        )
+        cells = {'tokens left': ' '.join(map(str, left)), 'mean share': f'{share:.3f}'}
+        cells['saved MiB'] = mebibytes(kept)
+        record = {'left': left, 'mean_share': share, 'saved_bytes': kept}
+        step = steps[result.name]
+        table.add_step(result, step, settings, ALL, cells=cells, record=record)
 
 
 def _mean_share(masking: RedundantTokenMasking, tokens: int, count: int) -> float:
@@ -70,23 +71,3 @@ def _mean_share(masking: RedundantTokenMasking, tokens: int, count: int) -> floa
         total += now
         now = left.get(block, now)
     return total / (tokens * count)
-
-
-def _forward(
-    student: VisionTransformer, images: Tensor, masking: RedundantTokenMasking, dtype: torch.dtype
-) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        dropping = masking.applied(student.layers, student.num_extra_tokens)
-        with dropping, autocast(dtype, images.device.type):
-            (tokens,) = student(images)
-        return tokens.float().square().mean()
-
-    return run
-
-
-def _step(student: VisionTransformer, forward: Callable[[], Tensor]) -> Callable[[], None]:
-    def run() -> None:
-        student.zero_grad(set_to_none=True)
-        forward().backward()
-
-    return run

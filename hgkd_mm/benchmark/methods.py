@@ -11,8 +11,8 @@ from hgkd_mm.sparse.conv import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 from hgkd_mm.sparse.conv_plan import ConvPlan
 from hgkd_mm.sparse.window import Window
 
-from .report import Settings, Stage, milliseconds
-from .timing import free_memory, is_cuda
+from .report import Stage, milliseconds
+from .timing import Settings, free_memory, measure
 
 # 3 x 3 convolutions of ResNet-50 with cells of 32 px, 7 x 7 ones of ConvNeXt-T, and depthwise
 # ones of MobileNetV2: tile, kernel, stride, channels in and out, groups.
@@ -51,31 +51,22 @@ def measure_methods(
         f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen), '
         f'{settings.type_name}'
     )
-    calls, chosen, best = CUDA_CALLS if is_cuda(settings.device) else 1, 0.0, 0.0
+    calls, chosen, best = CUDA_CALLS if settings.cuda else 1, 0.0, 0.0
     for convolution in convolutions:
         if stage.out_of_time(f'layer {convolution} and later ones'):
             break
         tile, kernel, stride, inputs, outputs, groups = convolution
-        layer = {
-            'tile': tile,
-            'kernel': kernel,
-            'stride': stride,
-            'channels': f'{inputs} > {outputs}',
-            'groups': groups,
-        }
+        layer = {'tile': tile, 'kernel': kernel, 'stride': stride}
+        layer |= {'channels': f'{inputs} > {outputs}', 'groups': groups}
         for product, own, steps in _products(settings, *convolution):
-            timed = settings.measure(steps, 'halo', calls=calls)
+            timed = measure(steps, settings, 'halo', calls=calls)
             times = {result.name: result.median for result in timed}
             fastest = min(times, key=times.__getitem__)
             shown = dict.fromkeys(METHODS, '')
             shown |= {m: milliseconds(time) + '*' * (m == own) for m, time in times.items()}
+            better = '' if fastest == own else fastest
             table.add(
-                {
-                    **layer,
-                    'product': product,
-                    **shown,
-                    'fastest': '' if fastest == own else fastest,
-                },
+                {**layer, 'product': product, **shown, 'fastest': better},
                 {'layer': tuple(map(str, layer.values())), 'product': product, 'chosen': own}
                 | {'fastest': fastest, **{m: 1000 * time for m, time in times.items()}},
             )

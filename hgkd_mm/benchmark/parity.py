@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import timm
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from hgkd_mm.sparse import CellMask, sparsify
 
 from .encoder import autocast
-from .report import Settings, Stage
-from .timing import backends, free_memory
+from .report import Stage
+from .timing import Settings, backends, free_memory
 
 ENGINES = ('tiles', 'masked_dense')
 KINDS = ('outputs', 'input gradient', 'parameter gradients', 'running statistics')
@@ -30,13 +31,7 @@ NETWORK_SEED, NOISE_SEED = 0, 1
 
 
 def measure_parity(stage: Stage, settings: Settings, networks: Sequence[str]) -> None:
-    """Largest relative error of any tensor of a kind, in each type, without TF32.
-
-    Args:
-        stage: gets the table, and the errors that are above their bounds.
-        settings: ``network`` and ``dtype`` do not count.
-        networks: timm's names.
-    """
+    """Largest relative error of any tensor of a kind, for timm's networks, without TF32."""
     names = [str(dtype).removeprefix('torch.') for dtype in BOUNDS]
     table = stage.table(
         'Largest ||a - b|| / ||b|| over the tensors of a kind, b by masked_dense in float64; '
@@ -71,17 +66,13 @@ def compare(name: str, settings: Settings) -> dict[tuple[str, torch.dtype], dict
     network = _randomized(timm.create_model(name, features_only=True))
     images = torch.randn(settings.batch, 3, settings.size, settings.size)
     mask = replace(settings, device='cpu').draw_mask().to(settings.device)
-    runs = [(engine, dtype) for dtype in BOUNDS for engine in ENGINES]
     wanted = _run(network, images, mask, 'masked_dense', torch.float64)
     errors = {}
-    for run in runs:
-        got = (
-            wanted if run == ('masked_dense', torch.float64) else _run(network, images, mask, *run)
-        )
+    for run in product(ENGINES, BOUNDS):
+        exact = run == ('masked_dense', torch.float64)
+        got = wanted if exact else _run(network, images, mask, *run)
         # A network without batch norms has no statistics.
-        errors[run] = {
-            kind: largest_error(got[kind], wanted[kind]) for kind in KINDS if wanted[kind]
-        }
+        errors[run] = {k: largest_error(got[k], wanted[k]) for k in KINDS if wanted[k]}
     return errors
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from torch.autograd import DeviceType
 
 from .encoder import EncoderSteps, encoder_steps
-from .report import Report, Settings, Stage, milliseconds
-from .timing import Measurement, is_cuda
+from .report import Report, Stage, milliseconds
+from .timing import Measurement, Settings, measure
 
 # Not cuDNN's convolutions that have 'indexed' in their names.
 MOVING = re.compile(r'gather|scatter|index(?!ed)', re.IGNORECASE)
@@ -29,28 +29,15 @@ MOST = 10
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a step, or one op on a CPU.
-
-    Attributes:
-        name: in full.
-        calls: in a step.
-        ms: of all calls in a step.
-    """
+    """One kernel of a step, or one op on a CPU; ``ms`` is that of all calls in a step."""
 
     name: str
     calls: int
     ms: float
 
 
-def profile_step(step: Callable[[], object], device: str, steps: int = 1) -> list[Kernel]:
-    """Kernels of a step, the costly ones first; on a CPU its ops.
-
-    Args:
-        step: runs ``steps`` times, and the kernels are those of one.
-        device: 'cpu' or a CUDA device.
-        steps: how many.
-    """
-    cuda = is_cuda(device)
+def profile_step(step: Callable[[], object], cuda: bool, steps: int) -> list[Kernel]:
+    """Kernels of a step, the mean over some, the costly ones first; on a CPU its ops."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -84,11 +71,9 @@ def measure_kernels(
         engines: 'dense' and engines of ``sparsify``.
         steps: that kernels are averaged over.
     """
-    encoder, cuda = encoder_steps(network, settings, engines), is_cuda(settings.device)
-    results = settings.measure(encoder.train, engines[-1])
-    kernels = {
-        name: profile_step(step, settings.device, steps) for name, step in encoder.train.items()
-    }
+    encoder, cuda = encoder_steps(network, settings, engines), settings.cuda
+    results = measure(encoder.train, settings, engines[-1])
+    kernels = {name: profile_step(step, cuda, steps) for name, step in encoder.train.items()}
     title = f'{settings.title}, mask ratio {settings.mask_ratio}'
     table = stage.table(f'{title}, one step')
     for result in results:

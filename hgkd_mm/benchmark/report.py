@@ -1,4 +1,4 @@
-"""What is measured, the tables of what was found, and the record of all stages on disk."""
+"""Tables of what was measured, and the record of all stages on disk."""
 
 from __future__ import annotations
 
@@ -10,78 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from hgkd_mm.sparse import CellMask
 from hgkd_mm.utils.files import write_whole
 
-from .timing import Measurement, is_cuda, measure, peak_bytes
+from .timing import Measurement, Settings, peak_bytes
 
 RAN, FAILED, LEFT_OUT, CUT = 'ran', 'failed', 'left out', 'cut'
 
 
 class LeftOutError(Exception):
     """A measurement cannot run here; the text says why and what it needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is measured.
-
-    Attributes:
-        network: a name of ``NETWORKS``, or timm's.
-        batch: images a step.
-        size: image side, pixels.
-        cell: mask cell side, pixels.
-        mask_ratio: hidden fraction.
-        dtype: float32, or bfloat16 for autocast.
-        device: 'cpu' or a CUDA device.
-        rounds, warmup: measured rounds, and those before them.
-    """
-
-    network: str = 'resnet50'
-    batch: int = 8
-    size: int = 224
-    cell: int = 32
-    mask_ratio: float = 0.6
-    dtype: torch.dtype = torch.float32
-    device: str = 'cpu'
-    rounds: int = 9
-    warmup: int = 2
-
-    @property
-    def type_name(self) -> str:
-        return str(self.dtype).removeprefix('torch.')
-
-    @property
-    def title(self) -> str:
-        """Of a table about one encoder."""
-        return f'{self.network}, batch {self.batch}, {self.size} px, {self.type_name}'
-
-    def images(self) -> Tensor:
-        """(batch, 3, size, size) noise, channels-last."""
-        images = torch.randn(self.batch, 3, self.size, self.size, device=self.device)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def draw_mask(self) -> CellMask:
-        cells = self.size // self.cell
-        return CellMask.random(
-            batch=self.batch, grid=(cells, cells), mask_ratio=self.mask_ratio, device=self.device
-        )
-
-    def measure(
-        self, steps: dict[str, Callable[[], object]], reference: str, *, calls: int = 1
-    ) -> list[Measurement]:
-        """``measure`` with the device and the rounds of the settings."""
-        return measure(
-            steps,
-            reference=reference,
-            rounds=self.rounds,
-            warmup=self.warmup,
-            device=self.device,
-            calls=calls,
-        )
 
 
 def milliseconds(seconds: float) -> str:
@@ -116,23 +53,17 @@ class Report:
         result: Measurement,
         step: Callable[[], object],
         settings: Settings,
-        *,
         reference: str,
+        *,
         case: dict[str, object] | None = None,
         cells: dict[str, object] | None = None,
         record: dict[str, object] | None = None,
     ) -> None:
         """Adds times and speed of a step, and on a GPU the peak memory of one more.
 
-        Args:
-            result: of the step.
-            step: runs it.
-            settings: it was measured with.
-            reference: of the ratio, for the name of the column.
-            case: what was measured, in front of the row and in the record.
-            cells, record: more of the row, and the same for the record.
+        ``case`` stands in front of the row and in the record; ``cells`` and ``record`` end them.
         """
-        peak = peak_bytes(step, settings.device)
+        peak = peak_bytes(step, settings)
         speed = settings.batch / result.median
         low, high = (milliseconds(edge(result.seconds)) for edge in (min, max))
         row = {key.replace('_', ' '): value for key, value in (case or {}).items()}
@@ -143,7 +74,7 @@ class Report:
             f'ratio to {reference}': f'{result.ratio:.3f}',
             'ratio range': f'{result.low:.3f}-{result.high:.3f}',
         }
-        if is_cuda(settings.device):
+        if settings.cuda:
             row['ms to queue'] = milliseconds(statistics.median(result.queued))
             row['peak MiB'] = mebibytes(peak)
         row['images/s'] = f'{speed:.3g}' if speed < 100 else f'{speed:.0f}'
@@ -156,14 +87,11 @@ class Stage:
     """One measurement; filled as it goes, so that one that is cut keeps its part.
 
     Attributes:
-        name: of the measurement.
         share_end: when its share of the time is used up, by ``time.monotonic``.
-        tables: what was measured.
         notes: sentences beside the tables.
         broken: sentences about what must not be; any makes the stage fail.
         status: 'ran', 'failed', 'left out', 'cut'; None while it runs.
         reason: why it did not just run.
-        seconds: how long it took.
     """
 
     name: str
@@ -177,23 +105,12 @@ class Stage:
     started: float = field(default_factory=time.monotonic)
 
     def table(self, title: str, columns: tuple[str, ...] = ()) -> Report:
-        """A new table, empty."""
         self.tables.append(Report(title, columns))
         return self.tables[-1]
 
-    @property
-    def time_left(self) -> float:
-        """Seconds left of the share."""
-        return self.share_end - time.monotonic()
-
     def out_of_time(self, what: str, kept: float = 0.0) -> bool:
-        """Whether the share is used up; if so a note says what is left out for it.
-
-        Args:
-            what: would come next.
-            kept: seconds of the share that are for something later.
-        """
-        if self.time_left > kept:
+        """Whether the share, less the seconds ``kept``, is used up; notes what is left out."""
+        if self.share_end - time.monotonic() > kept:
             return False
         self.notes.append(f"Not measured, the stage's share of the time is used up: {what}.")
         return True
@@ -210,7 +127,6 @@ class Stage:
         return '\n'.join(lines + [f'- {note}' for note in notes] + [''] * bool(notes))
 
     def record(self) -> dict:
-        """For JSON."""
         keys = ('status', 'reason', 'seconds', 'tables', 'notes', 'broken')
         return {key: asdict(self)[key] for key in keys} | {'seconds': round(self.seconds, 1)}
 
@@ -219,10 +135,6 @@ class Recorder:
     """Writes gpu_check.json and gpu_check.md, and prints each stage when it ends.
 
     Two threads use it, that of the stages and that of the deadline.
-
-    Args:
-        out: folder of both files.
-        machine: what ``describe`` says.
     """
 
     def __init__(self, out: Path, machine: dict) -> None:
@@ -234,7 +146,6 @@ class Recorder:
         print(self._head, end='\n\n', flush=True)
 
     def begin(self, name: str, share_end: float) -> Stage:
-        """A stage that now starts."""
         with self._lock:
             self.stages.append(Stage(name, share_end))
             return self.stages[-1]

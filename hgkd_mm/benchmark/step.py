@@ -23,7 +23,8 @@ from hgkd_mm.utils.launch import override
 
 from .encoder import autocast, backward_of_sum
 from .profile import add_waits
-from .report import Report, Settings, Stage, milliseconds
+from .report import Report, Stage, milliseconds
+from .timing import Settings, measure
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,6 @@ def build_models(
         config: with a teacher ``mim`` of MAE.
         settings: of the mask and the device.
         vit: size of the teacher, as mmpretrain's ``VisionTransformer`` wants it.
-
-    Returns:
-        Name of the variant to its model, in training mode.
     """
     import_modules_from_strings(['mmpretrain.models', 'hgkd_mm.models'])
     models = {}
@@ -170,54 +168,39 @@ def measure_step(stage: Stage, settings: Settings, config: Path, vit: str | dict
         f'mask ratio {settings.mask_ratio}, {settings.type_name}'
     )
     table, reference = stage.table(f'Whole step, {title}'), VARIANTS[0].name
-    results = settings.measure(wholes, reference)
+    results = measure(wholes, settings, reference)
     for result, variant in zip(results, VARIANTS, strict=True):
-        table.add_step(
-            result,
-            wholes[result.name],
-            settings,
-            reference=reference,
-            cells={'differs by': variant.same},
-            record={'same': variant.same},
-        )
+        more = dict(cells={'differs by': variant.same}, record={'same': variant.same})
+        table.add_step(result, wholes[result.name], settings, reference, **more)
     parts = stage.table(f'Parts of the step, each alone, ms; {title}')
     few = replace(settings, rounds=min(3, settings.rounds))
     for name, model in models.items():
         if stage.out_of_time(f'the parts of {name.strip()} and later ones'):
             break
-        timed = few.measure(step_parts(model, images, settings.dtype), 'student')
+        timed = measure(step_parts(model, images, settings.dtype), few, 'student')
         times = {result.name: result.median for result in timed}
         shown = {part: milliseconds(time) for part, time in times.items()}
         parts.add({'step': name, **shown}, {'name': name, **times})
 
 
 def measure_loading(stage: Stage, settings: Settings, config: Path) -> None:
-    """Reading a batch of JPEGs through a config's pipeline."""
-    on_cpu = replace(settings, device='cpu')
-    (read,) = on_cpu.measure({'data': load_images(config, settings.batch)}, 'data')
-    table = stage.table(f'Reading {settings.batch} JPEGs of 500 x 375 px in one process')
-    table.add({'step': 'data', 'ms': milliseconds(read.median)}, vars(read))
-
-
-def load_images(config: Path, batch: int) -> Callable[[], None]:
-    """Reads a batch through the config's pipeline, in this process.
-
-    The files are 500 x 375 JPEGs of smooth noise, about as large as ImageNet's.
-    """
+    """Reading a batch of JPEGs of smooth noise, about as large as ImageNet's, by a pipeline."""
     import_modules_from_strings(['mmpretrain.datasets'])
     pipeline = Config.fromfile(config).train_dataloader.dataset.pipeline
     transforms = Compose([TRANSFORMS.build(step) for step in pipeline])
     noise = np.random.default_rng(0).integers(0, 255, (47, 63, 3), dtype=np.uint8)
     picture = cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'picture.jpg')
+        cv2.imwrite(path, picture)
 
-    def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'picture.jpg'
-            cv2.imwrite(str(path), picture)
-            for _ in range(batch):
-                transforms({'img_path': str(path)})
+        def read() -> None:
+            for _ in range(settings.batch):
+                transforms({'img_path': path})
 
-    return run
+        (result,) = measure({'data': read}, replace(settings, device='cpu'), 'data')
+    table = stage.table(f'Reading {settings.batch} JPEGs of 500 x 375 px in one process')
+    table.add({'step': 'data', 'ms': milliseconds(result.median)}, vars(result))
 
 
 def add_step_waits(table: Report, settings: Settings, config: Path, vit: str | dict) -> None:

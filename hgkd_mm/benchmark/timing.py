@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hgkd_mm.sparse import CellMask
 from hgkd_mm.utils.processor import read_processor, usable_cores
 
 
@@ -25,13 +26,11 @@ class Measurement:
     """Times of one alternative.
 
     Attributes:
-        name: what was run.
-        seconds: time of each round.
+        seconds: of each round.
         ratio: median over rounds of its time over the reference's time in the same round.
         low, high: smallest and largest of those ratios.
         queued: seconds of each round after which the host was free again: on a GPU, when all
-            work was handed over; a full queue of the driver makes the host wait, so that it is
-            then an upper bound.
+            work was handed over; an upper bound where the driver's queue was full.
     """
 
     name: str
@@ -46,43 +45,80 @@ class Measurement:
         return statistics.median(self.seconds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, and how.
+
+    Attributes:
+        network: a name of ``NETWORKS``, or timm's.
+        batch: images a step.
+        size: image side, pixels.
+        cell: mask cell side, pixels.
+        mask_ratio: hidden fraction.
+        dtype: float32, or bfloat16 for autocast.
+        device: 'cpu' or a CUDA device.
+        rounds, warmup: measured rounds, and those before them.
+    """
+
+    network: str = 'resnet50'
+    batch: int = 8
+    size: int = 224
+    cell: int = 32
+    mask_ratio: float = 0.6
+    dtype: torch.dtype = torch.float32
+    device: str = 'cpu'
+    rounds: int = 9
+    warmup: int = 2
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.startswith('cuda')
+
+    @property
+    def type_name(self) -> str:
+        return str(self.dtype).removeprefix('torch.')
+
+    @property
+    def title(self) -> str:
+        return f'{self.network}, batch {self.batch}, {self.size} px, {self.type_name}'
+
+    def images(self) -> Tensor:
+        """(batch, 3, size, size) noise, channels-last."""
+        images = torch.randn(self.batch, 3, self.size, self.size, device=self.device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def draw_mask(self) -> CellMask:
+        cells = self.size // self.cell
+        return CellMask.random(
+            batch=self.batch, grid=(cells, cells), mask_ratio=self.mask_ratio, device=self.device
+        )
+
+
 def measure(
-    steps: dict[str, Callable[[], object]],
-    *,
-    reference: str,
-    rounds: int = 7,
-    warmup: int = 2,
-    device: str = 'cpu',
-    calls: int = 1,
+    steps: dict[str, Callable[[], object]], settings: Settings, reference: str, *, calls: int = 1
 ) -> list[Measurement]:
     """Runs every step once a round, in turn, so that drift of the machine affects all alike.
 
     Args:
         steps: name -> function to time.
+        settings: of rounds, and of the device: on a CUDA device its own clock is read, by events
+            before and after the calls.
         reference: the step that ratios refer to.
-        rounds: measured rounds.
-        warmup: rounds that do not count.
-        device: on a CUDA device its own clock is read, by events before and after the calls.
         calls: how often a step runs for one reading, back to back; the time is that of one call.
-
-    Returns:
-        One measurement a step, in the order given.
 
     Raises:
         ValueError: there is no round.
     """
-    if rounds < 1:
-        raise ValueError(f'At least one measured round is needed, got {rounds} (--rounds).')
+    if settings.rounds < 1:
+        raise ValueError(f'At least one round is needed, got {settings.rounds} (--rounds).')
     readings: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for index in range(warmup + rounds):
+    for _ in range(settings.warmup + settings.rounds):
         for name, step in steps.items():
-            reading = _read(step, calls, is_cuda(device))
-            if index >= warmup:
-                readings[name].append(reading)
-    against = [seconds for seconds, _ in readings[reference]]
+            readings[name].append(_read(step, calls, settings.cuda))
+    against = [seconds for seconds, _ in readings[reference][settings.warmup :]]
     results = []
     for name, read in readings.items():
-        seconds, queued = map(list, zip(*read, strict=True))
+        seconds, queued = map(list, zip(*read[settings.warmup :], strict=True))
         ratios = [one / other for one, other in zip(seconds, against, strict=True)]
         ratio = statistics.median(ratios)
         results.append(Measurement(name, seconds, ratio, min(ratios), max(ratios), queued))
@@ -104,11 +140,6 @@ def _read(step: Callable[[], object], calls: int, cuda: bool) -> tuple[float, fl
     after.record()
     after.synchronize()
     return before.elapsed_time(after) / 1000 / calls, queued
-
-
-def is_cuda(device: str) -> bool:
-    """Whether a device's name is that of a CUDA device."""
-    return device.startswith('cuda')
 
 
 def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
@@ -134,9 +165,9 @@ def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
     return total
 
 
-def peak_bytes(step: Callable[[], object], device: str) -> int | None:
+def peak_bytes(step: Callable[[], object], settings: Settings) -> int | None:
     """Most memory that torch held at once on a CUDA device during a step; None on CPU."""
-    if not is_cuda(device):
+    if not settings.cuda:
         return None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -172,12 +203,7 @@ def free_memory() -> None:
 
 @contextmanager
 def backends(*, fast: bool) -> Iterator[None]:
-    """How a CUDA device rounds and chooses kernels.
-
-    Args:
-        fast: TF32, and cuDNN's choice of the fastest kernel by trial, as the configs train;
-            otherwise float32 products in float32, and no trials.
-    """
+    """Fast: TF32 and cuDNN's choice of kernels by trial, as the configs train; else neither."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = fast
@@ -192,7 +218,7 @@ def versions(device: str) -> dict[str, str]:
     return {
         'torch': torch.__version__,
         'python': platform.python_version(),
-        'device': torch.cuda.get_device_name() if is_cuda(device) else read_processor().name,
+        'device': torch.cuda.get_device_name() if 'cuda' in device else read_processor().name,
         'threads': str(torch.get_num_threads()),
     }
 
@@ -202,14 +228,14 @@ def describe(device: str) -> dict[str, str | int | None]:
     import numpy
     import timm
 
-    cuda, processor = is_cuda(device), read_processor()
+    cuda, processor = 'cuda' in device, read_processor()
     properties = torch.cuda.get_device_properties(device) if cuda else None
     driver = ('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
     root = Path(__file__).resolve().parents[2]
     return {
         'device': properties.name if cuda else processor.name,
         'device_memory_gib': round(properties.total_memory / 2**30, 1) if cuda else None,
-        'driver': first_line(*driver) if cuda else None,
+        'driver': _first_line(*driver) if cuda else None,
         'torch': torch.__version__,
         'cuda': torch.version.cuda if cuda else None,
         'cudnn': str(torch.backends.cudnn.version()) if cuda else None,
@@ -220,11 +246,11 @@ def describe(device: str) -> dict[str, str | int | None]:
         'cores': usable_cores(),
         'threads': torch.get_num_threads(),
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-        'commit': first_line('git', '-C', str(root), 'rev-parse', 'HEAD'),
+        'commit': _first_line('git', '-C', str(root), 'rev-parse', 'HEAD'),
     }
 
 
-def first_line(*command: str) -> str | None:
+def _first_line(*command: str) -> str | None:
     """First line of what a command prints; None if it is missing, fails or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,9 @@ from mmengine.runner import Runner
 from hgkd_mm.scenes import SceneFolder
 from hgkd_mm.utils.processor import usable_cores
 
-from .report import Settings, Stage, mebibytes
+from .report import Stage, mebibytes
 from .step import random_teacher
-from .timing import first_line, free_memory, is_cuda
+from .timing import Settings
 
 MOST_WORKERS = 12
 # Seconds for the loader's processes to end.
@@ -30,16 +29,10 @@ class TimeIsUpError(Exception):
 
 
 class TimeLimitHook(Hook):
-    """Notes what each step took, and ends the training in time; runs after all other hooks.
-
-    Args:
-        end: when to end, by ``time.monotonic``.
-        steps: most steps after the warm-up.
-        warmup: steps that are not noted.
+    """Notes what each step after the warm-up took, and ends the training; runs after all others.
 
     Attributes:
         seconds, waiting: of each step, in all and for data, as ``IterTimerHook`` measures them.
-        warm: when the warm-up was over, by ``time.monotonic``.
 
     Raises:
         TimeIsUpError: after a step, when it is time.
@@ -49,69 +42,16 @@ class TimeLimitHook(Hook):
         self.end, self.steps, self.warmup = end, steps, warmup
         self.seconds: list[float] = []
         self.waiting: list[float] = []
-        self.warm = float('inf')
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: object = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        if batch_idx == self.warmup - 1:
-            self.warm = time.monotonic()
         if batch_idx >= self.warmup:
             hub = runner.message_hub
             self.seconds.append(hub.get_scalar('train/time').current())
             self.waiting.append(hub.get_scalar('train/data_time').current())
         if len(self.seconds) >= self.steps or time.monotonic() > self.end:
             raise TimeIsUpError
-
-
-class UtilizationWatch(threading.Thread):
-    """Asks nvidia-smi once in a while; readings stay empty where it does not answer.
-
-    Attributes:
-        readings: when (``time.monotonic``), utilization in percent, memory in MiB, of the whole
-            device.
-    """
-
-    def __init__(self, device: str) -> None:
-        super().__init__(daemon=True)
-        self.readings: list[tuple[float, float, float]] = []
-        self._over = threading.Event()
-        # Its number would change with CUDA_VISIBLE_DEVICES. torch before 2.4 does not tell it.
-        properties = torch.cuda.get_device_properties(device) if is_cuda(device) else None
-        self._uuid = getattr(properties, 'uuid', None)
-
-    def __enter__(self) -> UtilizationWatch:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-
-    def run(self) -> None:
-        question = '--query-gpu=utilization.gpu,memory.used'
-        command = (
-            'nvidia-smi',
-            f'--id=GPU-{self._uuid}',
-            question,
-            '--format=csv,noheader,nounits',
-        )
-        while self._uuid is not None and not self._over.wait(1.0):
-            reading = parse_reading(first_line(*command) or '')
-            if reading is None:
-                return
-            self.readings.append((time.monotonic(), *reading))
-
-
-def parse_reading(line: str) -> tuple[float, float] | None:
-    """A line of nvidia-smi; None if a figure is '[N/A]', as on parts of a GPU."""
-    cells = [cell.strip() for cell in line.split(',')]
-    if len(cells) != 2 or not all(cell.replace('.', '', 1).isdigit() for cell in cells):
-        return None
-    return float(cells[0]), float(cells[1])
 
 
 def measure_training(
@@ -151,34 +91,32 @@ def measure_training(
     whole.model.teachers.mim.checkpoint = str(random_teacher(scratch, vit))
     whole.work_dir = str(scratch / 'training')
     _read_images(whole, data.out / 'train', workers, settings)
-    end = time.monotonic() + min(seconds, stage.time_left - TEARDOWN)
-    record = _train(whole, TimeLimitHook(end, steps, warmup), settings.device)
-    if not record['seconds']:
+    end = time.monotonic() + min(seconds, stage.share_end - time.monotonic() - TEARDOWN)
+    limit = TimeLimitHook(end, steps, warmup)
+    peak = _train(whole, limit, settings)
+    if not limit.seconds:
         stage.broken.append('The training took no step in its time.')
         return
-    if record['memory'] is not None and record['memory'] < (record['peak'] or 0) / 2**20:
-        stage.notes.append(
-            f'nvidia-smi told {record["busy"]:.0f} % and {record["memory"]:.0f} MiB, less than '
-            'torch itself held: it does not see this process, and both are left out.'
-        )
-        record |= {'busy': None, 'memory': None}
-    taken, batch = record['seconds'], settings.batch
-    median, total = statistics.median(taken), sum(taken)
-    table = stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes')
-    table.add(
+    batch, count, total = settings.batch, len(limit.seconds), sum(limit.seconds)
+    median = statistics.median(limit.seconds)
+    stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').add(
         {
             'batch': batch,
             'workers': workers,
-            'steps': len(taken),
+            'steps': count,
             'ms (median)': f'{1000 * median:.0f}',
             'images/s (median)': f'{batch / median:.0f}',
-            'images/s (mean)': f'{batch * len(taken) / total:.0f}',
-            'share waiting for data': f'{sum(record["waiting"]) / total:.3f}',
-            'GPU busy, %': '' if record['busy'] is None else f'{record["busy"]:.0f}',
-            'GPU memory, MiB': '' if record['memory'] is None else f'{record["memory"]:.0f}',
-            'peak MiB of torch': mebibytes(record['peak']),
+            'images/s (mean)': f'{batch * count / total:.0f}',
+            'share waiting for data': f'{sum(limit.waiting) / total:.3f}',
+            'peak MiB of torch': mebibytes(peak),
         },
-        {'batch': batch, 'workers': workers, **record},
+        {
+            'batch': batch,
+            'workers': workers,
+            'seconds': limit.seconds,
+            'waiting': limit.waiting,
+            'peak': peak,
+        },
     )
 
 
@@ -193,20 +131,14 @@ def _read_images(config: Config, images: Path, workers: int, settings: Settings)
     config.train_dataloader.update(
         batch_size=settings.batch,
         num_workers=workers,
-        pin_memory=is_cuda(settings.device),
+        pin_memory=settings.cuda,
         # Kept by a loader that only the garbage collector frees, each would be waited for for 5 s.
         persistent_workers=False,
     )
 
 
-def _train(config: Config, limit: TimeLimitHook, device: str) -> dict:
-    """Trains until the limit; what it took after the warm-up.
-
-    Returns:
-        seconds, waiting: of each step; busy, memory: utilization in percent and memory in MiB of
-        the GPU, medians, or None where they are not told; peak: most bytes that torch held on
-        the GPU, or None on a CPU.
-    """
+def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> int | None:
+    """Trains until the limit; most bytes that torch held on the GPU meanwhile."""
     config.log_level = 'WARNING'
     # The kNN needs ImageNet; checkpoints and TensorBoard are no part of a step.
     config.custom_hooks = [dict(type='NonFiniteLossHook', interval=50)]
@@ -214,19 +146,8 @@ def _train(config: Config, limit: TimeLimitHook, device: str) -> dict:
     config.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     runner = Runner.from_cfg(config)
     runner.register_hook(limit, priority='LOWEST')
-    if is_cuda(device):
+    if settings.cuda:
         torch.cuda.reset_peak_memory_stats()
-    with UtilizationWatch(device) as watch, suppress(TimeIsUpError):
+    with suppress(TimeIsUpError):
         runner.train()
-    peak = torch.cuda.max_memory_allocated() if is_cuda(device) else None
-    warm = [reading[1:] for reading in watch.readings if reading[0] > limit.warm]
-    busy, memory = map(statistics.median, zip(*warm, strict=True)) if warm else (None, None)
-    del runner
-    free_memory()
-    return {
-        'seconds': limit.seconds,
-        'waiting': limit.waiting,
-        'busy': busy,
-        'memory': memory,
-        'peak': peak,
-    }
+    return torch.cuda.max_memory_allocated() if settings.cuda else None
