@@ -86,7 +86,7 @@ SMALL = Sizes(
         'model.heads.sim.in_channels': 512,
         'model.heads.sim.queue_size': 64,
     },
-    training={'images': 12, 'seconds': 20.0, 'steps': 4, 'warmup': 1},
+    training={'images': 12, 'seconds': 60.0, 'steps': 4, 'warmup': 1},
 )
 
 

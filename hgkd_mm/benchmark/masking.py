@@ -59,8 +59,8 @@ def measure_masking(
         cells = {'tokens left': ' '.join(map(str, left)), 'mean share': f'{share:.3f}'}
         cells['saved MiB'] = mebibytes(kept)
         record = {'left': left, 'mean_share': share, 'saved_bytes': kept}
-        step = steps[result.name]
-        table.add_step(result, step, settings, ALL, cells=cells, record=record)
+        run = steps[result.name]
+        table.add_step(result, run, settings, ALL, cells=cells, record=record)
 
 
 def _mean_share(masking: RedundantTokenMasking, tokens: int, count: int) -> float:
