@@ -23,11 +23,7 @@ def measure_masking(
 ) -> None:
     """Training step of a ViT/16 by the fraction of tokens that each masking keeps.
 
-    Args:
-        stage: gets the table.
-        settings: ``network``, ``cell`` and ``mask_ratio`` do not count.
-        keep_ratios: of :class:`RedundantTokenMasking`, less than 1 each.
-        vit: size, as mmpretrain's ``VisionTransformer`` wants it.
+    ``vit`` is the size, as mmpretrain's ``VisionTransformer`` wants it.
     """
     student = VisionTransformer(vit, img_size=settings.size, patch_size=16, out_type='raw')
     student.train()  # mmpretrain's returns None

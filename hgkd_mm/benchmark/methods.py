@@ -40,13 +40,7 @@ CUDA_CALLS = 6
 def measure_methods(
     stage: Stage, settings: Settings, convolutions: Sequence[tuple[int, ...]] = CONVOLUTIONS
 ) -> None:
-    """Milliseconds of each method for the forward and both gradients; a star marks the chosen.
-
-    Args:
-        stage: gets the table, and what the choice costs in all.
-        settings: ``network`` does not count.
-        convolutions: tile, kernel, stride, channels in and out, groups of each.
-    """
+    """Milliseconds of each method for the forward and both gradients; a star marks the chosen."""
     table = stage.table(
         f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen), '
         f'{settings.type_name}'

@@ -64,12 +64,7 @@ def measure_kernels(
 ) -> EncoderSteps:
     """What one training step of an encoder launches under each engine, and what costs most.
 
-    Args:
-        stage: gets a table of sums, and one of the costly kernels (ops on a CPU) by engine.
-        settings: of the step.
-        network: the encoder.
-        engines: 'dense' and engines of ``sparsify``.
-        steps: that kernels are averaged over.
+    Kernels (ops on a CPU) are averaged over ``steps``.
     """
     encoder, cuda = encoder_steps(network, settings, engines), settings.cuda
     results = measure(encoder.train, settings, engines[-1])

@@ -120,15 +120,16 @@ class Stage:
         lines = [f'## {self.name}: {self.status}, {self.seconds:.0f} s', '']
         if self.reason:
             lines += [self.reason, '']
-        for table in self.tables:
+        for table in filter(lambda table: table.rows, self.tables):
             lines += [table.title, '', _line(table.columns), _line('---' for _ in table.columns)]
             lines += [*map(_line, table.rows), '']
         notes = [*self.broken, *self.notes]
         return '\n'.join(lines + [f'- {note}' for note in notes] + [''] * bool(notes))
 
     def record(self) -> dict:
+        whole = asdict(self) | {'seconds': round(self.seconds, 1)}
         keys = ('status', 'reason', 'seconds', 'tables', 'notes', 'broken')
-        return {key: asdict(self)[key] for key in keys} | {'seconds': round(self.seconds, 1)}
+        return {key: whole[key] for key in keys}
 
 
 class Recorder:

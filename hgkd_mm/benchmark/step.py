@@ -29,13 +29,7 @@ from .timing import Settings, measure
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to take a step.
-
-    Attributes:
-        name: for the table.
-        same: whether it computes what the first variant computes; otherwise what differs.
-        options: changes of the config, in MMEngine's dotted form.
-    """
+    """One way to take a step: options of the model, and what it computes differently."""
 
     name: str
     same: str
@@ -62,14 +56,9 @@ def build_models(
 ) -> dict[str, nn.Module]:
     """The config's model for each variant, with a teacher of random weights.
 
-    What weights a teacher has does not change its time; they are written to a file and read
-    from there, because there is no other way to make a teacher.
-
-    Args:
-        variants: what to build.
-        config: with a teacher ``mim`` of MAE.
-        settings: of the mask and the device.
-        vit: size of the teacher, as mmpretrain's ``VisionTransformer`` wants it.
+    The config has a teacher ``mim`` of MAE; ``vit`` is its size, as mmpretrain's
+    ``VisionTransformer`` wants it. Its weights, which do not change its time, go through a file,
+    because there is no other way to make a teacher.
     """
     import_modules_from_strings(['mmpretrain.models', 'hgkd_mm.models'])
     models = {}
