@@ -20,19 +20,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hgkd_mm.benchmark import (
-    NETWORKS,
-    Report,
-    Settings,
-    encoder_report,
-    keep_freed_memory,
-    masking_report,
-    methods_report,
-    profile_report,
-    ratios_report,
-    step_report,
-    versions,
-)
+from hgkd_mm.benchmark import Settings, Stage, keep_freed_memory, versions
+from hgkd_mm.benchmark.encoder import NETWORKS, build_network, measure_encoder, measure_ratios
+from hgkd_mm.benchmark.masking import measure_masking
+from hgkd_mm.benchmark.methods import measure_methods
+from hgkd_mm.benchmark.profile import measure_kernels
+from hgkd_mm.benchmark.step import measure_loading, measure_step
 from hgkd_mm.sparse import ENGINE_NAMES
 
 FLAGSHIP = Path(__file__).parent.parent / 'configs/pretrain/hgkd_r50_mae.py'
@@ -71,20 +64,25 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(args: argparse.Namespace) -> Report:
+def measure(args: argparse.Namespace) -> Stage:
     own = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
     settings = Settings(**{**own, 'dtype': DTYPES[args.dtype]})
+    stage = Stage(args.what)
     if args.what == 'encoder':
-        return encoder_report(settings, args.engines)
-    if args.what == 'ratios':
-        return ratios_report(settings, RATIOS)
-    if args.what == 'step':
-        return step_report(settings, args.config)
-    if args.what == 'masking':
-        return masking_report(settings, KEEP_RATIOS, args.vit)
-    if args.what == 'methods':
-        return methods_report(settings)
-    return profile_report(settings, args.engine)
+        measure_encoder(stage, settings, args.engines)
+    elif args.what == 'ratios':
+        measure_ratios(stage, settings, RATIOS)
+    elif args.what == 'step':
+        measure_step(stage, settings, args.config)
+        measure_loading(stage, settings, args.config)
+    elif args.what == 'masking':
+        measure_masking(stage, settings, KEEP_RATIOS, args.vit)
+    elif args.what == 'methods':
+        measure_methods(stage, settings)
+    else:
+        network = build_network(settings.network)
+        measure_kernels(stage, settings, network, (args.engine,), steps=3)
+    return stage
 
 
 def main() -> None:
@@ -92,17 +90,21 @@ def main() -> None:
     where = {'allocator keeps memory': str(keep_freed_memory())}
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    found = report(args)
+    stage = measure(args)
     where = {**versions(args.device), **where}
-    table = Table(*found.columns, title=found.title)
-    for row in found.rows:
-        table.add_row(*row)
     console = Console(width=None if Console().is_terminal else 160)
-    console.print(table)
+    for found in stage.tables:
+        table = Table(*found.columns, title=found.title)
+        for row in found.rows:
+            table.add_row(*row)
+        console.print(table)
+    for note in stage.notes:
+        console.print(note)
     console.print('  '.join(f'{k} {v}' for k, v in where.items()))
     if args.json:
         settings = {k: str(v) for k, v in vars(args).items()}
-        record = {'arguments': settings, 'versions': where, 'steps': found.records}
+        steps = [record for table in stage.tables for record in table.records]
+        record = {'arguments': settings, 'versions': where, 'steps': steps}
         args.json.write_text(json.dumps(record, indent=2))
 
 

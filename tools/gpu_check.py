@@ -14,19 +14,17 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-STAGE_NAMES = ('parity', 'encoder', 'methods', 'profile', 'step', 'training')
 
-
-def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+def parse_args(stages: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('--minutes', type=float, default=5.0, help='the command ends itself within (5)')
-    add('--stages', nargs='+', choices=STAGE_NAMES, default=STAGE_NAMES, help='which (all)')
+    add('--stages', nargs='+', choices=stages, default=stages, help='which (all)')
     add('--device', default='cuda', help='cuda, cuda:1, ... or cpu')
     add('--small', action='store_true', help='tiny networks and images, for a test on a CPU')
     add('--wheels', type=Path, help='folder of the OpenMMLab wheels (tools/gpu_wheels.sh)')
@@ -42,17 +40,19 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Runs the stages; returns the exit status."""
     started = time.monotonic()
-    args = parse_args()
     # Imported here: the processes that draw Scenes import this file, and need no torch.
     import torch
 
-    from hgkd_mm.benchmark import gpu
-    from hgkd_mm.utils.device import check_device
+    from hgkd_mm.benchmark import check
+    from hgkd_mm.benchmark.report import Recorder
+    from hgkd_mm.benchmark.timing import describe
 
+    args = parse_args(tuple(check.STAGES))
     try:
-        check_device(args.device)
-    except RuntimeError as error:
-        sys.exit(f'gpu_check: {error}')
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # what it is depends on how torch was built
+        reason = str(error).split('\n')[0]
+        sys.exit(f'gpu_check: There is no device {args.device!r} here ({reason}): set --device.')
     device = torch.device(args.device)
     if device.index is not None:  # 'cuda' alone is the current one
         torch.cuda.set_device(device)
@@ -60,17 +60,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix='gpu_check-') as folder:
         scratch = Path(folder)
         if args.wheels:
-            gpu.unpack(args.wheels, scratch / 'site')
-        recorder = gpu.Recorder(args.out, gpu.describe(args.device))
-        watchdog = gpu.end_at(end, args.minutes, recorder, scratch)
-        gpu.run_stages(
-            args.stages,
-            recorder,
-            device=args.device,
-            sizes=gpu.SMALL if args.small else gpu.Sizes(),
-            scratch=scratch,
-            end=end,
-        )
+            check.unpack(args.wheels, scratch / 'site')
+        recorder = Recorder(args.out, describe(args.device))
+        watchdog = check.end_at(end, args.minutes, recorder, scratch)
+        sizes = check.SMALL if args.small else check.Sizes()
+        run = check.Check(device=args.device, sizes=sizes, scratch=scratch, end=end)
+        check.run_stages(args.stages, recorder, run)
         watchdog.cancel()
     return int(recorder.failed)
 

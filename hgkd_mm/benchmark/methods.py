@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 
-from hgkd_mm.sparse import CellMask
 from hgkd_mm.sparse.conv import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 from hgkd_mm.sparse.conv_plan import ConvPlan
 from hgkd_mm.sparse.window import Window
 
-from .table import Report, Settings, milliseconds
-from .timing import measure
+from .report import Stage, milliseconds
+from .timing import Settings, free_memory, measure
 
 # 3 x 3 convolutions of ResNet-50 with cells of 32 px, 7 x 7 ones of ConvNeXt-T, and depthwise
 # ones of MobileNetV2: tile, kernel, stride, channels in and out, groups.
@@ -34,61 +33,63 @@ CONVOLUTIONS = (
     (1, 3, 1, 960, 960, 960),
 )
 METHODS = tuple(FORWARD)
-# A call takes less than a GPU's launches do: this many are queued for each reading of its clock.
-CALLS = {'cpu': 1, 'cuda': 6}
+# On a GPU a call takes less than its launches do: this many are queued for a reading of its clock.
+CUDA_CALLS = 6
 
 
-def methods_report(
-    settings: Settings, convolutions: Sequence[tuple[int, ...]] = CONVOLUTIONS
-) -> Report:
-    """Milliseconds of each method for the forward and both gradients; a star marks the chosen.
-
-    Args:
-        settings: ``network`` does not count.
-        convolutions: tile, kernel, stride, channels in and out, groups of each.
-    """
-    report = Report(
-        f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen)',
-        ('tile', 'kernel', 'stride', 'channels', 'groups', 'product', *METHODS),
+def measure_methods(
+    stage: Stage, settings: Settings, convolutions: Sequence[tuple[int, ...]] = CONVOLUTIONS
+) -> None:
+    """Milliseconds of each method for the forward and both gradients; a star marks the chosen."""
+    table = stage.table(
+        f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen), '
+        f'{settings.type_name}'
     )
-    cells = settings.size // settings.cell
-    for tile, kernel, stride, inputs, outputs, groups in convolutions:
-        make = partial(torch.randn, device=settings.device, dtype=settings.dtype)
-        mask = CellMask.random(
-            batch=settings.batch,
-            grid=(cells, cells),
-            mask_ratio=settings.mask_ratio,
-            device=settings.device,
-        )
-        window = Window.of(kernel, stride, kernel // 2)
-        chosen = ConvPlan.choose(mask, (tile, tile), window, groups, mask.device.type)
-        weight = make(outputs, inputs // groups, kernel, kernel)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        rows = make(mask.num_visible * tile**2, inputs)
-        grad = make(mask.num_visible * (tile // stride) ** 2, outputs)
-        products = (
-            ('forward', FORWARD, (rows, weight), chosen.forward),
-            ('grad_input', GRAD_INPUT, (grad, weight), chosen.grad_input),
-            ('grad_weight', GRAD_WEIGHT, (grad, rows, weight), chosen.grad_weight),
-        )
-        for product, methods, tensors, own in products:
-            steps = {}
-            for method in METHODS[: 2 if groups > 1 else None]:
-                plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
-                steps[method] = partial(methods[method], *tensors, plan)
-            timed = measure(
-                steps,
-                reference='halo',
-                rounds=settings.rounds,
-                device=settings.device,
-                calls=CALLS[mask.device.type],
+    calls, chosen, best = CUDA_CALLS if settings.cuda else 1, 0.0, 0.0
+    for convolution in convolutions:
+        if stage.out_of_time(f'layer {convolution} and later ones'):
+            break
+        tile, kernel, stride, inputs, outputs, groups = convolution
+        layer = {'tile': tile, 'kernel': kernel, 'stride': stride}
+        layer |= {'channels': f'{inputs} > {outputs}', 'groups': groups}
+        for product, own, steps in _products(settings, *convolution):
+            timed = measure(steps, settings, 'halo', calls=calls)
+            times = {result.name: result.median for result in timed}
+            fastest = min(times, key=times.__getitem__)
+            shown = dict.fromkeys(METHODS, '')
+            shown |= {m: milliseconds(time) + '*' * (m == own) for m, time in times.items()}
+            better = '' if fastest == own else fastest
+            table.add(
+                {**layer, 'product': product, **shown, 'fastest': better},
+                {'layer': tuple(map(str, layer.values())), 'product': product, 'chosen': own}
+                | {'fastest': fastest, **{m: 1000 * time for m, time in times.items()}},
             )
-            times = {r.name: r.median * 1000 for r in timed}
-            layer = tuple(map(str, (tile, kernel, stride, f'{inputs} > {outputs}', groups)))
-            shown = (
-                f'{milliseconds(times[m] / 1000)}{"*" * (m == own)}' if m in times else ''
-                for m in METHODS
-            )
-            report.rows.append((*layer, product, *shown))
-            report.records.append({'layer': layer, 'product': product, 'chosen': own, **times})
-    return report
+            chosen, best = chosen + times[own], best + times[fastest]
+        free_memory()
+    stage.notes.append(
+        f'The chosen methods take {1000 * chosen:.3g} ms in all, the fastest {1000 * best:.3g} ms.'
+    )
+
+
+def _products(
+    settings: Settings, tile: int, kernel: int, stride: int, inputs: int, outputs: int, groups: int
+) -> Iterator[tuple[str, str, dict[str, Callable[[], object]]]]:
+    """Name, chosen method and all methods of the forward and of both gradients."""
+    make = partial(torch.randn, device=settings.device, dtype=settings.dtype)
+    mask = settings.draw_mask()
+    window = Window.of(kernel, stride, kernel // 2)
+    chosen = ConvPlan.choose(mask, (tile, tile), window, groups, mask.device.type)
+    weight = make(outputs, inputs // groups, kernel, kernel)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    rows = make(mask.num_visible * tile**2, inputs)
+    grad = make(mask.num_visible * (tile // stride) ** 2, outputs)
+    for product, methods, tensors, own in (
+        ('forward', FORWARD, (rows, weight), chosen.forward),
+        ('grad_input', GRAD_INPUT, (grad, weight), chosen.grad_input),
+        ('grad_weight', GRAD_WEIGHT, (grad, rows, weight), chosen.grad_weight),
+    ):
+        steps = {}
+        for method in METHODS[: 2 if groups > 1 else None]:
+            plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
+            steps[method] = partial(methods[method], *tensors, plan)
+        yield product, own, steps

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 
 import timm
 import torch
@@ -10,11 +13,10 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
 
-from ..encoder import autocast
-from .context import Context, Findings
-from .precision import free_memory, precise
+from .encoder import autocast
+from .report import Stage
+from .timing import Settings, backends, free_memory
 
-CELL, MASK_RATIO = 32, 0.6
 ENGINES = ('tiles', 'masked_dense')
 KINDS = ('outputs', 'input gradient', 'parameter gradients', 'running statistics')
 # Engine and type of each run, and the bound of its errors: at least the first number, and so many
@@ -28,23 +30,19 @@ FLOOR = 1e-3
 NETWORK_SEED, NOISE_SEED = 0, 1
 
 
-def parity(context: Context, found: Findings) -> None:
-    """Largest relative error of any tensor of a kind, in each type, without TF32."""
+def measure_parity(stage: Stage, settings: Settings, networks: Sequence[str]) -> None:
+    """Largest relative error of any tensor of a kind, for timm's networks, without TF32."""
     names = [str(dtype).removeprefix('torch.') for dtype in BOUNDS]
-    table = found.table(
+    table = stage.table(
         'Largest ||a - b|| / ||b|| over the tensors of a kind, b by masked_dense in float64; '
-        f'batch {context.sizes.parity_batch}, {context.sizes.image} px, mask ratio {MASK_RATIO}',
-        (
-            'network',
-            'kind',
-            *(column for name in names for column in (name, 'masked_dense', 'bound')),
-        ),
+        f'batch {settings.batch}, {settings.size} px, mask ratio {settings.mask_ratio}',
+        ('network', 'kind', *(c for name in names for c in (name, 'masked_dense', 'bound'))),
     )
-    for name in context.sizes.parity:
-        if found.out_of_time(context, name):
+    for name in networks:
+        if stage.out_of_time(name):
             continue
-        with precise():
-            errors = compare(name, context)
+        with backends(fast=False):
+            errors = compare(name, settings)
         for kind in errors['tiles', torch.float64]:
             cells, record = [], {'network': name, 'kind': kind}
             for dtype, (least, factor) in BOUNDS.items():
@@ -54,7 +52,7 @@ def parity(context: Context, found: Findings) -> None:
                 record[str(dtype)] = {'tiles': ours, 'masked_dense': dense, 'bound': bound}
                 # Written so that a NaN is refused as well.
                 if not ours <= bound:
-                    found.broken.append(
+                    stage.broken.append(
                         f'{name}, {kind}, {dtype}: {ours:.2g} is more than {bound:.2g}.'
                     )
             table.rows.append((name, kind, *cells))
@@ -62,26 +60,19 @@ def parity(context: Context, found: Findings) -> None:
         free_memory()
 
 
-def compare(name: str, context: Context) -> dict[tuple[str, torch.dtype], dict[str, float]]:
+def compare(name: str, settings: Settings) -> dict[tuple[str, torch.dtype], dict[str, float]]:
     """Errors by kind, for each engine and type."""
     torch.manual_seed(NETWORK_SEED)
-    network = _randomised(timm.create_model(name, features_only=True))
-    size, batch = context.sizes.image, context.sizes.parity_batch
-    images = torch.randn(batch, 3, size, size)
-    grid = (size // CELL, size // CELL)
-    mask = CellMask.random(batch=batch, grid=grid, mask_ratio=MASK_RATIO).to(context.device)
-    wanted = _run(network, images, mask, 'masked_dense', torch.float64, context.device)
+    network = _randomized(timm.create_model(name, features_only=True))
+    images = torch.randn(settings.batch, 3, settings.size, settings.size)
+    mask = replace(settings, device='cpu').draw_mask().to(settings.device)
+    wanted = _run(network, images, mask, 'masked_dense', torch.float64)
     errors = {}
-    for dtype in BOUNDS:
-        for engine in ENGINES:
-            if (engine, dtype) == ('masked_dense', torch.float64):
-                got = wanted
-            else:
-                got = _run(network, images, mask, engine, dtype, context.device)
-            # A network without batch norms has no statistics.
-            errors[engine, dtype] = {
-                kind: largest_error(got[kind], wanted[kind]) for kind in KINDS if wanted[kind]
-            }
+    for run in product(ENGINES, BOUNDS):
+        exact = run == ('masked_dense', torch.float64)
+        got = wanted if exact else _run(network, images, mask, *run)
+        # A network without batch norms has no statistics.
+        errors[run] = {k: largest_error(got[k], wanted[k]) for k in KINDS if wanted[k]}
     return errors
 
 
@@ -96,21 +87,16 @@ def largest_error(got: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 def _run(
-    network: nn.Module,
-    images: Tensor,
-    mask: CellMask,
-    engine: str,
-    dtype: torch.dtype,
-    device: str,
+    network: nn.Module, images: Tensor, mask: CellMask, engine: str, dtype: torch.dtype
 ) -> dict[str, list[Tensor]]:
-    """Tensors by kind; bfloat16 is autocast of a network in float32."""
-    held = torch.float32 if dtype == torch.bfloat16 else dtype
+    """Tensors by kind, on the mask's device; bfloat16 is autocast of a network in float32."""
+    device, held = mask.device, torch.float32 if dtype == torch.bfloat16 else dtype
     network = copy.deepcopy(network).to(device, held).train()
     x = images.to(device, held, copy=True).requires_grad_()
-    with autocast(torch.bfloat16 if held != dtype else torch.float32, device):
+    with autocast(torch.bfloat16 if held != dtype else torch.float32, device.type):
         maps = network(sparsify(x, mask, engine))
     rows = [m.rows for m in maps]
-    # Any direction but that of the squares, to whose sum a normalised map gives no gradient.
+    # Any direction but that of the squares, to whose sum a normalized map gives no gradient.
     noise = torch.Generator().manual_seed(NOISE_SEED)
     torch.autograd.backward(
         rows, [torch.randn(r.shape, generator=noise).to(r) / len(r) for r in rows]
@@ -119,11 +105,11 @@ def _run(
         'outputs': [r.detach() for r in rows],
         'input gradient': [x.grad],
         'parameter gradients': [p.grad for p in network.parameters() if p.grad is not None],
-        'running statistics': [buffer for buffer in network.buffers()],
+        'running statistics': list(network.buffers()),
     }
 
 
-def _randomised(network: nn.Module) -> nn.Module:
+def _randomized(network: nn.Module) -> nn.Module:
     """With no norm or scale at the zero or one that would hide a branch or a gradient."""
     for parameter in network.parameters():
         if parameter.dim() == 1:

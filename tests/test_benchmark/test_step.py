@@ -6,15 +6,22 @@ import pytest
 import torch
 from helpers.teachers import ARCH
 
-from hgkd_mm.benchmark import VARIANTS, build_models, load_images, step_parts, whole_step
-from hgkd_mm.benchmark.networks import NETWORKS, build_mmpretrain_sparse, build_network
-from hgkd_mm.sparse import CellMask, sparsify
+from hgkd_mm.benchmark import Settings, Stage
+from hgkd_mm.benchmark.step import (
+    VARIANTS,
+    build_models,
+    measure_loading,
+    measure_step,
+    step_parts,
+    whole_step,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs/pretrain'
+SMALL = Settings(batch=2, size=64, rounds=1, warmup=1)
 
 
 def test_the_first_two_variants_take_the_same_step(config: Path) -> None:
-    models = build_models(VARIANTS[:2], config, 'cpu', 0.6, vit=ARCH)
+    models = build_models(VARIANTS[:2], config, SMALL, vit=ARCH)
     reference, exact = models.values()
     exact.load_state_dict(reference.state_dict())
     images = torch.randn(2, 3, 64, 64, dtype=torch.double)
@@ -27,7 +34,7 @@ def test_the_first_two_variants_take_the_same_step(config: Path) -> None:
 
 @pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: v.name)
 def test_every_part_of_every_variant_runs_and_learns(variant, config: Path) -> None:
-    (model,) = build_models((variant,), config, 'cpu', 0.6, vit=ARCH).values()
+    (model,) = build_models((variant,), config, SMALL, vit=ARCH).values()
     parts = step_parts(model, torch.randn(2, 3, 64, 64))
     reached = {'student': model.backbone, 'decoder': model.neck, 'loss': model.heads}
     assert set(parts) == {*reached, 'teacher'}
@@ -38,19 +45,17 @@ def test_every_part_of_every_variant_runs_and_learns(variant, config: Path) -> N
             assert any(g.abs().sum() > 0 for g in grads), name
 
 
+def test_the_step_has_all_variants_and_parts(config: Path) -> None:
+    stage = Stage('step')
+    measure_step(stage, SMALL, config, vit=ARCH)
+    for table in stage.tables:
+        assert [row[0] for row in table.rows] == [v.name for v in VARIANTS]
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    for record in stage.tables[1].records:
+        assert all(record[part] > 0 for part in ('student', 'decoder', 'teacher', 'loss'))
+
+
 def test_images_are_read_through_the_configs_pipeline() -> None:
-    load_images(CONFIGS / 'hgkd_r50_mae.py', 1)()
-
-
-@pytest.mark.parametrize('name', ['resnet18', 'convnext_tiny'])
-def test_mmpretrains_networks_have_our_parameters(name: str) -> None:
-    ours, theirs = build_network(name), build_mmpretrain_sparse(name)
-    sizes = [sum(p.numel() for p in n.parameters()) for n in (ours, theirs)]
-    assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
-
-
-def test_every_network_runs_on_tiles() -> None:
-    mask = CellMask.random(batch=1, grid=(2, 2), mask_ratio=0.5)
-    for name in NETWORKS:
-        maps = build_network(name)(sparsify(torch.randn(1, 3, 64, 64), mask))
-        assert len(maps) == 4, name
+    stage = Stage('step')
+    measure_loading(stage, SMALL, CONFIGS / 'hgkd_r50_mae.py')
+    assert stage.tables[0].records[0]['seconds'][0] > 0

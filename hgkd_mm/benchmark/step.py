@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,17 +22,14 @@ from hgkd_mm.sparse import SparseFeatureMap, sparsify
 from hgkd_mm.utils.launch import override
 
 from .encoder import autocast, backward_of_sum
+from .profile import add_waits
+from .report import Report, Stage, milliseconds
+from .timing import Settings, measure
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to take a step.
-
-    Attributes:
-        name: for the table.
-        same: whether it computes what the first variant computes; otherwise what differs.
-        options: changes of the config, in MMEngine's dotted form.
-    """
+    """One way to take a step: options of the model, and what it computes differently."""
 
     name: str
     same: str
@@ -55,26 +52,13 @@ VARIANTS = (
 
 
 def build_models(
-    variants: tuple[Variant, ...],
-    config: Path,
-    device: str,
-    mask_ratio: float,
-    vit: str | dict = 'base',
+    variants: tuple[Variant, ...], config: Path, settings: Settings, vit: str | dict = 'base'
 ) -> dict[str, nn.Module]:
     """The config's model for each variant, with a teacher of random weights.
 
-    What weights a teacher has does not change its time; they are written to a file and read
-    from there, because there is no other way to make a teacher.
-
-    Args:
-        variants: what to build.
-        config: with a teacher ``mim`` of MAE.
-        device: where the models go.
-        mask_ratio: hidden fraction.
-        vit: size of the teacher, as mmpretrain's ``VisionTransformer`` wants it.
-
-    Returns:
-        Name of the variant to its model, in training mode.
+    The config has a teacher ``mim`` of MAE; ``vit`` is its size, as mmpretrain's
+    ``VisionTransformer`` wants it. Its weights, which do not change its time, go through a file,
+    because there is no other way to make a teacher.
     """
     import_modules_from_strings(['mmpretrain.models', 'hgkd_mm.models'])
     models = {}
@@ -84,20 +68,15 @@ def build_models(
             whole = Config.fromfile(config)
             override(whole, {f'model.{k}': v for k, v in variant.options.items()})
             whole.model.teachers.mim.checkpoint = str(weights)
-            whole.model.mask.ratio = mask_ratio
+            whole.model.mask.ratio = settings.mask_ratio
             model = MODELS.build(whole.model)
             model.train()
-            models[variant.name] = model.to(device, memory_format=torch.channels_last)
+            models[variant.name] = model.to(settings.device, memory_format=torch.channels_last)
     return models
 
 
 def random_teacher(folder: Path, vit: str | dict = 'base') -> Path:
-    """A file of random weights of a ViT/16, as ``MIMTeacher`` reads them.
-
-    Args:
-        folder: where the file goes.
-        vit: size, as mmpretrain's ``VisionTransformer`` wants it.
-    """
+    """A file of random weights of a ViT/16 of the given size, as ``MIMTeacher`` reads them."""
     path = folder / 'vit.pth'
     teacher = VisionTransformer(vit, patch_size=16, out_type='raw')
     torch.save({f'backbone.{k}': v for k, v in teacher.state_dict().items()}, path)
@@ -169,25 +148,59 @@ def step_parts(
     return {'student': student, 'decoder': decoder, 'teacher': teacher, 'loss': loss}
 
 
-def load_images(config: Path, batch: int) -> Callable[[], None]:
-    """Reads a batch through the config's pipeline, in this process.
+def measure_step(stage: Stage, settings: Settings, config: Path, vit: str | dict = 'base') -> None:
+    """The whole H-GKD step of a config by variant, without data and optimizer, and its parts."""
+    models, images = build_models(VARIANTS, config, settings, vit), settings.images()
+    wholes = {name: whole_step(model, images, settings.dtype) for name, model in models.items()}
+    title = (
+        f'{config.stem}, batch {settings.batch}, {settings.size} px, '
+        f'mask ratio {settings.mask_ratio}, {settings.type_name}'
+    )
+    table, reference = stage.table(f'Whole step, {title}'), VARIANTS[0].name
+    results = measure(wholes, settings, reference)
+    for result, variant in zip(results, VARIANTS, strict=True):
+        more = dict(cells={'differs by': variant.same}, record={'same': variant.same})
+        table.add_step(result, wholes[result.name], settings, reference, **more)
+    parts = stage.table(f'Parts of the step, each alone, ms; {title}')
+    few = replace(settings, rounds=min(3, settings.rounds))
+    for name, model in models.items():
+        if stage.out_of_time(f'the parts of {name.strip()} and later ones'):
+            break
+        timed = measure(step_parts(model, images, settings.dtype), few, 'student')
+        times = {result.name: result.median for result in timed}
+        shown = {part: milliseconds(time) for part, time in times.items()}
+        parts.add({'step': name, **shown}, {'name': name, **times})
 
-    The files are 500 x 375 JPEGs of smooth noise, about as large as ImageNet's.
-    """
+
+def measure_loading(stage: Stage, settings: Settings, config: Path) -> None:
+    """Reading a batch of JPEGs of smooth noise, about as large as ImageNet's, by a pipeline."""
     import_modules_from_strings(['mmpretrain.datasets'])
     pipeline = Config.fromfile(config).train_dataloader.dataset.pipeline
     transforms = Compose([TRANSFORMS.build(step) for step in pipeline])
     noise = np.random.default_rng(0).integers(0, 255, (47, 63, 3), dtype=np.uint8)
     picture = cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'picture.jpg')
+        cv2.imwrite(path, picture)
 
-    def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'picture.jpg'
-            cv2.imwrite(str(path), picture)
-            for _ in range(batch):
-                transforms({'img_path': str(path)})
+        def read() -> None:
+            for _ in range(settings.batch):
+                transforms({'img_path': path})
 
-    return run
+        (result,) = measure({'data': read}, replace(settings, device='cpu'), 'data')
+    table = stage.table(f'Reading {settings.batch} JPEGs of 500 x 375 px in one process')
+    table.add({'step': 'data', 'ms': milliseconds(result.median)}, vars(result))
+
+
+def add_step_waits(table: Report, settings: Settings, config: Path, vit: str | dict) -> None:
+    """Waits of the whole step, with a teacher that sees all and one that sees the visible."""
+    names = ('tiles, out_stride 16', 'and visible view')
+    variants = tuple(variant for variant in VARIANTS if variant.name.strip() in names)
+    images = settings.images()
+    for name, model in build_models(variants, config, settings, vit).items():
+        run = whole_step(model, images, settings.dtype)
+        run()
+        add_waits(table, name, run)
 
 
 def _leaf(x: SparseFeatureMap) -> SparseFeatureMap:
