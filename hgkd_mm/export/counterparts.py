@@ -264,7 +264,8 @@ def _timm_mobilenet(backbone: PretrainedBackbone) -> Counterpart:
         r'conv2\.bn': 'bn2',
     }
     for stage, _, steps in mobilenet_stages(('conv_pw', 'conv_dw', 'conv_pwl')):
-        for index, step in enumerate(steps):
+        # a block that does not widen is another class of timm's, with another name for its last
+        for index, step in enumerate(('conv_dw', 'conv_pw') if stage == 1 else steps):
             ours, theirs = rf'layer{stage}\.(\d+)\.conv\.{index}', rf'blocks.{stage - 1}.\1'
             rules[rf'{ours}\.conv'] = f'{theirs}.{step}'
             rules[rf'{ours}\.bn'] = f'{theirs}.bn{index + 1}'
