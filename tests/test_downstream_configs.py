@@ -16,6 +16,7 @@ from helpers.downstream import (
     TWINS,
     WIDTHS,
     build,
+    documented,
     follow,
     load,
     settings_by_weight,
@@ -28,17 +29,29 @@ from mmengine.runner.checkpoint import get_torchvision_models
 from timm.loss import BinaryCrossEntropy
 from torch import nn
 
+# Other depths are options of ResNet-50's configs, by the page that has the command.
+DEPTHS = [
+    (page, f'model.backbone.depth={depth}')
+    for page in ('finetuning', 'detection', 'segmentation')
+    for depth in (18, 101)
+]
 
-def test_what_the_issue_names_is_there() -> None:
-    det = [f'det/mask-rcnn_{s}_fpn_1x_coco.py' for s in WIDTHS]
-    seg = [f'seg/upernet_{s}_160k_ade20k-512x512.py' for s in WIDTHS]
-    cls = [f'cls/{s}_ft300_in1k.py' for s in WIDTHS]
-    tasks = ('ft100', 'linear', 'semi-1pct', 'semi-10pct')
-    cls += [f'cls/r50_{task}_in1k.py' for task in tasks]
-    longer = [det[1].replace('1x', '3x'), seg[1].replace('160k', '80k')]
+
+def read(case: str | tuple[str, str]) -> Config:
+    """A config's file, or a page's command."""
+    return load(case) if isinstance(case, str) else documented(*case)
+
+
+def test_what_users_look_for_is_there() -> None:
+    students = ('r50', 'mobilenet-v2')
+    det = [f'det/mask-rcnn_{s}_fpn_1x_coco.py' for s in students]
+    seg = [f'seg/upernet_{s}_160k_ade20k-512x512.py' for s in students]
+    cls = [f'cls/{s}_ft300_in1k.py' for s in students]
+    cls += [f'cls/r50_{task}_in1k.py' for task in ('linear', 'semi-1pct')]
+    longer = [det[0].replace('1x', '3x'), seg[0].replace('160k', '80k')]
     twins = [
         name.replace('.py', f'_{twin}.py')
-        for name in (det[1], seg[1], *longer)
+        for name in (det[0], seg[0], *longer)
         for twin in ('scratch', 'supervised')
     ]
     assert sorted([*cls, *det, *seg, *longer, *twins]) == OF_CNNS
@@ -67,11 +80,16 @@ def test_testing_reads_what_validation_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', OF_CNNS)
-def test_network_at_full_size(name: str) -> None:
-    config = load(name)
-    assert config.default_scope == SCOPES[name.split('/')[0]]
+def test_scope_is_the_packages(name: str) -> None:
+    assert load(name).default_scope == SCOPES[name.split('/')[0]]
+
+
+@pytest.mark.parametrize('case', [*OF_CNNS, *DEPTHS])
+def test_network_at_full_size(case: str | tuple[str, str]) -> None:
+    config = read(case)
     model = build(config)
-    widths = WIDTHS[student(name)]
+    depth = config.model.backbone.get('depth')
+    widths = WIDTHS[f'r{depth}' if depth else 'mobilenet-v2']
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     synchronised = {isinstance(m, nn.SyncBatchNorm) for m in norms}
     model = revert_sync_batchnorm(model).eval()
@@ -91,7 +109,7 @@ def test_network_at_full_size(name: str) -> None:
         if config.default_scope == 'mmseg':
             assert model(image).shape == (1, 150, 16, 16)
             assert model.auxiliary_head(maps).shape == (1, 150, 4, 4)
-    if name.startswith(('det', 'seg')) or '_ft' in name:
+    if case not in ('cls/r50_linear_in1k.py', 'cls/r50_semi-1pct_in1k.py'):
         assert synchronised == {True}
 
 
@@ -142,29 +160,28 @@ def test_scratch_is_what_the_network_does_by_itself() -> None:
 DECAYED = {
     # SparK: downstream_imagenet/arg.py and models/__init__.py, downstream_d2/lr_decay.py
     'cls/r50_ft300_in1k.py': (0.008, 0.7, 7, 2048),
-    'cls/r50_ft100_in1k.py': (0.008, 0.7, 7, 2048),
-    'cls/r101_ft300_in1k.py': (0.008, 0.8, 13, 2048),
-    'cls/r18_ft300_in1k.py': (0.008, 0.7, 5, 2048),
+    ('finetuning', 'model.backbone.depth=101'): (0.008, 0.8, 13, 2048),
+    ('finetuning', 'model.backbone.depth=18'): (0.008, 0.7, 5, 2048),
     'cls/mobilenet-v2_ft300_in1k.py': (0.008, 0.7, 8, 2048),
     'det/mask-rcnn_r50_fpn_1x_coco.py': (2.5e-4, 0.6, 6, 16),
     'det/mask-rcnn_r50_fpn_3x_coco.py': (2.5e-4, 0.6, 6, 16),
-    'det/mask-rcnn_r18_fpn_1x_coco.py': (2.5e-4, 0.6, 5, 16),
-    'det/mask-rcnn_r101_fpn_1x_coco.py': (2.5e-4, 0.8, 12, 16),
+    ('detection', 'model.backbone.depth=18'): (2.5e-4, 0.6, 5, 16),
+    ('detection', 'model.backbone.depth=101'): (2.5e-4, 0.8, 12, 16),
     'det/mask-rcnn_mobilenet-v2_fpn_1x_coco.py': (2.5e-4, 0.7, 8, 16),
     'det/mask-rcnn_r50_fpn_1x_coco_scratch.py': (2.5e-4, 1.0, 6, 16),
     # mmseg: configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py
     'seg/upernet_r50_160k_ade20k-512x512.py': (1e-4, 0.9, 5, 16),
     'seg/upernet_r50_80k_ade20k-512x512.py': (1e-4, 0.9, 5, 16),
-    'seg/upernet_r18_160k_ade20k-512x512.py': (1e-4, 0.9, 5, 16),
-    'seg/upernet_r101_160k_ade20k-512x512.py': (1e-4, 0.9, 5, 16),
+    ('segmentation', 'model.backbone.depth=18'): (1e-4, 0.9, 5, 16),
+    ('segmentation', 'model.backbone.depth=101'): (1e-4, 0.9, 5, 16),
     'seg/upernet_mobilenet-v2_160k_ade20k-512x512.py': (1e-4, 0.9, 8, 16),
 }
 
 
-@pytest.mark.parametrize('name', DECAYED)
-def test_learning_rates_by_layer_and_batch(name: str) -> None:
-    lr, rate, exponent, batch = DECAYED[name]
-    config = load(name)
+@pytest.mark.parametrize('case', DECAYED)
+def test_learning_rates_by_layer_and_batch(case: str | tuple[str, str]) -> None:
+    lr, rate, exponent, batch = DECAYED[case]
+    config = read(case)
     model = build(config)
     settings = settings_by_weight(model, config)
     rates = {n: group['lr'] for n, group in settings.items()}
@@ -172,7 +189,7 @@ def test_learning_rates_by_layer_and_batch(name: str) -> None:
     (rest,) = {v for n, v in rates.items() if not n.startswith('backbone.')}
     assert rest == pytest.approx(lr)
     assert stem == pytest.approx(lr * rate**exponent)
-    last = 'backbone.conv2.' if 'mobilenet' in name else 'backbone.layer4.'
+    last = 'backbone.layer4.' if 'depth' in config.model.backbone else 'backbone.conv2.'
     (top,) = {v for n, v in rates.items() if n.startswith(last)}
     assert top == pytest.approx(lr * rate)
     norms = {
@@ -183,7 +200,7 @@ def test_learning_rates_by_layer_and_batch(name: str) -> None:
     }
     exempt = {n for n, group in settings.items() if group['weight_decay'] == 0}
     assert norms <= exempt
-    if name.startswith('cls'):
+    if config.default_scope == 'mmpretrain':
         assert exempt == {n for n, p in model.named_parameters() if p.ndim == 1}
     else:
         assert exempt == norms
@@ -199,7 +216,7 @@ def test_fine_tuning_is_sparks_at_half_the_peak() -> None:
     assert (optimizer.always_adapt, optimizer.bias_correction) == (True, False)
     assert optimizer.max_grad_norm == config.optim_wrapper.clip_grad.max_norm == 1
     assert config.model.backbone.drop_path_rate == 0.05
-    assert load('cls/r101_ft300_in1k.py').model.backbone.drop_path_rate == 0.2
+    assert documented(*DEPTHS[1]).model.backbone.drop_path_rate == 0.2
     names = [t.type for t in config.train_dataloader.dataset.pipeline]
     assert names.index('torchvision/TrivialAugmentWide') < names.index('RandomErasing')
     testing = {t.type: t for t in config.val_dataloader.dataset.pipeline}
@@ -236,10 +253,15 @@ def test_targets_are_mixed_and_smoothed_for_a_binary_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'epochs'), [('r50_ft100', 100), ('r50_linear', 90), ('r50_semi-1pct', 20)]
+    ('case', 'epochs'),
+    [
+        (('finetuning', 'train_cfg.max_epochs=100'), 100),
+        ('cls/r50_linear_in1k.py', 90),
+        ('cls/r50_semi-1pct_in1k.py', 20),
+    ],
 )
-def test_epochs_and_schedules_end_together(name: str, epochs: int) -> None:
-    config = load(f'cls/{name}_in1k.py')
+def test_epochs_and_schedules_end_together(case: str | tuple[str, str], epochs: int) -> None:
+    config = read(case)
     assert config.train_cfg.max_epochs == config.param_scheduler[-1].end == epochs
     last = config.param_scheduler[-1]
     assert last.T_max == last.end - last.get('begin', 0)
@@ -260,10 +282,9 @@ def test_linear_probe_trains_one_layer() -> None:
     assert config.optim_wrapper.optimizer.lr == pytest.approx(0.1 * batch / 256)
 
 
-@pytest.mark.parametrize('share', ['1pct', '10pct'])
-def test_semi_supervised(share: str) -> None:
-    config = load(f'cls/r50_semi-{share}_in1k.py')
-    assert config.train_dataloader.dataset.ann_file == f'meta/train_{share}.txt'
+def test_semi_supervised() -> None:
+    config = load('cls/r50_semi-1pct_in1k.py')
+    assert config.train_dataloader.dataset.ann_file == 'meta/train_1pct.txt'
     assert 'ann_file' not in config.val_dataloader.dataset
     rates = {n: g['lr'] for n, g in settings_by_weight(build(config), config).items()}
     # Barlow Twins: --lr-backbone 0.002 --lr-classifier 0.5 --weight-decay 0, batch 256

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.downstream import ALL, CONFIGS, build, follow, load
+from helpers.downstream import ALL, CONFIGS, build, commands, documented, follow, load
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
@@ -27,14 +26,6 @@ def page(name: str) -> str:
     return (ROOT / 'docs' / f'{name}.md').read_text()
 
 
-def commands(text: str) -> list[list[str]]:
-    """The words of every command in the page's shell blocks."""
-    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
-    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
-    words = [shlex.split(line, comments=True) for line in lines]
-    return [command for command in words if command]
-
-
 def tool(name: str):
     spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
@@ -47,7 +38,7 @@ def config_of(path: str) -> Config:
     return load(str(Path(path).relative_to('configs')))
 
 
-ALL_COMMANDS = [(name, command) for name in PAGES for command in commands(page(name))]
+ALL_COMMANDS = [(name, command) for name in PAGES for command in commands(name)]
 STARTS = [words for _, words in ALL_COMMANDS if 'make_subset' not in words[1]]
 
 
@@ -125,15 +116,26 @@ def test_accumulated_steps_have_the_batch_and_the_averages_of_the_recipe() -> No
 def test_lists_of_images_end_where_the_configs_look() -> None:
     text = page('finetuning')
     made = set(re.findall(r'meta/train_\d+pct\.txt', text))
-    read = {
-        load(f'cls/r50_semi-{share}_in1k.py').train_dataloader.dataset.ann_file
-        for share in ('1pct', '10pct')
-    }
-    assert read == made
+    option = 'train_dataloader.dataset.ann_file=meta/train_10pct.txt'
+    configs = (load('cls/r50_semi-1pct_in1k.py'), documented('finetuning', option))
+    assert {config.train_dataloader.dataset.ann_file for config in configs} == made
     assert {' '.join(w[:3]) for _, w in ALL_COMMANDS if 'make_subset' in w[1]} == {
         'python tools/make_subset.py --list',
         'python tools/make_subset.py --share',
     }
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_transformers_are_compared_with_the_teacher_and_with_labels(name: str) -> None:
+    key = 'model.backbone.init_cfg.checkpoint=https://'
+    options = [word for words in commands(name) for word in words if word.startswith(key)]
+    starts = {word.partition('=')[2] for word in options}
+    teacher = load('pretrain/hgkd_r50_mae.py').model.teachers.mim.checkpoint
+    (labels,) = starts - {teacher} or {None}
+    assert teacher in starts and (labels is None) == (name == 'finetuning')
+    assert labels is None or labels.endswith(
+        '/deit-base_3rdparty_pt-16xb64_in1k_20211124-6f40c188.pth'
+    )
 
 
 @pytest.mark.parametrize('name', PAGES)

@@ -87,6 +87,16 @@ train_cfg = dict(max_iters=1, val_interval=1)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 del scenes
 """
+CNN_DETECTION = f"""{DETECTION}
+model['backbone']['depth'] = 18
+model['neck'] = dict(in_channels=[64, 128, 256, 512])
+optim_wrapper = dict(paramwise_cfg=dict(blocks_per_group=None))
+"""
+CNN_SEGMENTATION = f"""{SEGMENTATION}
+model['backbone']['depth'] = 18
+model['decode_head']['in_channels'] = [64, 128, 256, 512]
+model['auxiliary_head']['in_channels'] = 256
+"""
 # The transformers' configs with a small one, in bfloat16 as by their commands' --amp. Images are of
 # 64 and 96 px, so that its position embedding of 32 px is resized.
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
@@ -195,7 +205,7 @@ def run_test_tool(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 def test_fine_tuning(
     scenes: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = leaf(CLASSIFICATION, 'r18_ft300_in1k', scenes, student, tmp_path)
+    config = leaf(CLASSIFICATION, 'r50_ft300_in1k', scenes, student, tmp_path)
     runner, log = train(config, tmp_path / 'out')
     # Binary cross-entropy, the mean of 1000 classes: log 2 where nothing is known.
     assert log['train/loss'] == pytest.approx([math.log(2)] * 2, rel=0.05)
@@ -244,8 +254,8 @@ def test_semi_supervised(scenes: Path, student: Path, tmp_path: Path) -> None:
 def test_detection_by_two_processes(
     scenes: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = 'mask-rcnn_r18_fpn_1x_coco'
-    config = leaf(DETECTION, name, scenes, student, tmp_path)
+    name = 'mask-rcnn_r50_fpn_1x_coco'
+    config = leaf(CNN_DETECTION, name, scenes, student, tmp_path)
     command = ['bash', 'tools/dist_train.sh', config, '2', '--work-dir', tmp_path / 'out']
     result = subprocess.run(
         [str(word) for word in command],
@@ -278,8 +288,8 @@ def test_detection_by_two_processes(
 def test_segmentation(
     scenes: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = 'upernet_r18_160k_ade20k-512x512'
-    config = leaf(SEGMENTATION, name, scenes, student, tmp_path)
+    name = 'upernet_r50_160k_ade20k-512x512'
+    config = leaf(CNN_SEGMENTATION, name, scenes, student, tmp_path)
     runner, log = train(config, tmp_path / 'out')
     assert {'train/decode.loss_ce', 'train/aux.loss_ce', 'val/mIoU'} <= set(log)
     # 13 classes by chance, the auxiliary head at .4

@@ -9,7 +9,6 @@ import mmseg
 import pytest
 import torch
 from helpers.downstream import (
-    CONFIGS,
     OF_VITS,
     VITS,
     build,
@@ -23,21 +22,17 @@ from mmengine.model import revert_sync_batchnorm
 from mmpretrain.models import VisionTransformer
 from torch import nn
 
-VIT_TWINS = [name for name in OF_VITS if name.endswith(('_mae.py', '_supervised.py'))]
-STUDENTS = [name for name in OF_VITS if name not in VIT_TWINS]
-BASE = [name for name in STUDENTS if student(name) == 'vit-b']
+BASE = [name for name in OF_VITS if student(name) == 'vit-b']
 
 
-def test_what_the_issue_names_is_there() -> None:
+def test_what_users_look_for_is_there() -> None:
     cls = ['cls/vit-b_ft100_in1k.py', 'cls/vit-l_ft50_in1k.py']
     det = [f'det/mask-rcnn_{vit}_simplefpn_1x_coco.py' for vit in VITS]
     seg = [f'seg/upernet_{vit}_160k_ade20k-512x512.py' for vit in VITS]
-    twins = [name.replace('.py', '_mae.py') for name in (cls[0], det[0], seg[0])]
-    twins += [name.replace('.py', '_supervised.py') for name in (det[0], seg[0])]
-    assert sorted([*cls, *det, *seg, *twins]) == OF_VITS
+    assert sorted([*cls, *det, *seg]) == OF_VITS
 
 
-@pytest.mark.parametrize('name', STUDENTS)
+@pytest.mark.parametrize('name', OF_VITS)
 def test_network_at_full_size(name: str) -> None:
     config = load(name)
     width, depth = VITS[student(name)]
@@ -67,7 +62,7 @@ def test_network_at_full_size(name: str) -> None:
             assert model(image).shape == (1, 150, 16, 24)
 
 
-@pytest.mark.parametrize('name', STUDENTS)
+@pytest.mark.parametrize('name', OF_VITS)
 def test_weights_come_from_the_students_pre_training(name: str) -> None:
     backbone = load(name).model.backbone
     run = f'hybrid_{student(name)}_mae-clip'
@@ -79,12 +74,10 @@ def test_weights_come_from_the_students_pre_training(name: str) -> None:
         {'vit-b': 'base', 'vit-l': 'large'}[student(name)],
         16,
     )
-    # Hybrid Distill's pre-training is another change of the same issue.
-    if (CONFIGS / 'pretrain' / f'{run}.py').is_file():
-        pretraining = load(f'pretrain/{run}.py')
-        assert pretraining.train_cfg.max_epochs == 300
-        assert pretraining.model.backbone.type == 'VisionTransformer'
-        assert pretraining.model.backbone.arch == backbone.arch
+    pretraining = load(f'pretrain/{run}.py')
+    assert pretraining.train_cfg.max_epochs == 300
+    assert pretraining.model.backbone.type == 'VisionTransformer'
+    assert pretraining.model.backbone.arch == backbone.arch
 
 
 @pytest.mark.parametrize('name', BASE)
@@ -104,19 +97,6 @@ def test_file_has_every_weight_but_the_new_norm(name: str) -> None:
         assert not lacking and 'allow_missing' not in report
     # the norm of the output is what they leave in the file
     assert set(pretrained) - set(weights) == {'ln1.weight', 'ln1.bias'}
-
-
-@pytest.mark.parametrize('name', VIT_TWINS)
-def test_twins_differ_in_the_start_only(name: str) -> None:
-    twin, config = load(name), load(re.sub('_(mae|supervised)', '', name))
-    start = twin.model.backbone.init_cfg.pop('checkpoint')
-    config.model.backbone.init_cfg.pop('checkpoint')
-    assert twin.to_dict() == config.to_dict()
-    if name.endswith('_mae.py'):
-        teacher = load('pretrain/hgkd_r50_mae.py').model.teachers.mim
-        assert start == teacher.checkpoint
-    else:
-        assert start.endswith('/deit-base_3rdparty_pt-16xb64_in1k_20211124-6f40c188.pth')
 
 
 # (learning rate of the head, rate of decay, batch) by config

@@ -12,7 +12,7 @@ Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
 Hardware:   8 GPUs, 128 images each.
 Time:       not run.
 Metric:     not run.
-Twin:       vit-b_ft100_in1k_mae.py
+To compare: from MAE, docs/finetuning.md; mmpretrain's of 1600 epochs has 83.5 % (published).
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'

@@ -38,7 +38,7 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm),
-    # Float...: as mmdet's own, and bfloat16 works (hgkd_mm/detection/full_precision.py).
+    # Float...: as mmdet's own, and bfloat16 works (hgkd_mm/detection.py).
     rpn_head=dict(
         type='FloatRPNHead', in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])
     ),

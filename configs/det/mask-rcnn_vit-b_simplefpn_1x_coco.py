@@ -13,7 +13,7 @@ Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
 Metric:     not run. Box and mask AP every 5000 steps.
-Twins:      mask-rcnn_vit-b_simplefpn_1x_coco_mae.py and ..._supervised.py
+To compare: from MAE and from labels, docs/detection.md
 """
 
 _base_ = [

@@ -12,7 +12,7 @@ Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
 Metric:     not run. mIoU ten times in the run.
-Twins:      upernet_vit-b_160k_ade20k-512x512_mae.py and ..._supervised.py
+To compare: from MAE and from labels, docs/segmentation.md
 """
 
 _base_ = [

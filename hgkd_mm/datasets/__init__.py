@@ -1,9 +1,8 @@
 """Data sets and transforms of pre-training; importing this registers them with mmpretrain."""
 
-from .broken_images import BrokenImages
 from .labelled_folder import LabelledFolder, LabelledImageNet
 from .loading import LoadColorImage, UnreadableImageError
-from .unlabelled_folder import UnlabelledFolder
+from .unlabelled_folder import BrokenImages, UnlabelledFolder
 
 __all__ = [
     'BrokenImages',

@@ -1,8 +1,8 @@
 """From a checkpoint of pre-training to a backbone that other libraries load."""
 
 from .export import TARGETS, Exported, convert, export_backbone
+from .files import Provenance
 from .loading import Converted, ExportReport
-from .provenance import Provenance
 from .source import PretrainedBackbone, read_pretrained
 
 __all__ = [

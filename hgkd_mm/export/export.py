@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from mmengine.utils import to_2tuple
@@ -12,23 +11,25 @@ from mmengine.utils import to_2tuple
 from hgkd_mm.utils.files import write_whole
 from hgkd_mm.utils.mmcv_ops import need_ops
 
+from .counterparts import to_timm, to_torchvision
 from .files import SUFFIXES, check_output, weights_bytes
 from .loading import Converted
+from .onnx_file import onnx_bytes, to_onnx
+from .openmmlab import to_mmdet, to_mmpretrain
 from .source import PretrainedBackbone
-from .to_mmpretrain import to_mmpretrain
 
 TARGETS = tuple(SUFFIXES)
+_CONVERTERS: dict[str, Callable[[PretrainedBackbone], Converted]] = {
+    'mmdet': to_mmdet,
+    'timm': to_timm,
+    'torchvision': to_torchvision,
+    'onnx': to_onnx,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file that was written.
-
-    Attributes:
-        path: the file.
-        converted: what is in it, and how it was loaded.
-        metadata: what is written beside the weights.
-    """
+    """A written file: what is in it, how it was loaded, and the metadata beside the weights."""
 
     path: Path
     converted: Converted
@@ -64,12 +65,7 @@ def convert(backbone: PretrainedBackbone, target: str) -> Converted:
     if target == 'mmdet':
         need_ops('The export to mmdet')
     converted = to_mmpretrain(backbone)
-    if target == 'mmpretrain':
-        return converted
-    # mmdet, timm and torchvision take seconds to import, and one is needed
-    module = import_module(f'.to_{target}', __package__)
-    converter: Callable[[PretrainedBackbone], Converted] = getattr(module, f'to_{target}')
-    return converter(backbone)
+    return converted if target == 'mmpretrain' else _CONVERTERS[target](backbone)
 
 
 def export_backbone(
@@ -101,8 +97,6 @@ def export_backbone(
     check_output(out, target)
     metadata = backbone.provenance.metadata(target=target, network=converted.made_by)
     if target == 'onnx':
-        from .to_onnx import onnx_bytes
-
         size = size or to_2tuple(backbone.config.get('img_size', 224))
         # what a ViT pads to; a CNN's stages halve the map five times
         patch = backbone.config.get('patch_size', 32)

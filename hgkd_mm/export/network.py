@@ -1,11 +1,13 @@
-"""mmpretrain's networks from configs that may come from anywhere."""
+"""mmpretrain's networks from configs that may come from anywhere, so that none is run."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import copy
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import mmpretrain.models  # noqa: F401  registers the networks
@@ -25,7 +27,7 @@ _TRAINING_ONLY = frozenset(
         'zero_init_residual',
     }
 )
-_SYNCHRONISED = ('SyncBN', 'MMSyncBN')
+_SYNCHRONIZED = ('SyncBN', 'MMSyncBN')
 # A config may name any function of any package, and MMEngine would import and call it.
 _HOMES = (
     'torch.nn.',
@@ -37,11 +39,48 @@ _HOMES = (
 )
 
 
+def parse_config_text(text: str) -> dict[str, Any]:
+    """The literal values of a config as MMEngine dumps it (``Config.pretty_text``).
+
+    MMEngine runs such a text to read it, and a checkpoint may come from anywhere. Here nothing is
+    called, and a value that holds more than literals and calls of ``dict`` is left out.
+
+    Raises:
+        ValueError: the text is no Python.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f'the config in it is no Python ({error})') from error
+    values = {}
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                with contextlib.suppress(ValueError, TypeError, RecursionError):
+                    values[name] = ast.literal_eval(_DictCalls().visit(value))
+    return values
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` and ``dict({'a b': 1})`` into the literals that they stand for."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802  the name is ast's
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords):
+                # ** has no name and becomes a key of None, which literal_eval refuses
+                keys = [keyword.arg and ast.Constant(keyword.arg) for keyword in keywords]
+                return ast.Dict(keys=keys, values=[keyword.value for keyword in keywords])
+            case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as inner], keywords=[]):
+                return inner
+        return node
+
+
 def describe_backbone(config: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
     """The config of a backbone in one form, from which nothing but a network is built.
 
-    The scope 'mmpretrain.' goes, synchronised batch norms become plain ones (same weights), and
-    so does what acts before training only.
+    It loses the scope 'mmpretrain.' and what acts before training only, and has plain batch norms
+    instead of synchronized ones (same weights).
 
     Args:
         config: ``model.backbone`` of a run.
@@ -78,15 +117,12 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def unusual_settings(config: Mapping[str, Any], *, known: frozenset[str]) -> dict[str, Any]:
-    """Settings that change the network and that a conversion does not look at.
+def unusual_settings(config: Mapping[str, Any], *, known: Set[str]) -> dict[str, Any]:
+    """The settings that differ from mmpretrain's defaults, change the network, and are not known.
 
     Args:
         config: a described config.
-        known: settings that the conversion looks at by itself.
-
-    Returns:
-        Name to value, of those that differ from the default of mmpretrain's class.
+        known: names of settings that the conversion looks at by itself.
     """
     defaults = _defaults(MODELS.get(config['type']))
     return {
@@ -134,7 +170,7 @@ def _plain_type(kind: str | type) -> str:
     # configs of MMEngine's newer style have classes, and 'mmpretrain.models...ResNet' as text
     name = kind if isinstance(kind, str) else f'{kind.__module__}.{kind.__qualname__}'
     short = short_name(name) if name.startswith('mmpretrain.') else name
-    return 'BN' if short in _SYNCHRONISED else short
+    return 'BN' if short in _SYNCHRONIZED else short
 
 
 def short_name(kind: object) -> str:

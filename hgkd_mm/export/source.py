@@ -20,9 +20,8 @@ from hgkd_mm.utils.checkpoint_file import (
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import load_config
 
-from .config_text import parse_config_text
-from .network import describe_backbone
-from .provenance import Provenance
+from .files import Provenance
+from .network import describe_backbone, parse_config_text
 
 _WORDING = Wording(kind='checkpoint', given_by='argument CKPT', trust='the flag --trust-checkpoint')
 

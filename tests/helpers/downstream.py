@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
 import re
+import shlex
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 
 import hgkd_mm.detection
 import hgkd_mm.engine  # noqa: F401  (registers)
+from hgkd_mm.utils.launch import add_config_flag
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
@@ -44,6 +47,26 @@ def _read(name: str) -> Config:
 def load(name: str) -> Config:
     """A config of one's own; reading takes a while with bases in other packages."""
     return copy.deepcopy(_read(name))
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of every command in the shell blocks of a page of docs/."""
+    text = (CONFIGS.parent / 'docs' / f'{page}.md').read_text()
+    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [command for command in words if command]
+
+
+def documented(page: str, option: str) -> Config:
+    """The config of the page's only command with an option, as the command changes it."""
+    (words,) = [command for command in commands(page) if option in command]
+    config = load(str(Path(words[2]).relative_to('configs')))
+    parser = argparse.ArgumentParser()
+    add_config_flag(parser, example='')
+    options = parser.parse_args(words[words.index('--cfg-options') :]).cfg_options
+    config.merge_from_dict(options)
+    return config
 
 
 def student(name: str) -> str:

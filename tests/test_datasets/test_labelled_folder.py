@@ -23,9 +23,8 @@ from hgkd_mm.evaluation import build_labelled_dataset, check_same_classes
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CLASSES = ('ant', 'bee', 'cat', 'dog')
 IMAGENET = (
-    'r50_ft300_in1k', 'r50_ft100_in1k', 'r18_ft300_in1k', 'r101_ft300_in1k',
-    'mobilenet-v2_ft300_in1k', 'r50_linear_in1k', 'r50_semi-1pct_in1k', 'r50_semi-10pct_in1k',
-    'vit-b_ft100_in1k', 'vit-b_ft100_in1k_mae', 'vit-l_ft50_in1k',
+    'r50_ft300_in1k', 'mobilenet-v2_ft300_in1k', 'r50_linear_in1k', 'r50_semi-1pct_in1k',
+    'vit-b_ft100_in1k', 'vit-l_ft50_in1k',
 )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def test_validation_is_numbered_as_training(name: str, animals: Path) -> None:
     for loader in {'val_dataloader', 'test_dataloader'} & set(config):
         assert labels(config[loader].dataset, animals) == dict(ant=0, cat=2, dog=3)
     write(animals / 'val' / 'cow')
-    with pytest.raises(FileNotFoundError, match=r'no folder cow.*LabelledFolder\.train_prefix'):
+    with pytest.raises(FileNotFoundError, match=r'cow.*LabelledFolder\.train_prefix'):
         labels(config.val_dataloader.dataset, animals)
 
 
@@ -80,7 +79,7 @@ def test_imagenet_too(name: str, animals: Path) -> None:
     for loader in ('val_dataloader', 'test_dataloader'):
         dataset = dict(config[loader].dataset, metainfo=dict(classes=CLASSES))
         assert labels(dataset, animals) == dict(ant=0, cat=2, dog=3)
-        with pytest.raises(ValueError, match=r'4 class folders.* 1000 .*\.train_prefix'):
+        with pytest.raises(ValueError, match=r' 4 .* 1000 .*\.train_prefix'):
             labels(config[loader].dataset, animals)
 
 

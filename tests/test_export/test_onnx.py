@@ -13,7 +13,7 @@ from helpers.exports import NETWORKS, assert_same, images, random_backbone, writ
 from mmcv.cnn.bricks import Conv2dAdaptivePadding
 
 from hgkd_mm.export import export_backbone, read_pretrained
-from hgkd_mm.export.to_onnx import onnx_bytes
+from hgkd_mm.export.onnx_file import onnx_bytes
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'mobilenetv2', 'convnext'])

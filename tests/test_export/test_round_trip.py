@@ -24,7 +24,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from hgkd_mm.export import PretrainedBackbone, export_backbone, read_pretrained
-from hgkd_mm.export.to_mmdet import to_mmdet
+from hgkd_mm.export.openmmlab import to_mmdet
 
 # float32; the libraries may order sums differently
 TOLERANCE = 1e-5

@@ -21,7 +21,7 @@ model = dict(
         ),
     ),
     neck=dict(norm_cfg=norm_cfg),
-    # Float...: what mmdet's own do, and --amp works (hgkd_mm/detection/full_precision.py).
+    # Float...: what mmdet's own do, and --amp works (hgkd_mm/detection.py).
     rpn_head=dict(type='FloatRPNHead'),
     roi_head=dict(
         bbox_roi_extractor=dict(type='FloatRoIExtractor'),

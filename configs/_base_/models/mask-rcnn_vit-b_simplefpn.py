@@ -31,7 +31,7 @@ model = dict(
         ),
     ),
     neck=dict(_delete_=True, type='SimpleFPN', in_channels=768, norm_cfg=norm_cfg),
-    # Float...: what mmdet's own do, and --amp works (hgkd_mm/detection/full_precision.py).
+    # Float...: what mmdet's own do, and --amp works (hgkd_mm/detection.py).
     rpn_head=dict(type='FloatRPNHead', num_convs=2),
     roi_head=dict(
         bbox_roi_extractor=dict(type='FloatRoIExtractor'),

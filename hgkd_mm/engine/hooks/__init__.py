@@ -1,10 +1,9 @@
 """Hooks: evaluation while training, exports, and safety."""
 
+from .evaluation_hooks import KNNEvalHook, OtherClassesError, SameClassesHook
 from .export_backbone_hook import ExportBackboneHook
-from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
 from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
-from .same_classes_hook import OtherClassesError, SameClassesHook
 from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
 
 __all__ = [

@@ -92,7 +92,7 @@ def test_interval_says_how_soon_it_stops(tmp_path: Path) -> None:
 
 def test_weights_broken_by_a_finite_loss(tmp_path: Path) -> None:
     model = Breaking(iteration=8, value=0.0, breaks='weights')
-    with pytest.raises(NonFiniteError, match='linear.weight holds NaN or Inf after iteration 8'):
+    with pytest.raises(NonFiniteError, match='linear.weight .*iteration 8'):
         train(tmp_path / 'run', model)
     assert checkpoints(tmp_path / 'run') == ['epoch_1.pth']
 
@@ -117,7 +117,7 @@ def test_last_guard_refuses_to_write_broken_weights(tmp_path: Path) -> None:
     runner = train(tmp_path / 'run', Breaking(iteration=0, value=0.0, breaks='none'))
     runner.save_checkpoint(str(tmp_path), 'good.pth')
     runner.model.linear.bias.data.fill_(float('nan'))
-    with pytest.raises(NonFiniteError, match='not written: linear.bias'):
+    with pytest.raises(NonFiniteError, match='linear.bias'):
         runner.save_checkpoint(str(tmp_path), 'bad.pth')
     assert checkpoints(tmp_path) == ['good.pth']
 
@@ -145,7 +145,7 @@ def test_minus_infinity_elsewhere_is_broken(tmp_path: Path, name: str) -> None:
 
 
 def test_interval_out_of_range() -> None:
-    with pytest.raises(ValueError, match='interval must be at least 1'):
+    with pytest.raises(ValueError, match='NonFiniteLossHook.interval'):
         NonFiniteLossHook(interval=0)
 
 

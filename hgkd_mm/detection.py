@@ -1,4 +1,7 @@
-"""ViTDet's feature pyramid: all levels from the last map of a plain vision transformer."""
+"""Parts of Mask R-CNN beside mmdet's: a pyramid for ViTs, and float32 where mmcv needs it.
+
+Importing this registers them with mmdet.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,39 @@ from typing import Any
 import mmpretrain.models  # noqa: F401
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 # Detectron2's eps; mmpretrain's own is 1e-5
 LAYER_NORM = dict(type='mmpretrain.LN2d', eps=1e-6)
+
+
+@MODELS.register_module()
+class FloatRPNHead(RPNHead):
+    """mmdet's ``RPNHead`` with scores and box offsets in float32, for ``--amp``.
+
+    mmcv's NMS stops at bfloat16. Boxes would suffer as well: mmdet lays anchors in the precision
+    of the scores, and between 512 and 1024 px a bfloat16 has steps of 4 px.
+    """
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores (B, anchors, H, W) and offsets (B, 4 anchors, H, W) of maps (B, C, H, W)."""
+        scores, offsets = super().forward(x)
+        return [score.float() for score in scores], [offset.float() for offset in offsets]
+
+
+@MODELS.register_module()
+class FloatRoIExtractor(SingleRoIExtractor):
+    """mmdet's ``SingleRoIExtractor`` on float32 maps: mmcv's RoIAlign stops at bfloat16."""
+
+    def forward(
+        self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
+    ) -> Tensor:
+        """Regions (N, C, h, w) of maps (B, C, H, W); ``rois`` (N, 5): image and corners."""
+        return super().forward(tuple(feat.float() for feat in feats), rois, roi_scale_factor)
 
 
 @MODELS.register_module()
@@ -84,14 +114,9 @@ class SimpleFPN(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Makes the pyramid.
+        """Maps (B, out_channels, h, w), h = 4 H, 2 H, H, H / 2, ..., of the last map (B, C, H, W).
 
-        Args:
-            inputs: Maps of a backbone, of which the last (B, in_channels, H, W) is taken; H and W
-                are even for images padded to multiples of 32.
-
-        Returns:
-            ``num_outs`` maps (B, out_channels, h, w), h = 4 H, 2 H, H, H / 2, ...
+        H and W are even for images padded to multiples of 32.
         """
         maps = [level(inputs[-1]) for level in self.levels]
         while len(maps) < self.num_outs:

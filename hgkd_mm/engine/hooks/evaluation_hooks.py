@@ -1,4 +1,4 @@
-"""kNN accuracy of the student while it trains."""
+"""kNN accuracy of the student while it trains, and the same class numbers in both splits."""
 
 import time
 from typing import Any
@@ -112,7 +112,7 @@ class KNNEvalHook(Hook):
             self._evaluate(runner, epoch=runner.epoch, iteration=runner.iter)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Evaluate every ``interval`` epochs and after the last."""
+        """Evaluate every ``interval`` epochs and after the last, if epochs count."""
         if not self.by_epoch:
             return
         due = self.every_n_epochs(runner, self.interval)
@@ -126,7 +126,7 @@ class KNNEvalHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Evaluate every ``interval`` iterations and after the last."""
+        """Evaluate every ``interval`` iterations and after the last, if iterations count."""
         if self.by_epoch:
             return
         due = self.every_n_train_iters(runner, self.interval)
@@ -169,3 +169,31 @@ class KNNEvalHook(Hook):
         )
         runner.message_hub.update_scalar('knn/top1', top1)
         runner.visualizer.add_scalar('knn/top1', top1, step=iteration)
+
+
+class OtherClassesError(RuntimeError):
+    """Validation numbers its classes otherwise than training."""
+
+
+@HOOKS.register_module()
+class SameClassesHook(Hook):
+    """Stop before the first step when validation numbers its classes otherwise than training.
+
+    Each of mmpretrain's data sets numbers the class folders that it finds, so that one which is
+    missing from a split shifts all that follow. ``tools/train.py`` adds this hook to trainings
+    of mmpretrain that validate; `LabelledFolder` numbers every split alike.
+
+    Raises:
+        OtherClassesError: Both data sets name their classes, and they differ.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the data sets of training and validation."""
+        if runner.val_loop is None:
+            return
+        keys = 'train_dataloader.dataset', 'val_dataloader.dataset'
+        datasets = runner.train_dataloader.dataset, runner.val_loop.dataloader.dataset
+        try:
+            check_same_classes(*datasets, keys=keys)
+        except ValueError as error:
+            raise OtherClassesError(str(error)) from error

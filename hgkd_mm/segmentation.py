@@ -1,4 +1,4 @@
-"""Cross-entropy with class weights where some labels are to be ignored."""
+"""Class weights where some labels are to be ignored; importing this registers them with mmseg."""
 
 from __future__ import annotations
 

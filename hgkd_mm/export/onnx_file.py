@@ -1,4 +1,4 @@
-"""To ONNX, through torch's own exporter."""
+"""ONNX files, through torch's own exporter, which onnxruntime runs as torch does."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-import onnx
 import torch
 from torch import nn
 
-from .loading import Converted, load_converted
-from .network import build_backbone
+from .loading import Converted
+from .openmmlab import to_mmpretrain
 from .source import PretrainedBackbone
 
 # the first with LayerNormalization; torch 2.1 writes it too
@@ -31,18 +30,11 @@ def to_onnx(backbone: PretrainedBackbone) -> Converted:
     Raises:
         ValueError: the weights do not fit the network of the config.
     """
-    config = backbone.config
-    network = build_backbone(config)
-    weights, report = load_converted(
-        network, backbone.weights, what=f"mmpretrain's {config['type']}"
-    )
-    shown = ', '.join(f'{key}={value!r}' for key, value in config.items())
-    return Converted(
-        network=network,
-        weights=weights,
-        made_by=f'dict({shown})',
+    converted = to_mmpretrain(backbone)
+    return replace(
+        converted,
+        weights=converted.network.state_dict(),
         load="maps = onnxruntime.InferenceSession({file}).run(None, {'images': images})",
-        report=report,
     )
 
 
@@ -51,7 +43,7 @@ def onnx_bytes(
 ) -> tuple[bytes, dict[str, str]]:
     """The network as an ONNX model, which onnxruntime was seen to run as torch does.
 
-    Its input is ``images``, (B, 3, H, W) float32, normalised as in training; its outputs are
+    Its input is ``images``, (B, 3, H, W) float32, normalized as in training; its outputs are
     ``map0``, ``map1``, ... in the order of the network's. Torch writes what a network computes in
     Python as the numbers of the traced image, so the model is run on random images of other
     shapes, and what does not hold there is fixed: padding to a multiple, height and width, B.
@@ -63,7 +55,7 @@ def onnx_bytes(
         step: multiple of pixels that a network which pads takes without padding.
 
     Returns:
-        The model, and what it says of its input, which is in its ``metadata_props`` too:
+        The model, and what is free in its input, which is in its ``metadata_props`` too:
         ``input_size``, 'free', 'multiples of 32' or '224x224', and ``batch_size``, 'free' or '1'.
 
     Raises:
@@ -73,51 +65,51 @@ def onnx_bytes(
     height, width = size
     # A ViT resizes its positions in the trace only if the traced size is another than its own.
     other, fixed = (height + step, width + 2 * step), f'{height}x{width}'
-    others = [(2, height, width), (3, height + 2 * step, width + step)]
-    odd = [*others, (1, height + 11, width + 5)]
+    multiples = [(2, height, width), (3, height + 2 * step, width + step)]
+    any_size = [*multiples, (1, height + 11, width + 5)]
     trials = (
-        _Trial(other, {0, 2, 3}, {'input_size': 'free', 'batch_size': 'free'}, odd),
-        _Trial(
-            other, {0, 2, 3}, {'input_size': f'multiples of {step}', 'batch_size': 'free'}, others
-        ),
-        _Trial(size, {0}, {'input_size': fixed, 'batch_size': 'free'}, [(2, *size)]),
-        _Trial(size, set(), {'input_size': fixed, 'batch_size': '1'}, [(1, *size)]),
+        _Trial(other, {0, 2, 3}, any_size, 'free', 'free'),
+        _Trial(other, {0, 2, 3}, multiples, f'multiples of {step}', 'free'),
+        _Trial(size, {0}, [(2, *size)], fixed, 'free'),
+        _Trial(size, set(), [(1, *size)], fixed, '1'),
     )
-    problem = ''
+    problem = None
     for trial in trials:
-        found = trial.found
+        found = {'input_size': trial.input_size, 'batch_size': trial.batch_size}
         try:
             content = _traced(network, {**metadata, **found}, size=trial.traced, free=trial.free)
+            _check(content, network, trial.shapes)
         except ValueError as error:
-            problem = str(error)
-            continue
-        problem = _problem(content, network, trial.shapes)
-        if not problem:
+            problem = error
+        else:
             return content, found
-    raise ValueError(problem)
+    raise ValueError(str(problem)) from problem
 
 
-@dataclass(frozen=True)
-class _Trial:
+class _Trial(NamedTuple):
     """A way to write a network, and the shapes that then have to give its maps.
 
     Attributes:
         traced: height and width.
         free: axes of the images that get no fixed length.
-        found: what the model says of its input.
-        shapes: images, height and width.
+        shapes: images, height and width of each.
+        input_size: what the model says of its input.
+        batch_size: the same.
     """
 
     traced: tuple[int, int]
     free: set[int]
-    found: dict[str, str]
     shapes: list[tuple[int, int, int]]
+    input_size: str
+    batch_size: str
 
 
 def _traced(
     network: nn.Module, metadata: Mapping[str, str], *, size: tuple[int, int], free: set[int]
 ) -> bytes:
     """The model whose axes in ``free`` have no fixed length."""
+    import onnx  # takes time, and other targets do without
+
     images = torch.zeros(1, 3, *size)
     try:
         with torch.no_grad():
@@ -138,9 +130,9 @@ def _traced(
     parameters = inspect.signature(torch.onnx.export).parameters
     choice: dict[str, Any] = {'dynamo': False} if 'dynamo' in parameters else {}
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
             torch.onnx.export(
                 network,
                 (images,),
@@ -151,26 +143,21 @@ def _traced(
                 opset_version=OPSET,
                 **choice,
             )
-        except RuntimeError as error:
-            reason = str(error).strip().split('\n')[0]
-            raise ValueError(
-                f'torch {torch.__version__} cannot write this network as ONNX: {reason}'
-            ) from error
+    except RuntimeError as error:
+        reason = str(error).strip().split('\n')[0]
+        raise ValueError(
+            f'torch {torch.__version__} cannot write this network as ONNX: {reason}'
+        ) from error
     model = onnx.load_from_string(file.getvalue())
     onnx.helper.set_model_props(model, dict(metadata))
     return model.SerializeToString()
 
 
-def _problem(content: bytes, network: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> str:
-    """What keeps an ONNX model from giving the network's maps; '' if nothing does.
-
-    Args:
-        content: the model.
-        network: that it was made of.
-        shapes: images, height and width of each try.
+def _check(content: bytes, network: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> None:
+    """Runs an ONNX model on shapes (images, height, width), and compares its maps.
 
     Raises:
-        ValueError: onnxruntime is not installed.
+        ValueError: they are not the network's, or onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -183,17 +170,19 @@ def _problem(content: bytes, network: nn.Module, shapes: Sequence[tuple[int, int
     options.log_severity_level = 4  # a shape that is not taken is an answer here
     try:
         session = onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-        for shape in shapes:
-            difference = _difference(session, network, shape)
-            if not difference <= _TOLERANCE:
-                return (
-                    f'onnxruntime does not give the maps of this network for {shape[0]} images of '
-                    f'{shape[1]}x{shape[2]} pixels: they differ by {difference:.1e} of their '
-                    f'largest value (inf: in their shape), and {_TOLERANCE:.0e} is allowed.'
-                )
+        differences = {shape: _difference(session, network, shape) for shape in shapes}
     except Exception as error:  # whatever the network or onnxruntime raises at such a shape
-        return f'The network does not run on {shapes} (images, height, width): {error}'
-    return ''
+        raise ValueError(
+            f'The network does not run on {shapes} (images, height, width): {error}'
+        ) from error
+    for (images, height, width), difference in differences.items():
+        # not >, since it may be NaN
+        if not difference <= _TOLERANCE:
+            raise ValueError(
+                f'onnxruntime does not give the maps of this network for {images} images of '
+                f'{height}x{width} pixels: they differ by {difference:.1e} of their largest value '
+                f'(inf: in their shape), and {_TOLERANCE:.0e} is allowed.'
+            )
 
 
 def _difference(session: Any, network: nn.Module, shape: tuple[int, int, int]) -> float:
