@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .objects import CLASSES, RECIPES
+from .recipes import CLASSES, supercategory
 
 Segmentation = list[list[int]] | dict[str, list[int]]
 
@@ -12,9 +12,9 @@ def segmentation(mask: np.ndarray, *, crowd: bool = False) -> Segmentation:
     """A mask as pycocotools reads it, exact to the pixel.
 
     Polygons run along the pixels' edges, one for each part of an object that others cut in
-    several. COCO's polygons add up and cannot cut a hole, so a mask with a hole (a mug's handle, a
-    key's ring) becomes uncompressed run lengths, as does a crowd, which COCO has in no other form.
-    Whatever pycocotools does not draw exactly from its polygons becomes run lengths too.
+    several. They add up and cannot cut a hole, so a mask with a hole (a mug's handle, a key's
+    ring) becomes uncompressed run lengths, as does a crowd, which COCO has in no other form, and
+    whatever pycocotools does not draw exactly from its polygons.
 
     Args:
         mask: (H, W) bool, not empty.
@@ -23,7 +23,7 @@ def segmentation(mask: np.ndarray, *, crowd: bool = False) -> Segmentation:
     Returns:
         Polygons, each [x0, y0, x1, y1, ...], or ``{'size': [H, W], 'counts': [...]}``.
     """
-    # Imported here, so that Scenes as folders of classes can be drawn without it.
+    # Imported here: Scenes as folders of classes do without it.
     from pycocotools import mask as mask_utils
 
     polygons = None if crowd else outlines(mask)
@@ -43,7 +43,7 @@ def outlines(mask: np.ndarray) -> list[list[int]] | None:
     Returns:
         One closed outline for each part, [x0, y0, x1, y1, ...] in pixels.
     """
-    # OpenCV's contours run through the centres of pixels. With three pixels for one, the centres
+    # OpenCV's contours run through the centers of pixels. With three pixels for one, the centers
     # of a border lie within a third of a pixel of its edges, so rounding gives the edges.
     fine = mask.astype(np.uint8).repeat(3, axis=0).repeat(3, axis=1)
     contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -76,13 +76,11 @@ def annotation(mask: np.ndarray, *, label: int, crowd: bool = False) -> dict:
         label: Index into `CLASSES`; categories are numbered from 1.
         crowd: Whether it stands for many objects.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
     return {
         'category_id': label + 1,
         'segmentation': segmentation(mask, crowd=crowd),
         'area': int(mask.sum()),
-        'bbox': [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        'bbox': list(cv2.boundingRect(mask.astype(np.uint8))),
         'iscrowd': int(crowd),
     }
 
@@ -113,7 +111,7 @@ def instances_file(records: list[dict], *, description: str, version: int) -> di
         'images': images,
         'annotations': annotations,
         'categories': [
-            {'id': number, 'name': name, 'supercategory': RECIPES[name].__module__.split('.')[-1]}
+            {'id': number, 'name': name, 'supercategory': supercategory(name)}
             for number, name in enumerate(CLASSES, 1)
         ],
     }  # fmt: skip

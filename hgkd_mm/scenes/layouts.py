@@ -3,29 +3,27 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.signals import exit_on_sigterm
 
+from .chunks import Chunk, Chunks
 from .coco import annotation, instances_file
-from .extras import GAP, ExtraRenderer
-from .files import in_processes, link_or_copy, write_image, write_map
-from .writer import SceneFolder
+from .folder import SceneFolder, write_image, write_map
+from .renderer import GAP, ExtraRenderer
 
 # Raised whenever the same request would give other bytes here; the images have their own.
 LAYOUTS_VERSION = 1
 EXTRA_SHARE = 0.03
-CHUNK = 120
 COCO_FOLDERS = {'train': 'train2017', 'val': 'val2017'}
 ADE_FOLDERS = {'train': 'training', 'val': 'validation'}
-_PARTS = '.unfinished-layouts'
-
-Chunk = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,18 @@ class SceneLayouts:
     @property
     def total(self) -> int:
         """Number of pictures, the extra ones included."""
-        return sum(self._count(split) for split in COCO_FOLDERS)
+        return sum(self._chunks.counts.values())
+
+    @property
+    def _chunks(self) -> Chunks:
+        ordinary = self.scenes.request['counts']
+        return Chunks(
+            request=self.scenes.out / 'layouts.json',
+            unfinished=self.scenes.out / '.unfinished-layouts',
+            content=self.request,
+            counts={split: ordinary[split] + self.extras(split) for split in COCO_FOLDERS},
+            size=120,
+        )
 
     def is_complete(self) -> bool:
         """Whether both layouts are there.
@@ -69,17 +78,16 @@ class SceneLayouts:
         Raises:
             FileExistsError: They are there, finished or not, but are others.
         """
-        out = self.scenes.out
-        for path in (out / 'layouts.json', out / _PARTS / 'layouts.json'):
-            if path.is_file() and json.loads(path.read_text()) != self.request:
-                raise FileExistsError(
-                    f'{out} holds COCO and ADE20K layouts other than those asked for (see {path}). '
-                    f'Choose another --out or delete coco, ade, layouts.json and {_PARTS} there.'
-                )
-        return (out / 'layouts.json').is_file()
+        if conflict := self._chunks.conflict():
+            raise FileExistsError(
+                f'{self.scenes.out} holds COCO and ADE20K layouts other than those asked for (see '
+                f'{conflict[0]}). Choose another --out or delete coco, ade, layouts.json and '
+                f'{self._chunks.unfinished.name} there.'
+            )
+        return self._chunks.request.is_file()
 
     def write(self, *, workers: int = 2) -> Iterator[int]:
-        """Writes what is missing; an interrupted one goes on after its last whole chunk.
+        """Writes what is missing.
 
         Args:
             workers: Processes; 1 stays in this one.
@@ -91,44 +99,27 @@ class SceneLayouts:
             FileExistsError: Other layouts, or other Scenes, are there.
             FileNotFoundError: The Scenes are not finished, or a file of them is gone.
         """
-        out = self.scenes.out
         if not self.scenes.is_complete():
-            raise FileNotFoundError(f'{out} holds no finished Scenes; write them first.')
+            raise FileNotFoundError(
+                f'{self.scenes.out} holds no finished Scenes; write them first.'
+            )
         if self.is_complete():
             return
-        parts = out / _PARTS
-        write_whole(parts / 'layouts.json', json.dumps(self.request, indent=2).encode())
-        chunks = [
-            (split, start, min(start + CHUNK, self._count(split)))
-            for split in COCO_FOLDERS
-            for start in range(0, self._count(split), CHUNK)
-        ]
-        missing = [chunk for chunk in chunks if not self._part(chunk).is_file()]
-        done = sum(stop - start for _, start, stop in set(chunks) - set(missing))
-        for count in in_processes(self.write_chunk, missing, workers):
-            done += count
-            yield done
+        chunks = self._chunks
+        yield from chunks.write(self.write_chunk, workers)
         for split, folder in COCO_FOLDERS.items():
-            self._write_instances(split, folder, [c for c in chunks if c[0] == split])
-        os.replace(parts / 'layouts.json', out / 'layouts.json')
-        shutil.rmtree(parts)
-
-    def _count(self, split: str) -> int:
-        return self.scenes.request['counts'][split] + self.extras(split)
-
-    def _part(self, chunk: Chunk) -> Path:
-        return self.scenes.out / _PARTS / f'{chunk[0]}-{chunk[1]:06d}.json'
-
-    def _write_instances(self, split: str, folder: str, chunks: list[Chunk]) -> None:
-        records = [r for chunk in chunks for r in json.loads(self._part(chunk).read_text())]
-        description = f'Scenes ({split}), seed {self.scenes.seed}, {self.scenes.size} px'
-        version = self.scenes.request['version']
-        content = instances_file(records, description=description, version=version)
-        path = self.scenes.out / 'coco' / 'annotations' / f'instances_{folder}.json'
-        write_whole(path, json.dumps(content, separators=(',', ':')).encode())
+            parts = [chunks.records(chunk).read_text() for chunk in chunks.of_split(split)]
+            content = instances_file(
+                [record for part in parts for record in json.loads(part)],
+                description=f'Scenes ({split}), seed {self.scenes.seed}, {self.scenes.size} px',
+                version=self.scenes.request['version'],
+            )
+            path = self.scenes.out / 'coco' / 'annotations' / f'instances_{folder}.json'
+            write_whole(path, json.dumps(content, separators=(',', ':')).encode())
+        chunks.finish()
 
     def write_chunk(self, chunk: Chunk) -> int:
-        """Writes the pictures (split, start, stop) and then their records; returns their number."""
+        """Writes the pictures of a chunk and then their records; returns their number."""
         split, start, stop = chunk
         cv2.setNumThreads(1)
         ordinary = self.scenes.request['counts'][split]
@@ -140,7 +131,7 @@ class SceneLayouts:
                 records.append(self._lay_out_scene(split, index, json.loads(lines[index])))
             else:
                 records.append(self._lay_out_extra(split, index, renderer, index - ordinary))
-        write_whole(self._part(chunk), json.dumps(records).encode())
+        write_whole(self._chunks.records(chunk), json.dumps(records).encode())
         return stop - start
 
     def _lay_out_scene(self, split: str, index: int, line: dict) -> dict:
@@ -152,10 +143,9 @@ class SceneLayouts:
                 f'{truth} is missing or broken; delete {out / "meta.json"} and run again.'
             )
         labels = [instance['label'] for instance in line['instances']]
-        link_or_copy(out / line['image'], self._coco_image(split, index))
-        return self._record(
-            split, index, line['image'], instance_map, labels, [False] * len(labels)
-        )
+        _link_or_copy(out / line['image'], self._coco_image(split, index))
+        crowds = [False] * len(labels)
+        return self._record(split, index, line['image'], instance_map, labels, crowds)
 
     def _lay_out_extra(self, split: str, index: int, renderer: ExtraRenderer, number: int) -> dict:
         extra = renderer.render(split, number)
@@ -171,34 +161,74 @@ class SceneLayouts:
         index: int,
         scene: str,
         instance_map: np.ndarray,
-        labels: list[int] | tuple[int, ...],
-        crowds: list[bool] | tuple[bool, ...],
+        labels: Sequence[int],
+        crowds: Sequence[bool],
     ) -> dict:
         """Writes the picture's part of ADE20K; returns that of COCO."""
         ade, name = self.scenes.out / 'ade', f'{ADE_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
         image = self._coco_image(split, index)
-        link_or_copy(image, ade / 'images' / f'{name}.jpg')
-        write_map(ade / 'annotations' / f'{name}.png', ade_map(instance_map, labels))
+        _link_or_copy(image, ade / 'images' / f'{name}.jpg')
+        write_map(ade / 'annotations' / f'{name}.png', _ade_map(instance_map, labels))
         annotations = []
         for number, (label, crowd) in enumerate(zip(labels, crowds, strict=True), 1):
-            mask = instance_map == number
-            if crowd:
-                mask |= instance_map == GAP
+            mask = np.isin(instance_map, [number, GAP] if crowd else [number])
             annotations.append(annotation(mask, label=label, crowd=crowd))
         height, width = instance_map.shape
         return {
-            'file_name': image.name, 'width': width, 'height': height, 'scene': scene,
+            'file_name': image.name,
+            'width': width,
+            'height': height,
+            'scene': scene,
             'annotations': annotations,
-        }  # fmt: skip
+        }
 
 
-def ade_map(instance_map: np.ndarray, labels: list[int] | tuple[int, ...]) -> np.ndarray:
-    """ADE20K's values: 0 unlabelled (`GAP`), 1 background, class + 2.
-
-    Args:
-        instance_map: (H, W) uint8, 0 where there is no object, `GAP` within crowds.
-        labels: Index into `CLASSES` of each number from 1.
-    """
+def _ade_map(instance_map: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """ADE20K's values: 0 unlabelled (`GAP`), 1 background, class + 2."""
     values = np.zeros(GAP + 1, np.uint8)
     values[: len(labels) + 1] = [1, *(label + 2 for label in labels)]
     return values[instance_map]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Puts a file at a second place: a hard link, or a copy where the disk has no such links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        partial = target.with_name(target.name + '.part')
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+
+
+def make_scenes(folder: SceneFolder, *, layouts: bool = True, workers: int = 2) -> None:
+    """Writes Scenes and shows how far they are; what is there already is kept.
+
+    Args:
+        folder: Where and how many.
+        layouts: Those of COCO and ADE20K as well, which detection and segmentation read.
+        workers: Processes.
+
+    Raises:
+        FileExistsError: The folder holds other Scenes.
+        FileNotFoundError: A file of the finished Scenes is gone.
+        ValueError: Seed, size, a count or the workers cannot be.
+    """
+    added = SceneLayouts(scenes=folder)
+    if folder.is_complete() and (not layouts or added.is_complete()):
+        print(f'{folder.out} already holds these Scenes; nothing to do.')
+        return
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    parts = {'Scenes': folder} | ({'COCO and ADE20K': added} if layouts else {})
+    # A terminated run takes its worker processes with it.
+    with exit_on_sigterm(), Progress(*columns, TimeRemainingColumn()) as progress:
+        for name, part in parts.items():
+            bar = progress.add_task(name, total=part.total)
+            for done in part.write(workers=workers):
+                progress.update(bar, completed=done)
+            progress.update(bar, completed=part.total)
+    written = f'{folder.out}: {folder.train} training and {folder.val} validation images'
+    extra = [added.extras(split) for split in COCO_FOLDERS]
+    more = f'; coco/ and ade/ have {extra[0]} and {extra[1]} more, empty ones and crowds'
+    print(f'{written}{more if layouts else ""}.')

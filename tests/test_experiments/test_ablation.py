@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from hgkd_mm.quickstart.ablation import UNTRAINED, ablate, pretraining_jobs, read_variants
-from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.experiments.ablation import (
+    UNTRAINED,
+    ablate,
+    main,
+    pretraining_jobs,
+    read_variants,
+)
 from hgkd_mm.utils.launch import override
 from hgkd_mm.visualization import read_scalars
 
@@ -23,14 +27,6 @@ TINY = {
     'train_dataloader.persistent_workers': False,
     'default_hooks.logger.interval': 1,
 }
-
-
-@pytest.fixture(scope='module')
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('data') / 'scenes'
-    for _ in SceneFolder(out=folder, train=240, val=12).write(workers=1):
-        pass
-    return folder
 
 
 def write(path: Path, variants: list[dict]) -> Path:
@@ -123,12 +119,9 @@ def test_every_row_is_trained_once_and_scored(
 
 
 def test_the_tool_names_a_row_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location('ablate_tool', ROOT / 'tools/ablate.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(sys, 'argv', ['ablate.py', str(SCENES_ABLATION), '--only', 'L_faet'])
     with pytest.raises(SystemExit, match=r"ablate: --only names \['L_faet'\]"):
-        tool.main()
+        main()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Scenes as ordinary folders: JPEG by class, png truth, one JSON line an image."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +10,13 @@ import numpy as np
 
 from hgkd_mm.utils.files import write_whole
 
-from .files import in_processes, write_image, write_map
-from .objects import CLASSES
-from .renderer import Scene, SceneRenderer
+from .chunks import Chunk, Chunks
+from .recipes import CLASSES
+from .renderer import SceneRenderer
 
 # Raised whenever the same request would give other bytes.
 VERSION = 2
-CHUNK = 60
-_PARTS = '.unfinished'
+JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,31 +60,36 @@ class SceneFolder:
         """Number of images."""
         return self.train + self.val
 
+    @property
+    def _chunks(self) -> Chunks:
+        return Chunks(
+            request=self.out / 'meta.json',
+            unfinished=self.out / '.unfinished',
+            content=self.request,
+            counts=self.request['counts'],
+            size=60,
+        )
+
     def is_complete(self) -> bool:
         """Whether the folder already holds exactly what is asked for.
 
         Raises:
             FileExistsError: It holds other Scenes, finished or not.
         """
-        for path in (self.out / 'meta.json', self.out / _PARTS / 'meta.json'):
-            if not path.is_file():
-                continue
-            found = json.loads(path.read_text())
-            if found != self.request:
-                different = [k for k, v in self.request.items() if found.get(k) != v]
-                raise FileExistsError(
-                    f'{self.out} holds Scenes that differ from what is asked for in '
-                    f'{", ".join(different)} ({[found.get(k) for k in different]} there, '
-                    f'{[self.request[k] for k in different]} asked for). '
-                    'Choose another --out or delete that folder.'
-                )
-        return (self.out / 'meta.json').is_file()
+        if conflict := self._chunks.conflict():
+            there = {
+                k: conflict[1].get(k) for k, v in self.request.items() if conflict[1].get(k) != v
+            }
+            raise FileExistsError(
+                f'{self.out} holds Scenes that differ from what is asked for in '
+                f'{", ".join(there)} ({[*there.values()]} there, '
+                f'{[self.request[k] for k in there]} asked for). '
+                'Choose another --out or delete that folder.'
+            )
+        return self._chunks.request.is_file()
 
     def write(self, *, workers: int = 2) -> Iterator[int]:
         """Renders what is missing and finishes the folder.
-
-        A chunk counts as written once its lines are: after an interruption only the chunks
-        without lines are rendered again, to the same bytes.
 
         Args:
             workers: Processes to render with; 1 renders in this one.
@@ -107,31 +109,15 @@ class SceneFolder:
         SceneRenderer(seed=self.seed, size=self.size)  # refuses bad values before any file is made
         if self.is_complete():
             return
-        parts = self.out / _PARTS
-        parts.mkdir(parents=True, exist_ok=True)
-        write_whole(parts / 'meta.json', json.dumps(self.request, indent=2).encode())
-        chunks = [
-            (split, start, min(start + CHUNK, count))
-            for split, count in self.request['counts'].items()
-            for start in range(0, count, CHUNK)
-        ]
-        missing = [chunk for chunk in chunks if not self._lines(chunk).is_file()]
-        done = sum(stop - start for _, start, stop in chunks)
-        done -= sum(stop - start for _, start, stop in missing)
-        for count in in_processes(self.write_chunk, missing, workers):
-            done += count
-            yield done
-        for split in self.request['counts']:
-            lines = [self._lines(chunk).read_bytes() for chunk in chunks if chunk[0] == split]
+        chunks = self._chunks
+        yield from chunks.write(self.write_chunk, workers)
+        for split in chunks.counts:
+            lines = [chunks.records(chunk).read_bytes() for chunk in chunks.of_split(split)]
             write_whole(self.out / f'{split}.jsonl', b''.join(lines))
-        os.replace(parts / 'meta.json', self.out / 'meta.json')
-        shutil.rmtree(parts)
+        chunks.finish()
 
-    def _lines(self, chunk: tuple[str, int, int]) -> Path:
-        return self.out / _PARTS / f'{chunk[0]}-{chunk[1]:06d}.jsonl'
-
-    def write_chunk(self, chunk: tuple[str, int, int]) -> int:
-        """Writes the images (split, start, stop) and then their lines; returns their number."""
+    def write_chunk(self, chunk: Chunk) -> int:
+        """Writes the images of a chunk and then their lines; returns their number."""
         split, start, stop = chunk
         cv2.setNumThreads(1)
         renderer = SceneRenderer(seed=self.seed, size=self.size)
@@ -139,33 +125,34 @@ class SceneFolder:
         for index in range(start, stop):
             scene = renderer.render(split, index)
             name = f'{split}/{CLASSES[scene.label]}/{index:06d}'
-            self._write_scene(name, scene)
+            write_image(self.out / f'{name}.jpg', scene.image)
+            maps = {'semantic': scene.semantic_map, 'instance': scene.instance_map}
+            for kind, truth in maps.items():
+                write_map(self.out / 'annotations' / kind / f'{name}.png', truth)
             record = {
                 'image': f'{name}.jpg',
                 'label': scene.label,
                 'instances': [asdict(instance) for instance in scene.instances],
             }
             lines.append(json.dumps(record) + '\n')
-        write_whole(self._lines(chunk), ''.join(lines).encode())
+        write_whole(self._chunks.records(chunk), ''.join(lines).encode())
         return stop - start
 
-    def _write_scene(self, name: str, scene: Scene) -> None:
-        write_image(self.out / f'{name}.jpg', scene.image)
-        for kind, truth in (('semantic', scene.semantic_map), ('instance', scene.instance_map)):
-            write_map(self.out / 'annotations' / kind / f'{name}.png', truth)
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes a (H, W, 3) uint8 RGB picture as JPEG."""
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    write_whole(path, jpeg.tobytes(), synced=False)
+
+
+def write_map(path: Path, values: np.ndarray) -> None:
+    """Writes a (H, W) uint8 map as png."""
+    write_whole(path, cv2.imencode('.png', values)[1].tobytes(), synced=False)
 
 
 def contact_sheet(renderer: SceneRenderer, *, split: str = 'train', rows: int = 7) -> np.ndarray:
-    """Scenes side by side, one class a column.
-
-    Args:
-        renderer: What renders them.
-        split: Whose scenes.
-        rows: Scenes of each class.
-
-    Returns:
-        (rows * size, 12 * size, 3) uint8 RGB.
-    """
+    """Scenes side by side, one class a column: (rows * size, 12 * size, 3) uint8 RGB."""
     columns = len(CLASSES)
     images = [renderer.render(split, index).image for index in range(rows * columns)]
     return np.concatenate(
