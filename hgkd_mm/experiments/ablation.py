@@ -88,7 +88,7 @@ def pretraining_jobs(
     Args:
         variants: rows.
         work_dir: a folder for each.
-        seed: of initialisation, masks and order of images; starting weights are drawn after those
+        seed: of initialization, masks and order of images; starting weights are drawn after those
             of the heads, so rows of other heads have others.
         options: further overrides for all.
 

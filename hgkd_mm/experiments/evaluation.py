@@ -71,7 +71,7 @@ class FrozenEvaluation:
 
 
 def build_student(model: ConfigDict, checkpoint: Path | None, seed: int) -> nn.Module:
-    """A model of the config, initialised with the seed, with weights if there are any."""
+    """A model of the config, initialized with the seed, with weights if there are any."""
     torch.manual_seed(seed)
     network = MODELS.build(model)
     network.init_weights()

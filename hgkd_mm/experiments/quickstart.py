@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import mmcv
@@ -33,7 +32,7 @@ from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scal
 
 from .evaluation import FrozenEvaluation, Score, build_student
 from .places import SCENES, WORK_DIRS
-from .students import HGKD, PIXELS, Stopwatch, pretrain_students
+from .students import HGKD, PIXELS, Stopwatch, Students, pretrain_students
 from .transfer import report, transfer
 
 # What the figures depend on beside torch.
@@ -41,44 +40,28 @@ _PACKAGES = (mmengine, mmcv, mmpretrain, torchvision)
 NO_SETUP = {'download_s': 0, 'install_s': 0, 'mmcv_s': 0, 'total_s': 0}
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuickstartResult:
-    """Outcome of :func:`quickstart`.
-
-    Attributes:
-        scores: rows of the table.
-        students: name to the checkpoint of each pre-trained student.
-    """
-
-    scores: dict[str, Score]
-    students: dict[str, Path]
-
-
 def quickstart(
     *,
     work_dir: Path,
     data: Path | None = None,
     seed: int = 0,
-    new_teacher: bool = False,
-    epochs: int | None = None,
     bank: int = 2400,
-    options: dict[str, object] | None = None,
     setup: Path | None = None,
-) -> QuickstartResult:
+    **how: object,
+) -> tuple[dict[str, Score], Students]:
     """Trains a pixel baseline and an H-GKD student and scores both, and their teacher.
-
-    Stages that a former call finished with the same settings are not repeated.
 
     Args:
         work_dir: everything that is made goes here.
         data: folder of unlabelled images to pre-train on instead of Scenes; evaluation stays
             on Scenes, whose labels are known.
-        seed: of the students: initialisation, masks, order of images.
-        new_teacher: train the teacher instead of taking the one in ``assets/``.
-        epochs: of both students; as many as their configs say if None.
+        seed: of the students.
         bank: labelled training images for kNN and linear probe.
-        options: overrides for both students, by dotted config key.
         setup: what tools/setup_env.sh wrote of its times, if it ran just before.
+        how: further arguments of `pretrain_students`.
+
+    Returns:
+        Rows of the table, and the students.
 
     Raises:
         RuntimeError: a stage failed; the message says which and shows its log.
@@ -86,15 +69,7 @@ def quickstart(
         ValueError: ``setup`` does not hold the times.
     """
     watch, setup_seconds = Stopwatch(), setup_times(setup)
-    students = pretrain_students(
-        work_dir=work_dir,
-        data=data,
-        seed=seed,
-        new_teacher=new_teacher,
-        epochs=epochs,
-        options=options,
-        watch=watch,
-    )
+    students = pretrain_students(work_dir=work_dir, data=data, seed=seed, watch=watch, **how)
     hgkd, spark = students.jobs[HGKD], students.jobs[PIXELS]
     with watch('evaluation'):
         evaluation = FrozenEvaluation(SCENES, bank)
@@ -129,7 +104,7 @@ def quickstart(
         final_losses={job.title: _last_losses(job.work_dir) for job in students.jobs.values()},
         reused_from_a_former_run=list(students.reused),
     )
-    return QuickstartResult(scores=scores, students=students.checkpoints)
+    return scores, students
 
 
 def setup_times(path: Path | None) -> dict[str, int]:
@@ -276,7 +251,7 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace, work_dir: Path) -> None:
-    result = quickstart(
+    _, students = quickstart(
         work_dir=work_dir,
         data=args.data and args.data.resolve(),
         seed=args.seed,
@@ -290,8 +265,9 @@ def _run(args: argparse.Namespace, work_dir: Path) -> None:
     if args.transfer:
         make_scenes(SceneFolder(out=SCENES))
         folder = work_dir / 'transfer'
-        table = transfer(work_dir=folder, scenes=SCENES, students=result.students, seed=args.seed)
-        report(folder, table, scenes=SCENES, seed=args.seed)
+        starts = students.checkpoints
+        result = transfer(work_dir=folder, scenes=SCENES, students=starts, seed=args.seed)
+        report(folder, result, scenes=SCENES, seed=args.seed)
         print(f'Written to {folder}: summary.json, detection.png, segmentation.png')
 
 

@@ -78,12 +78,12 @@ def pretrain_students(
 ) -> Students:
     """Makes Scenes, a teacher if asked for, a pixel baseline and an H-GKD student.
 
-    Stages that a former call finished with the same settings are not repeated.
+    Finished stages are not repeated.
 
     Args:
         work_dir: everything that is made goes here.
         data: folder of unlabelled images to pre-train on instead of Scenes.
-        seed: of the students: initialisation, masks, order of images.
+        seed: of the students: initialization, masks, order of images.
         new_teacher: train the teacher instead of taking the one in ``assets/``.
         epochs: of both students; as many as their configs say if None.
         options: overrides for both students, by dotted config key.

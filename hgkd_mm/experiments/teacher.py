@@ -84,7 +84,7 @@ def train_teacher(
         kind: 'mae', 'supervised' by the labels of Scenes, or 'contrastive' (MoCo v3).
         data: folder of unlabelled images, of Scenes for a teacher with labels; None for 12000
             Scenes, made if need be, of which the quickstart's 6000 are the first half.
-        seed: of initialisation, masks and order of images.
+        seed: of initialization, masks and order of images.
         options: overrides by dotted config key.
 
     Returns:

@@ -117,7 +117,7 @@ class SceneFolder:
         chunks.finish()
 
     def write_chunk(self, chunk: Chunk) -> int:
-        """Writes the images of a chunk and then their lines; returns their number."""
+        """Writes the images of a chunk and then their lines; returns how many."""
         split, start, stop = chunk
         cv2.setNumThreads(1)
         renderer = SceneRenderer(seed=self.seed, size=self.size)

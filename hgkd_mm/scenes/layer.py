@@ -43,7 +43,6 @@ class Layer:
         masks: One (h, w) uint8 coverage a part, 0 to 255, from back to front.
         parts: The parts, for their paint and relief.
         silhouette: (h, w) uint8, the union of the masks.
-        area: Pixels of the whole object, before the canvas' edge cut it.
         center: (x, y) of the object on the canvas.
         radius: Half its longer side in pixels.
         angle: Its rotation in radians.
@@ -54,7 +53,6 @@ class Layer:
     masks: list[np.ndarray]
     parts: list[Part]
     silhouette: np.ndarray
-    area: float
     center: np.ndarray
     radius: float
     angle: float
@@ -84,7 +82,7 @@ def _unit_area(outlines: list[np.ndarray]) -> float:
 def place_object(
     label: int, canvas: int, rng: np.random.Generator, *, share: float, tilt: float = 40.0
 ) -> Layer:
-    """Draws an object of a class at a random place.
+    """Draws an object of a class at a random place; its masks are cut at the canvas' edge.
 
     Args:
         label: Index into `CLASSES`.
@@ -93,9 +91,6 @@ def place_object(
         share: Wanted share of the canvas' area. Spindly objects get less: no object is longer
             than 0.98 of the canvas.
         tilt: Largest rotation in degrees.
-
-    Returns:
-        The layer, its masks cut at the canvas' edge.
     """
     parts = build_object(CLASSES[label], rng)
     angle = np.deg2rad(rng.uniform(-tilt, tilt))
@@ -129,12 +124,9 @@ def place_object(
         ]
         cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, _SHIFT)
         masks.append(mask)
-    silhouette = masks[0].copy()
-    for mask in masks[1:]:
-        np.maximum(silhouette, mask, out=silhouette)
     return Layer(
         label=label, origin=(int(start[0]), int(start[1])), masks=masks, parts=parts,
-        silhouette=silhouette, area=area * scale**2, center=center,
+        silhouette=np.maximum.reduce(masks), center=center,
         radius=float(extent.max() * scale / 2), angle=angle,
     )  # fmt: skip
 
@@ -207,7 +199,7 @@ def paint_layer(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.G
     Args:
         canvas: (3, H, W) float32 RGB, about [0, 1].
         layer: The object.
-        light: The scene's light.
+        light: The scene's.
         rng: Source of surfaces and colors.
     """
     cast_shadow(canvas, layer, light, rng)

@@ -84,8 +84,8 @@ class ExtraScene:
     instance_map: np.ndarray
 
 
-class _Renderer:
-    """What both kinds of pictures share.
+class Renderer:
+    """What ordinary and extra pictures share.
 
     Args:
         seed: Seed of the whole data set.
@@ -130,25 +130,14 @@ class _Renderer:
         return np.stack(coverage).argmax(axis=0).astype(np.uint8)
 
 
-class SceneRenderer(_Renderer):
+class SceneRenderer(Renderer):
     """Renders Scenes, each picture alone and always the same for (seed, split, index).
 
     The label is ``index % 12``, so that every run of twelve images is balanced.
-
-    Args:
-        seed: Seed of the whole data set.
-        size: Side of the square pictures in pixels, at least 32; shapes and textures scale.
-
-    Raises:
-        ValueError: The size is below 32 pixels or the seed is negative.
     """
 
     def render(self, split: str, index: int) -> Scene:
-        """Renders one scene.
-
-        Args:
-            split: One of `SPLITS`; the same index differs between splits.
-            index: Number of the image in its split, from 0.
+        """Renders one scene of a split, one of `SPLITS`; indices count from 0.
 
         Raises:
             ValueError: The split is unknown or the index is negative.
@@ -202,27 +191,16 @@ class SceneRenderer(_Renderer):
         return tuple(instances), instance_map
 
 
-class ExtraRenderer(_Renderer):
+class ExtraRenderer(Renderer):
     """Renders pictures that a detection data set needs and Scenes lack: empty ones and crowds.
 
     Even indices are empty: a background and no object. Odd ones hold a flock of 12 to 24 objects
     of one class and one or two ordinary objects of other classes. Their random streams are not
     those of `SceneRenderer`, whose pictures therefore stay as they are.
-
-    Args:
-        seed: Seed of the whole data set.
-        size: Side of the square pictures in pixels, at least 32.
-
-    Raises:
-        ValueError: The size is below 32 pixels or the seed is negative.
     """
 
     def render(self, split: str, index: int) -> ExtraScene:
-        """Renders one picture.
-
-        Args:
-            split: One of `SPLITS`.
-            index: Number of the extra picture in its split, from 0.
+        """Renders one extra picture of a split; indices count from 0.
 
         Raises:
             ValueError: The split is unknown or the index is negative.
@@ -273,7 +251,7 @@ def stack_up(
     Args:
         layers: From back to front.
         owners: Number of the object that each layer belongs to, from 1.
-        canvas: Side of the canvas in pixels.
+        canvas: Side in pixels.
 
     Returns:
         (canvas, canvas) uint8, 0 where there is no object; pixels of each whole object.
@@ -328,16 +306,7 @@ def _moved(layer: Layer, center: np.ndarray, canvas: int) -> Layer:
 
 
 def photograph(canvas: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Lens, exposure and sensor.
-
-    Args:
-        canvas: (3, size * SUPERSAMPLING, size * SUPERSAMPLING) float32 RGB, about [0, 1].
-        size: Side of the picture in pixels.
-        rng: Source of the camera's settings and noise.
-
-    Returns:
-        (size, size, 3) uint8 RGB.
-    """
+    """Lens, exposure and sensor: (3, H, W) float32 RGB, about [0, 1], to (size, size, 3) uint8."""
     rows = np.ascontiguousarray(canvas.transpose(1, 2, 0))
     image = cv2.resize(rows, (size, size), interpolation=cv2.INTER_AREA)
     unevenness = fractal_noise(image.shape[:2], rng, base=2, octaves=2)[..., None]

@@ -216,15 +216,7 @@ def _region(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def paint_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Paints a background.
-
-    Args:
-        size: Side in pixels.
-        rng: Source of everything in it.
-
-    Returns:
-        (3, size, size) float32 RGB, about [0, 1].
-    """
+    """Paints a background: (3, size, size) float32 RGB, about [0, 1]."""
     image = _region(size, rng)
     if rng.random() < _HORIZON_SHARE:
         ground = _region(size, rng)

@@ -32,8 +32,9 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     setup.write_text(json.dumps(TIMES))
     del tiny['train_dataloader.dataset']
     options = tiny | {'train_dataloader.batch_size': 80}
-    result = quickstart.quickstart(work_dir=work_dir, bank=72, seed=3, options=options, setup=setup)
-    scores = result.scores
+    scores, made = quickstart.quickstart(
+        work_dir=work_dir, bank=72, seed=3, options=options, setup=setup
+    )
     assert list(scores) == [
         'random-init student',
         'pixel baseline (SparK)',
@@ -51,11 +52,11 @@ def test_it_leaves_a_table_a_summary_a_picture_and_a_student(
     assert (work_dir / 'hgkd/last.pth').resolve() == Path(summary['student']).resolve()
     with Image.open(work_dir / 'quickstart.png') as picture:
         assert picture.width > 500
-    assert result.students == {
+    assert made.checkpoints == {
         'pixel baseline (SparK)': work_dir / 'spark' / 'epoch_1.pth',
         'H-GKD student': work_dir / 'hgkd' / 'epoch_1.pth',
     }
-    assert all(path.is_file() for path in result.students.values())
+    assert all(path.is_file() for path in made.checkpoints.values())
 
 
 def test_a_missing_teacher_is_noticed_before_any_work(
