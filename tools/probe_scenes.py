@@ -18,8 +18,7 @@ sys.path.insert(0, str(ROOT))
 from mmengine.registry import init_default_scope  # noqa: E402
 
 from hgkd_mm.evaluation import knn_accuracy, linear_probe  # noqa: E402
-from hgkd_mm.quickstart.evaluation import build_student  # noqa: E402
-from hgkd_mm.quickstart.run import scenes_evaluation  # noqa: E402
+from hgkd_mm.experiments.evaluation import FrozenEvaluation, build_student  # noqa: E402
 from hgkd_mm.scenes import CLASSES  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag, load_config  # noqa: E402
 
@@ -65,7 +64,7 @@ def probe_teacher(args: argparse.Namespace) -> tuple[str, float, float]:
     """What a teacher's embeddings of whole images are called here, their probe and kNN in %."""
     init_default_scope('mmpretrain')
     config = load_config(args.config, args.cfg_options)
-    evaluation = scenes_evaluation(args.data, args.train or 2400)
+    evaluation = FrozenEvaluation(args.data, args.train or 2400)
     score = evaluation.score_teacher(build_student(config.model, None, seed=0), args.teacher)
     images = f'{len(evaluation.train)} training and {len(evaluation.val)} validation images'
     return f"teacher '{args.teacher}', {images}", score.linear, score.knn

@@ -1,10 +1,9 @@
 """Scenes, the embedded data set: textured objects in front of textured backgrounds."""
 
-from .extras import GAP, ExtraRenderer, ExtraScene
-from .layouts import SceneLayouts
-from .objects import CLASSES
-from .renderer import SPLITS, Instance, Scene, SceneRenderer
-from .writer import SceneFolder, contact_sheet
+from .folder import SceneFolder, contact_sheet
+from .layouts import SceneLayouts, make_scenes
+from .recipes import CLASSES
+from .renderer import GAP, SPLITS, ExtraRenderer, ExtraScene, Instance, Scene, SceneRenderer
 
 __all__ = [
     'CLASSES',
@@ -18,4 +17,5 @@ __all__ = [
     'SceneLayouts',
     'SceneRenderer',
     'contact_sheet',
+    'make_scenes',
 ]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .objects import CLASSES, build_object
-from .parts import Part, turn
-from .textures import Surface, fractal_noise, object_surface, random_colour
+from .recipes import CLASSES, build_object
+from .shapes import Part, turn
+from .surfaces import Surface, fractal_noise, object_surface, random_color
 
-ANY_COLOUR_SHARE = 0.6
+ANY_COLOR_SHARE = 0.6
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 
@@ -43,8 +43,7 @@ class Layer:
         masks: One (h, w) uint8 coverage a part, 0 to 255, from back to front.
         parts: The parts, for their paint and relief.
         silhouette: (h, w) uint8, the union of the masks.
-        area: Pixels of the whole object, before the canvas' edge cut it.
-        centre: (x, y) of the object on the canvas.
+        center: (x, y) of the object on the canvas.
         radius: Half its longer side in pixels.
         angle: Its rotation in radians.
     """
@@ -54,8 +53,7 @@ class Layer:
     masks: list[np.ndarray]
     parts: list[Part]
     silhouette: np.ndarray
-    area: float
-    centre: np.ndarray
+    center: np.ndarray
     radius: float
     angle: float
 
@@ -84,7 +82,7 @@ def _unit_area(outlines: list[np.ndarray]) -> float:
 def place_object(
     label: int, canvas: int, rng: np.random.Generator, *, share: float, tilt: float = 40.0
 ) -> Layer:
-    """Draws an object of a class at a random place.
+    """Draws an object of a class at a random place; its masks are cut at the canvas' edge.
 
     Args:
         label: Index into `CLASSES`.
@@ -93,9 +91,6 @@ def place_object(
         share: Wanted share of the canvas' area. Spindly objects get less: no object is longer
             than 0.98 of the canvas.
         tilt: Largest rotation in degrees.
-
-    Returns:
-        The layer, its masks cut at the canvas' edge.
     """
     parts = build_object(CLASSES[label], rng)
     angle = np.deg2rad(rng.uniform(-tilt, tilt))
@@ -114,27 +109,24 @@ def place_object(
     area = _unit_area([group[0] - middle for group in outlines])
     scale = min(np.sqrt(share / area) * canvas, 0.98 * canvas / extent.max())
     slack = canvas * 1.06 - extent * scale
-    centre = canvas / 2 + slack * rng.uniform(-0.5, 0.5, 2)
+    center = canvas / 2 + slack * rng.uniform(-0.5, 0.5, 2)
 
     half = extent * scale / 2
-    start = np.clip(np.floor(centre - half).astype(int) - 1, 0, canvas - 2)
-    stop = np.clip(np.ceil(centre + half).astype(int) + 2, start + 1, canvas)
+    start = np.clip(np.floor(center - half).astype(int) - 1, 0, canvas - 2)
+    stop = np.clip(np.ceil(center + half).astype(int) + 2, start + 1, canvas)
     masks = []
     for group in outlines:
         mask = np.zeros((stop[1] - start[1], stop[0] - start[0]), np.uint8)
-        # A pixel's centre is at +0.5 here and at +0 in OpenCV.
+        # A pixel's center is at +0.5 here and at +0 in OpenCV.
         fixed = [
-            np.round(((o - middle) * scale + centre - start - 0.5) * 2**_SHIFT).astype(np.int32)
+            np.round(((o - middle) * scale + center - start - 0.5) * 2**_SHIFT).astype(np.int32)
             for o in group
         ]
         cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, _SHIFT)
         masks.append(mask)
-    silhouette = masks[0].copy()
-    for mask in masks[1:]:
-        np.maximum(silhouette, mask, out=silhouette)
     return Layer(
         label=label, origin=(int(start[0]), int(start[1])), masks=masks, parts=parts,
-        silhouette=silhouette, area=area * scale**2, centre=centre,
+        silhouette=np.maximum.reduce(masks), center=center,
         radius=float(extent.max() * scale / 2), angle=angle,
     )  # fmt: skip
 
@@ -168,22 +160,22 @@ def _illuminate(layer: Layer, light: Light) -> tuple[np.ndarray, np.ndarray]:
 def _paints(
     layer: Layer, rng: np.random.Generator, avoid: np.ndarray
 ) -> tuple[dict[str, Surface], dict[str, np.ndarray]]:
-    """The object's textured surfaces and flat colours; the skin stands off from `avoid`."""
+    """The object's textured surfaces and flat colors; the skin stands off from `avoid`."""
     name = CLASSES[layer.label]
     skin = object_surface(name, rng, angle=layer.angle)
     for _ in range(4):
-        if np.abs(skin.colours.mean(axis=0) - avoid).sum() > 0.45:
+        if np.abs(skin.colors.mean(axis=0) - avoid).sum() > 0.45:
             break
         skin = object_surface(name, rng, angle=layer.angle)
     trim = object_surface(name, rng, angle=layer.angle)
     flat = {
-        'light': random_colour(rng, saturation=(0.0, 0.25), value=(0.8, 1.0)),
-        'dark': random_colour(rng, saturation=(0.1, 0.6), value=(0.08, 0.22)),
-        'glass': random_colour(rng, saturation=(0.1, 0.4), value=(0.45, 0.85)),
+        'light': random_color(rng, saturation=(0.0, 0.25), value=(0.8, 1.0)),
+        'dark': random_color(rng, saturation=(0.1, 0.6), value=(0.08, 0.22)),
+        'glass': random_color(rng, saturation=(0.1, 0.4), value=(0.45, 0.85)),
     }
-    for tone in flat:  # or any colour at all: black wheels and white eyes would give classes away
-        if rng.random() < ANY_COLOUR_SHARE:
-            flat[tone] = random_colour(rng)
+    for tone in flat:  # or any color at all: black wheels and white eyes would give classes away
+        if rng.random() < ANY_COLOR_SHARE:
+            flat[tone] = random_color(rng)
     return {'skin': skin, 'trim': trim}, flat
 
 
@@ -207,8 +199,8 @@ def paint_layer(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.G
     Args:
         canvas: (3, H, W) float32 RGB, about [0, 1].
         layer: The object.
-        light: The scene's light.
-        rng: Source of surfaces and colours.
+        light: The scene's.
+        rng: Source of surfaces and colors.
     """
     cast_shadow(canvas, layer, light, rng)
     under = canvas[(slice(None), *layer.window)]
@@ -216,7 +208,7 @@ def paint_layer(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.G
     height, width = layer.silhouette.shape
     axes = (
         ((np.arange(n) + o - c) / layer.radius).astype(np.float32)
-        for n, o, c in zip((width, height), layer.origin, layer.centre, strict=True)
+        for n, o, c in zip((width, height), layer.origin, layer.center, strict=True)
     )
     u, v = np.meshgrid(*axes)
     textured = {name: surface.paint(u, v, rng) for name, surface in surfaces.items()}

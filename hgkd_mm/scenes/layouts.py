@@ -3,29 +3,28 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.signals import exit_on_sigterm
 
-from .coco import annotation, instances_file
-from .extras import GAP, ExtraRenderer
-from .files import in_processes, link_or_copy, write_image, write_map
-from .writer import SceneFolder
+from .folder import Chunk, Chunks, SceneFolder, write_image, write_map
+from .recipes import CLASSES, supercategory
+from .renderer import GAP, ExtraRenderer
 
 # Raised whenever the same request would give other bytes here; the images have their own.
 LAYOUTS_VERSION = 1
 EXTRA_SHARE = 0.03
-CHUNK = 120
 COCO_FOLDERS = {'train': 'train2017', 'val': 'val2017'}
 ADE_FOLDERS = {'train': 'training', 'val': 'validation'}
-_PARTS = '.unfinished-layouts'
 
-Chunk = tuple[str, int, int]
+Segmentation = list[list[int]] | dict[str, list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,18 @@ class SceneLayouts:
     @property
     def total(self) -> int:
         """Number of pictures, the extra ones included."""
-        return sum(self._count(split) for split in COCO_FOLDERS)
+        return sum(self._chunks.counts.values())
+
+    @property
+    def _chunks(self) -> Chunks:
+        ordinary = self.scenes.request['counts']
+        return Chunks(
+            request=self.scenes.out / 'layouts.json',
+            unfinished=self.scenes.out / '.unfinished-layouts',
+            content=self.request,
+            counts={split: ordinary[split] + self.extras(split) for split in COCO_FOLDERS},
+            size=120,
+        )
 
     def is_complete(self) -> bool:
         """Whether both layouts are there.
@@ -69,17 +79,16 @@ class SceneLayouts:
         Raises:
             FileExistsError: They are there, finished or not, but are others.
         """
-        out = self.scenes.out
-        for path in (out / 'layouts.json', out / _PARTS / 'layouts.json'):
-            if path.is_file() and json.loads(path.read_text()) != self.request:
-                raise FileExistsError(
-                    f'{out} holds COCO and ADE20K layouts other than those asked for (see {path}). '
-                    f'Choose another --out or delete coco, ade, layouts.json and {_PARTS} there.'
-                )
-        return (out / 'layouts.json').is_file()
+        if conflict := self._chunks.conflict():
+            raise FileExistsError(
+                f'{self.scenes.out} holds COCO and ADE20K layouts other than those asked for (see '
+                f'{conflict[0]}). Choose another --out or delete coco, ade, layouts.json and '
+                f'{self._chunks.unfinished.name} there.'
+            )
+        return self._chunks.request.is_file()
 
     def write(self, *, workers: int = 2) -> Iterator[int]:
-        """Writes what is missing; an interrupted one goes on after its last whole chunk.
+        """Writes what is missing.
 
         Args:
             workers: Processes; 1 stays in this one.
@@ -91,44 +100,27 @@ class SceneLayouts:
             FileExistsError: Other layouts, or other Scenes, are there.
             FileNotFoundError: The Scenes are not finished, or a file of them is gone.
         """
-        out = self.scenes.out
         if not self.scenes.is_complete():
-            raise FileNotFoundError(f'{out} holds no finished Scenes; write them first.')
+            raise FileNotFoundError(
+                f'{self.scenes.out} holds no finished Scenes; write them first.'
+            )
         if self.is_complete():
             return
-        parts = out / _PARTS
-        write_whole(parts / 'layouts.json', json.dumps(self.request, indent=2).encode())
-        chunks = [
-            (split, start, min(start + CHUNK, self._count(split)))
-            for split in COCO_FOLDERS
-            for start in range(0, self._count(split), CHUNK)
-        ]
-        missing = [chunk for chunk in chunks if not self._part(chunk).is_file()]
-        done = sum(stop - start for _, start, stop in set(chunks) - set(missing))
-        for count in in_processes(self.write_chunk, missing, workers):
-            done += count
-            yield done
+        chunks = self._chunks
+        yield from chunks.write(self.write_chunk, workers)
         for split, folder in COCO_FOLDERS.items():
-            self._write_instances(split, folder, [c for c in chunks if c[0] == split])
-        os.replace(parts / 'layouts.json', out / 'layouts.json')
-        shutil.rmtree(parts)
-
-    def _count(self, split: str) -> int:
-        return self.scenes.request['counts'][split] + self.extras(split)
-
-    def _part(self, chunk: Chunk) -> Path:
-        return self.scenes.out / _PARTS / f'{chunk[0]}-{chunk[1]:06d}.json'
-
-    def _write_instances(self, split: str, folder: str, chunks: list[Chunk]) -> None:
-        records = [r for chunk in chunks for r in json.loads(self._part(chunk).read_text())]
-        description = f'Scenes ({split}), seed {self.scenes.seed}, {self.scenes.size} px'
-        version = self.scenes.request['version']
-        content = instances_file(records, description=description, version=version)
-        path = self.scenes.out / 'coco' / 'annotations' / f'instances_{folder}.json'
-        write_whole(path, json.dumps(content, separators=(',', ':')).encode())
+            parts = [chunks.records(chunk).read_text() for chunk in chunks.of_split(split)]
+            content = instances_file(
+                [record for part in parts for record in json.loads(part)],
+                description=f'Scenes ({split}), seed {self.scenes.seed}, {self.scenes.size} px',
+                version=self.scenes.request['version'],
+            )
+            path = self.scenes.out / 'coco' / 'annotations' / f'instances_{folder}.json'
+            write_whole(path, json.dumps(content, separators=(',', ':')).encode())
+        chunks.finish()
 
     def write_chunk(self, chunk: Chunk) -> int:
-        """Writes the pictures (split, start, stop) and then their records; returns their number."""
+        """Writes the pictures of a chunk and then their records; returns their number."""
         split, start, stop = chunk
         cv2.setNumThreads(1)
         ordinary = self.scenes.request['counts'][split]
@@ -140,7 +132,7 @@ class SceneLayouts:
                 records.append(self._lay_out_scene(split, index, json.loads(lines[index])))
             else:
                 records.append(self._lay_out_extra(split, index, renderer, index - ordinary))
-        write_whole(self._part(chunk), json.dumps(records).encode())
+        write_whole(self._chunks.records(chunk), json.dumps(records).encode())
         return stop - start
 
     def _lay_out_scene(self, split: str, index: int, line: dict) -> dict:
@@ -152,10 +144,9 @@ class SceneLayouts:
                 f'{truth} is missing or broken; delete {out / "meta.json"} and run again.'
             )
         labels = [instance['label'] for instance in line['instances']]
-        link_or_copy(out / line['image'], self._coco_image(split, index))
-        return self._record(
-            split, index, line['image'], instance_map, labels, [False] * len(labels)
-        )
+        _link_or_copy(out / line['image'], self._coco_image(split, index))
+        crowds = [False] * len(labels)
+        return self._record(split, index, line['image'], instance_map, labels, crowds)
 
     def _lay_out_extra(self, split: str, index: int, renderer: ExtraRenderer, number: int) -> dict:
         extra = renderer.render(split, number)
@@ -171,34 +162,183 @@ class SceneLayouts:
         index: int,
         scene: str,
         instance_map: np.ndarray,
-        labels: list[int] | tuple[int, ...],
-        crowds: list[bool] | tuple[bool, ...],
+        labels: Sequence[int],
+        crowds: Sequence[bool],
     ) -> dict:
         """Writes the picture's part of ADE20K; returns that of COCO."""
         ade, name = self.scenes.out / 'ade', f'{ADE_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
         image = self._coco_image(split, index)
-        link_or_copy(image, ade / 'images' / f'{name}.jpg')
-        write_map(ade / 'annotations' / f'{name}.png', ade_map(instance_map, labels))
+        _link_or_copy(image, ade / 'images' / f'{name}.jpg')
+        write_map(ade / 'annotations' / f'{name}.png', _ade_map(instance_map, labels))
         annotations = []
         for number, (label, crowd) in enumerate(zip(labels, crowds, strict=True), 1):
-            mask = instance_map == number
-            if crowd:
-                mask |= instance_map == GAP
+            mask = np.isin(instance_map, [number, GAP] if crowd else [number])
             annotations.append(annotation(mask, label=label, crowd=crowd))
         height, width = instance_map.shape
         return {
-            'file_name': image.name, 'width': width, 'height': height, 'scene': scene,
+            'file_name': image.name,
+            'width': width,
+            'height': height,
+            'scene': scene,
             'annotations': annotations,
-        }  # fmt: skip
+        }
 
 
-def ade_map(instance_map: np.ndarray, labels: list[int] | tuple[int, ...]) -> np.ndarray:
-    """ADE20K's values: 0 unlabelled (`GAP`), 1 background, class + 2.
-
-    Args:
-        instance_map: (H, W) uint8, 0 where there is no object, `GAP` within crowds.
-        labels: Index into `CLASSES` of each number from 1.
-    """
+def _ade_map(instance_map: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """ADE20K's values: 0 unlabelled (`GAP`), 1 background, class + 2."""
     values = np.zeros(GAP + 1, np.uint8)
     values[: len(labels) + 1] = [1, *(label + 2 for label in labels)]
     return values[instance_map]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Puts a file at a second place: a hard link, or a copy where the disk has no such links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        partial = target.with_name(target.name + '.part')
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+
+
+def segmentation(mask: np.ndarray, *, crowd: bool = False) -> Segmentation:
+    """A mask as pycocotools reads it, exact to the pixel.
+
+    Polygons run along the pixels' edges, one for each part of an object that others cut in
+    several. They add up and cannot cut a hole, so a mask with a hole (a mug's handle, a key's
+    ring) becomes uncompressed run lengths, as does a crowd, which COCO has in no other form, and
+    whatever pycocotools does not draw exactly from its polygons.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        crowd: Whether it is a crowd's.
+
+    Returns:
+        Polygons, each [x0, y0, x1, y1, ...], or ``{'size': [H, W], 'counts': [...]}``.
+    """
+    # Imported here: Scenes as folders of classes do without it.
+    from pycocotools import mask as mask_utils
+
+    polygons = None if crowd else outlines(mask)
+    if polygons:
+        drawn = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(polygons, *mask.shape)))
+        if np.array_equal(drawn.astype(bool), mask):
+            return polygons
+    return run_lengths(mask)
+
+
+def outlines(mask: np.ndarray) -> list[list[int]] | None:
+    """Corners of a mask's parts along the pixels' edges, or None if there is a hole.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        One closed outline for each part, [x0, y0, x1, y1, ...] in pixels.
+    """
+    # OpenCV's contours run through the centers of pixels. With three pixels for one, the centers
+    # of a border lie within a third of a pixel of its edges, so rounding gives the edges.
+    fine = mask.astype(np.uint8).repeat(3, axis=0).repeat(3, axis=1)
+    contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if hierarchy is None or (hierarchy[0, :, 3] >= 0).any():
+        return None
+    return [_corners((contour[:, 0] + 1) // 3).ravel().tolist() for contour in contours]
+
+
+def _corners(outline: np.ndarray) -> np.ndarray:
+    """The (N, 2) outline without points that repeat or lie on a straight line."""
+    outline = outline[(outline != np.roll(outline, 1, axis=0)).any(axis=1)]
+    before, after = outline - np.roll(outline, 1, axis=0), np.roll(outline, -1, axis=0) - outline
+    return outline[(before != after).any(axis=1)]
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
+    """Uncompressed run lengths of a (H, W) bool mask, down the columns, zeros first."""
+    flat = mask.ravel(order='F')
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    starts = [0, 0] if flat[0] else [0]
+    edges = np.concatenate([starts, changes, [flat.size]])
+    return {'size': list(mask.shape), 'counts': np.diff(edges).tolist()}
+
+
+def annotation(mask: np.ndarray, *, label: int, crowd: bool = False) -> dict:
+    """COCO's record of an instance, without the ids of itself and of its image.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        label: Index into `CLASSES`; categories are numbered from 1.
+        crowd: Whether it stands for many objects.
+    """
+    return {
+        'category_id': label + 1,
+        'segmentation': segmentation(mask, crowd=crowd),
+        'area': int(mask.sum()),
+        'bbox': list(cv2.boundingRect(mask.astype(np.uint8))),
+        'iscrowd': int(crowd),
+    }
+
+
+def instances_file(records: list[dict], *, description: str, version: int) -> dict:
+    """The content of COCO's ``instances_*.json``.
+
+    Args:
+        records: One an image: ``file_name``, ``width``, ``height``, ``scene`` (the file of Scenes
+            that it is, empty for extra pictures) and its ``annotations``.
+        description: What the data set is.
+        version: Its version.
+    """
+    images, annotations = [], []
+    for image_id, record in enumerate(records, 1):
+        image = {key: value for key, value in record.items() if key != 'annotations'}
+        images.append({'id': image_id, 'license': 1, **image})
+        for found in record['annotations']:
+            annotations.append({'id': len(annotations) + 1, 'image_id': image_id, **found})
+    return {
+        'info': {
+            'description': description, 'url': '', 'version': str(version), 'year': 2026,
+            'contributor': 'hgkd_mm', 'date_created': '',
+        },
+        'licenses': [
+            {'id': 1, 'name': 'Apache-2.0', 'url': 'https://www.apache.org/licenses/LICENSE-2.0'}
+        ],
+        'images': images,
+        'annotations': annotations,
+        'categories': [
+            {'id': number, 'name': name, 'supercategory': supercategory(name)}
+            for number, name in enumerate(CLASSES, 1)
+        ],
+    }  # fmt: skip
+
+
+def make_scenes(folder: SceneFolder, *, layouts: bool = True, workers: int = 2) -> None:
+    """Writes Scenes and shows how far they are; what is there already is kept.
+
+    Args:
+        folder: Where and how many.
+        layouts: Those of COCO and ADE20K as well, which detection and segmentation read.
+        workers: Processes.
+
+    Raises:
+        FileExistsError: The folder holds other Scenes.
+        FileNotFoundError: A file of the finished Scenes is gone.
+        ValueError: Seed, size, a count or the workers cannot be.
+    """
+    added = SceneLayouts(scenes=folder)
+    if folder.is_complete() and (not layouts or added.is_complete()):
+        print(f'{folder.out} already holds these Scenes; nothing to do.')
+        return
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    parts = {'Scenes': folder} | ({'COCO and ADE20K': added} if layouts else {})
+    # A terminated run takes its worker processes with it.
+    with exit_on_sigterm(), Progress(*columns, TimeRemainingColumn()) as progress:
+        for name, part in parts.items():
+            bar = progress.add_task(name, total=part.total)
+            for done in part.write(workers=workers):
+                progress.update(bar, completed=done)
+            progress.update(bar, completed=part.total)
+    written = f'{folder.out}: {folder.train} training and {folder.val} validation images'
+    extra = [added.extras(split) for split in COCO_FOLDERS]
+    more = f'; coco/ and ade/ have {extra[0]} and {extra[1]} more, empty ones and crowds'
+    print(f'{written}{more if layouts else ""}.')

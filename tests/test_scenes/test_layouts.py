@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hgkd_mm.scenes import CLASSES, GAP, ExtraRenderer, SceneFolder, SceneLayouts
-from hgkd_mm.scenes.coco import outlines, run_lengths, segmentation
+from hgkd_mm.scenes.layouts import outlines, run_lengths, segmentation
 
 COUNTS = {'train': 24, 'val': 12}
 FOLDERS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from hgkd_mm.quickstart.data import cpu_has_bfloat16 as of_the_quickstart
 from hgkd_mm.utils.processor import cpu_has_bfloat16, read_processor, usable_cores
 
 INTEL = 'processor : 0\nmodel name\t: ACME 9000\nflags\t\t: fpu avx2 {flags}\n'
@@ -34,8 +33,7 @@ def test_a_system_that_says_nothing() -> None:
     assert read_processor('').name and read_processor('').bfloat16 == ()
 
 
-def test_the_quickstart_asks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert of_the_quickstart is cpu_has_bfloat16
+def test_bfloat16_is_read_from_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'Features\t: fp bf16\n'
     monkeypatch.setattr('hgkd_mm.utils.processor.Path.is_file', lambda _: True)
     monkeypatch.setattr('hgkd_mm.utils.processor.Path.read_text', lambda _: text)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
+from hgkd_mm.benchmark import versions
 from hgkd_mm.evaluation import build_labelled_dataset
+from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.iterations import scaled_iterations
+from hgkd_mm.utils.mmcv_ops import need_ops
+from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
+from hgkd_mm.utils.work_dir import held
 from hgkd_mm.visualization import read_scalars
 
-from .data import ROOT, cpu_has_bfloat16
-from .job import Job, folder_name
-from .training import train
+from .places import CONFIGS, SCENES, WORK_DIRS
+from .seeds import over_seeds, print_transfer_table, write_seeds_summary
+from .students import pretrain_students
+from .training import Job, folder_name, train
 
 FROM_SCRATCH = 'from scratch'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task that a pre-trained backbone is put to.
+    """A task that a pre-trained backbone is fine-tuned on.
 
     Args:
         name: also the folder of its runs.
@@ -45,7 +55,7 @@ class Task:
         return self.config
 
 
-_CLS = ROOT / 'configs' / 'cls' / 'r18_scenes.py'
+_CLS = CONFIGS / 'cls' / 'r18_scenes.py'
 _TOP1 = ('accuracy/top1', 1.0)
 TASKS = (
     Task(
@@ -57,12 +67,12 @@ TASKS = (
     Task(name='classification', config=_CLS, metrics={'top-1, all labels': _TOP1}),
     Task(
         name='detection',
-        config=ROOT / 'configs' / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
+        config=CONFIGS / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
         metrics={'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
     ),
     Task(
         name='segmentation',
-        config=ROOT / 'configs' / 'seg' / 'upernet_r18_scenes.py',
+        config=CONFIGS / 'seg' / 'upernet_r18_scenes.py',
         metrics={'mIoU': ('mIoU', 1.0)},
     ),
 )
@@ -101,9 +111,6 @@ def transfer(
         length: factor of all iterations.
         tasks: what to train.
         options: further overrides, by dotted config key.
-
-    Returns:
-        The table and the jobs behind it.
 
     Raises:
         RuntimeError: a training stopped; the message shows its log.
@@ -205,3 +212,88 @@ def read_metrics(task: Task, work_dir: Path) -> dict[str, float]:
 def _moved(path: str, scenes: Path) -> str:
     """A path of the config below its data/scenes, below another folder."""
     return str(scenes / Path(path).relative_to('data/scenes'))
+
+
+def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
+    """Prints the table, draws predictions on some validation images, writes summary.json.
+
+    Args:
+        work_dir: where they go.
+        result: of :func:`transfer`.
+        scenes: folder of Scenes.
+        facts: kept in the summary.
+    """
+    print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
+    record = {
+        'scores': result.scores,
+        'runs': {
+            task: {start: _run_facts(job) for start, job in jobs.items()}
+            for task, jobs in result.jobs.items()
+        },
+        'versions': versions(get_device()),
+        **facts,
+    }
+    (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
+    # mmdet and mmseg take seconds to import, and only this needs them
+    from .pictures import draw_detection, draw_segmentation
+
+    if 'detection' in result.jobs:
+        draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
+    if 'segmentation' in result.jobs:
+        draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
+
+
+def _run_facts(job: Job) -> dict[str, object]:
+    return {
+        'work_dir': str(job.work_dir),
+        'iterations': job.iterations,
+        'batch_size': job.settings.train_dataloader.batch_size,
+        'optim_wrapper': job.settings.optim_wrapper.type,
+        'seconds': job.seconds,
+    }
+
+
+def main() -> None:
+    """Prints the transfer table over seeds and writes its summary."""
+    parser = argparse.ArgumentParser(
+        description='The transfer table over several seeds, pre-training included.'
+    )
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--length', type=float, default=1.0, help="factor of the tasks' iterations")
+    parser.add_argument(
+        '--tasks', nargs='+', choices=[task.name for task in TASKS], help='default: all'
+    )
+    parser.add_argument('--work-dir', type=Path, default=WORK_DIRS / 'transfer')
+    args = parser.parse_args()
+    tasks = tuple(task for task in TASKS if not args.tasks or task.name in args.tasks)
+    tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
+    try:
+        need_ops('The transfer table, whose pictures are drawn with MMDetection,')
+        with held(args.work_dir):
+            make_scenes(SceneFolder(out=SCENES))
+            for seed in args.seeds:
+                work_dir = args.work_dir.resolve() / f'seed-{seed}'
+                students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)
+                result = transfer(
+                    work_dir=work_dir,
+                    scenes=SCENES,
+                    students=students.checkpoints,
+                    seed=seed,
+                    length=args.length,
+                    tasks=tasks,
+                )
+                report(work_dir, result, scenes=SCENES, seed=seed)
+                tables.append(result.scores)
+        table = over_seeds(tables)
+    except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:
+        sys.exit(f'transfer_table: {error}')
+    print_transfer_table(table, title)
+    # Part of the tasks is another table, which does not take the place of the whole.
+    name = '-'.join(['summary', *(args.tasks or [])])
+    summary = args.work_dir / f'{name}.json'
+    write_seeds_summary(summary, table, seeds=args.seeds, length=args.length)
+    print(f'Written to {summary}')
+
+
+if __name__ == '__main__':
+    main()

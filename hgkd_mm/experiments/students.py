@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
 
-from .data import ROOT, cpu_has_bfloat16, folder_options, make_scenes
-from .job import Job
+from hgkd_mm.scenes import SceneFolder, make_scenes
+from hgkd_mm.utils.processor import cpu_has_bfloat16
+
+from .places import CONFIGS, SCENES
 from .teacher import CARRIED, train_teacher
-from .training import train
+from .training import Job, folder_options, train
 
-HGKD_CONFIG = ROOT / 'configs' / 'pretrain' / 'hgkd_r18_scenes.py'
-SPARK_CONFIG = ROOT / 'configs' / 'pretrain' / 'spark_r18_scenes.py'
+HGKD_CONFIG = CONFIGS / 'pretrain' / 'hgkd_r18_scenes.py'
+SPARK_CONFIG = CONFIGS / 'pretrain' / 'spark_r18_scenes.py'
 PIXELS, HGKD = 'pixel baseline (SparK)', 'H-GKD student'
-SCENES = ROOT / 'data' / 'scenes'
 # Where the students' configs say how long they train.
 EPOCH_KEYS = (
     'train_cfg.max_epochs',
@@ -77,14 +76,14 @@ def pretrain_students(
     options: dict[str, object] | None = None,
     watch: Stopwatch | None = None,
 ) -> Students:
-    """Scenes, a teacher if asked for, a pixel baseline and an H-GKD student.
+    """Makes Scenes, a teacher if asked for, a pixel baseline and an H-GKD student.
 
-    Stages that a former call finished with the same settings are not repeated.
+    Finished stages are not repeated.
 
     Args:
         work_dir: everything that is made goes here.
         data: folder of unlabelled images to pre-train on instead of Scenes.
-        seed: of the students: initialisation, masks, order of images.
+        seed: of the students: initialization, masks, order of images.
         new_teacher: train the teacher instead of taking the one in ``assets/``.
         epochs: of both students; as many as their configs say if None.
         options: overrides for both students, by dotted config key.
@@ -95,20 +94,15 @@ def pretrain_students(
         FileNotFoundError: there is no teacher.
     """
     if not new_teacher and not CARRIED.is_file():
-        raise FileNotFoundError(
-            f'The teacher {CARRIED} is not in this checkout: --train-teacher makes one.'
-        )
+        raise FileNotFoundError(f'There is no teacher {CARRIED}: --train-teacher makes one.')
     watch = watch or Stopwatch()
     with watch('scenes'):
-        make_scenes(SCENES)
+        make_scenes(SceneFolder(out=SCENES), layouts=False)
     shared = student_options(data, seed)
     shared |= {} if epochs is None else dict.fromkeys(EPOCH_KEYS, epochs)
     shared |= ONE_EPOCH if epochs == 1 else {}
     shared |= options or {}
-    import_modules_from_strings(Config.fromfile(HGKD_CONFIG).custom_imports['imports'])
-    init_default_scope('mmpretrain')
-    # What MMEngine says of every single weight it initialises is for log files.
-    MMLogger.get_instance('quickstart', log_level='WARNING')
+    prepare()
     with watch('teacher'):
         teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}
@@ -127,11 +121,10 @@ def pretrain_students(
     return Students(jobs=jobs, teacher=teacher, reused=reused)
 
 
-def _link(checkpoint: Path) -> None:
-    """``last.pth`` beside it, whatever its epoch: the tasks' configs start from that name."""
-    link = checkpoint.with_name('last.pth')
-    link.unlink(missing_ok=True)
-    link.symlink_to(checkpoint.name)
+def prepare() -> None:
+    """Lets this process build mmpretrain's models, without a log line for every single weight."""
+    init_default_scope('mmpretrain')
+    MMLogger.get_instance('experiments', log_level='WARNING')
 
 
 def student_options(data: Path | None, seed: int) -> dict[str, object]:
@@ -143,3 +136,10 @@ def student_options(data: Path | None, seed: int) -> dict[str, object]:
         'optim_wrapper.type': 'BF16OptimWrapper' if cpu_has_bfloat16() else 'OptimWrapper',
     }
     return options if data is None else options | folder_options(data, HGKD_CONFIG)
+
+
+def _link(checkpoint: Path) -> None:
+    """``last.pth`` beside it, whatever its epoch: the tasks' configs start from that name."""
+    link = checkpoint.with_name('last.pth')
+    link.unlink(missing_ok=True)
+    link.symlink_to(checkpoint.name)

@@ -1,26 +1,26 @@
-"""Variants of a pre-training at equal steps and seeds, and what their students are worth."""
+"""Ablations: variants of a pre-training at equal steps and seeds, as one table."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
 
+from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.work_dir import held
 
-from .data import ROOT
 from .evaluation import FrozenEvaluation, build_student
-from .job import Job, folder_name
-from .pretraining import SCENES, student_options
-from .run import scenes_evaluation
-from .training import train
+from .places import RESOURCES, SCENES, WORK_DIRS
+from .seeds import over_seeds, print_transfer_table, write_seeds_summary
+from .students import prepare, student_options
+from .training import Job, folder_name, train
 from .transfer import FROM_SCRATCH, TASKS, transfer
 
 FEW_LABELS = TASKS[:1]
@@ -46,7 +46,7 @@ def read_variants(path: Path) -> tuple[Variant, ...]:
     """The ``variants`` of a config file.
 
     Args:
-        path: the file; its configs are relative to the repository.
+        path: the file; it names configs as ``configs/...``.
 
     Raises:
         FileNotFoundError: it, or a config that it names, is not there.
@@ -60,7 +60,7 @@ def read_variants(path: Path) -> tuple[Variant, ...]:
     variants = tuple(
         Variant(
             name=entry['name'],
-            config=ROOT / entry['config'],
+            config=RESOURCES / entry['config'],
             options=dict(entry.get('options') or {}),
         )
         for entry in listed
@@ -88,7 +88,7 @@ def pretraining_jobs(
     Args:
         variants: rows.
         work_dir: a folder for each.
-        seed: of initialisation, masks and order of images; starting weights are drawn after those
+        seed: of initialization, masks and order of images; starting weights are drawn after those
             of the heads, so rows of other heads have others.
         options: further overrides for all.
 
@@ -134,7 +134,7 @@ def ablate(
         variants: rows.
         work_dir: everything goes here.
         seed: of pre-training, of the labels of the fine-tuning, and of new weights.
-        scenes: folder of Scenes, as tools/make_scenes.py writes it.
+        scenes: folder of Scenes.
         bank: labelled images for kNN and linear probe.
         length: factor of the fine-tuning's steps.
         options: overrides for all trainings.
@@ -146,12 +146,7 @@ def ablate(
         RuntimeError: a training stopped; the message shows its log.
         ValueError: the variants differ in length.
     """
-    for variant in variants:
-        imports = Config.fromfile(variant.config).get('custom_imports') or {}
-        import_modules_from_strings(imports.get('imports', []))
-    init_default_scope('mmpretrain')
-    # What MMEngine says of every single weight it initialises is for log files.
-    MMLogger.get_instance('ablation', log_level='WARNING')
+    prepare()
     data = {'train_dataloader.dataset.data_root': str(scenes)}
     options = dict(options or {})
     jobs = pretraining_jobs(
@@ -167,7 +162,7 @@ def ablate(
         tasks=FEW_LABELS,
         options=options,
     ).scores
-    frozen = _FrozenScores(scenes_evaluation(scenes, bank), bank)
+    frozen = _FrozenScores(FrozenEvaluation(scenes, bank), bank)
     untrained = next(iter(jobs.values()))
     table = {UNTRAINED: frozen.of(untrained, seed, trained=False) | tuned[FROM_SCRATCH]}
     for name, job in jobs.items():
@@ -192,8 +187,43 @@ class _FrozenScores:
         kept = job.work_dir / f'{"frozen" if trained else "untrained"}-{self.bank}.json'
         if kept.is_file():
             return json.loads(kept.read_text())
-        checkpoint = str(job.checkpoint) if trained else None
+        checkpoint = job.checkpoint if trained else None
         score = self.evaluation.score(build_student(job.settings.model, checkpoint, seed))
         found = {'kNN': score.knn, 'linear probe': score.linear}
         write_whole(kept, json.dumps(found).encode())
         return found
+
+
+def main() -> None:
+    """Prints the table of an ablation over seeds and writes its summary."""
+    parser = argparse.ArgumentParser(description='What each part of a pre-training is worth.')
+    parser.add_argument('variants', type=Path, help='config file with a list of variants')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='some of the variants')
+    parser.add_argument('--length', type=float, default=1.0, help="factor of fine-tuning's steps")
+    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/ablation/<name>')
+    args = parser.parse_args()
+    work_dir = (args.work_dir or WORK_DIRS / 'ablation' / args.variants.stem).resolve()
+    try:
+        variants = read_variants(args.variants)
+        unknown = set(args.only or ()) - {variant.name for variant in variants}
+        if unknown:
+            raise ValueError(f'--only names {sorted(unknown)}, which {args.variants} has not.')
+        make_scenes(SceneFolder(out=SCENES), layouts=False)
+        chosen = [v for v in variants if not args.only or v.name in args.only]
+        with held(work_dir):
+            tables = [
+                ablate(chosen, work_dir=work_dir / f'seed-{seed}', seed=seed, length=args.length)
+                for seed in args.seeds
+            ]
+        table = over_seeds(tables)
+    except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:
+        sys.exit(f'ablate: {error}')
+    print_transfer_table(table, f'{args.variants.stem}, seeds {args.seeds}, top-1 in %')
+    summary = work_dir / 'summary.json'
+    write_seeds_summary(summary, table, seeds=args.seeds, length=args.length)
+    print(f'Written to {summary}')
+
+
+if __name__ == '__main__':
+    main()

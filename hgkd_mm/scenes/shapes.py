@@ -4,7 +4,7 @@ Coordinates are in object units: x to the right, y down, an object spans about [
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,11 @@ def ellipse(
     return turn(outline, angle) + (cx, cy)
 
 
+def corners(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
+    """Corners of an outline from their coordinates."""
+    return list(zip(x, y, strict=True))
+
+
 def polygon(points: Sequence[tuple[float, float]]) -> np.ndarray:
     """Outline through the given corners."""
     return np.asarray(points, dtype=np.float64)
@@ -62,7 +67,7 @@ def box(x0: float, y0: float, x1: float, y1: float, *, radius: float = 0.0) -> n
     if radius <= 0:
         return polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     t = np.linspace(0.0, np.pi / 2, 6)
-    corners = [
+    centers = [
         (x1 - radius, y1 - radius, 0.0),
         (x0 + radius, y1 - radius, 0.5),
         (x0 + radius, y0 + radius, 1.0),
@@ -70,7 +75,7 @@ def box(x0: float, y0: float, x1: float, y1: float, *, radius: float = 0.0) -> n
     ]
     arcs = [
         np.stack([cx + radius * np.cos(t + q * np.pi), cy + radius * np.sin(t + q * np.pi)], 1)
-        for cx, cy, q in corners
+        for cx, cy, q in centers
     ]
     return np.concatenate(arcs)
 
@@ -95,16 +100,12 @@ def turn(outline: np.ndarray, angle: float) -> np.ndarray:
     return outline @ np.array([[c, s], [-s, c]])
 
 
-def normalise(parts: Sequence[Part]) -> list[Part]:
-    """The parts shifted and scaled together: bounding box centred, longer half side 1."""
+def normalize(parts: Sequence[Part]) -> list[Part]:
+    """The parts shifted and scaled together: bounding box centered, longer half side 1."""
     points = np.concatenate([outline for part in parts for outline in part.outlines])
     low, high = points.min(axis=0), points.max(axis=0)
-    centre, half = (low + high) / 2, (high - low).max() / 2
+    center, half = (low + high) / 2, (high - low).max() / 2
     return [
-        Part(
-            outlines=tuple((outline - centre) / half for outline in part.outlines),
-            paint=part.paint,
-            relief=part.relief,
-        )
+        replace(part, outlines=tuple((outline - center) / half for outline in part.outlines))
         for part in parts
     ]

@@ -1,4 +1,4 @@
-"""The transfer table over several seeds: every seed pre-trains its own students."""
+"""Tables over several seeds: means, standard deviations, and the seeds that were asked for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
+
+from hgkd_mm.benchmark import versions
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class Spread:
         return f'{self.mean:.1f} ± {self.std:.1f}' if len(self.values) > 1 else f'{self.mean:.1f}'
 
 
-def over_seeds(
-    scores: Sequence[Mapping[str, Mapping[str, float]]],
-) -> dict[str, dict[str, Spread]]:
+SpreadTable = dict[str, dict[str, Spread]]
+
+
+def over_seeds(scores: Sequence[Mapping[str, Mapping[str, float]]]) -> SpreadTable:
     """Joins the tables of several seeds.
 
     Args:
@@ -53,7 +57,7 @@ def over_seeds(
     }
 
 
-def print_transfer_table(table: Mapping[str, Mapping[str, Spread]], title: str) -> None:
+def print_transfer_table(table: SpreadTable, title: str) -> None:
     """Prints mean and standard deviation of every row and column."""
     shown = Table(title=title)
     shown.add_column('start of the backbone')
@@ -64,16 +68,15 @@ def print_transfer_table(table: Mapping[str, Mapping[str, Spread]], title: str) 
     Console(width=120).print(shown)
 
 
-def write_seeds_summary(
-    path: Path, table: Mapping[str, Mapping[str, Spread]], **facts: object
-) -> None:
-    """Writes means, standard deviations and single values as JSON."""
+def write_seeds_summary(path: Path, table: SpreadTable, **facts: object) -> None:
+    """Writes means, standard deviations, single values, and versions of packages as JSON."""
     record = {
         'scores': {
             row: {column: vars(spread) for column, spread in columns.items()}
             for row, columns in table.items()
         },
         **facts,
+        'versions': versions(get_device()),
     }
     path.write_text(json.dumps(record, indent=2, default=str))
 

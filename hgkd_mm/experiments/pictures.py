@@ -1,65 +1,23 @@
-"""What the transfer leaves behind: its table, pictures of predictions, summary.json."""
+"""Predictions of fine-tuned detectors and segmentors beside the truth, as pictures."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmdet.apis import inference_detector, init_detector
-from mmengine.device import get_device
 from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from hgkd_mm.benchmark import versions
 from hgkd_mm.scenes import CLASSES
 from hgkd_mm.visualization import Instances, draw_instances, draw_semantic
 
-from .job import Job
-from .seeds import over_seeds, print_transfer_table
-from .transfer import TransferResult
+from .training import Job
 
 TRUTH = 'ground truth'
-
-
-def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
-    """Prints the table, draws predictions on some validation images, writes summary.json.
-
-    Args:
-        work_dir: where they go.
-        result: of :func:`transfer`.
-        scenes: folder of Scenes.
-        facts: kept in the summary.
-    """
-    print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
-    record = {
-        'scores': result.scores,
-        'runs': {
-            task: {start: run_facts(job) for start, job in jobs.items()}
-            for task, jobs in result.jobs.items()
-        },
-        'versions': versions(get_device()),
-        **facts,
-    }
-    (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
-    if 'detection' in result.jobs:
-        draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
-    if 'segmentation' in result.jobs:
-        draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
-
-
-def run_facts(job: Job) -> dict[str, object]:
-    """What a figure of the table was made with: folder, steps, batch, precision, seconds."""
-    return {
-        'work_dir': str(job.work_dir),
-        'iterations': job.iterations,
-        'batch_size': job.settings.train_dataloader.batch_size,
-        'optim_wrapper': job.settings.optim_wrapper.type,
-        'seconds': job.seconds,
-    }
 
 
 def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 4) -> None:

@@ -1,4 +1,4 @@
-"""Surface textures: scalar fields over rotated coordinates, and the two-colour surfaces of them."""
+"""Textures, the two-colored surfaces of objects that they make, and backgrounds."""
 
 import colorsys
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import numpy as np
 
 Field = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
-# What real classes also have: a surface they tend to show. 60 % of the objects follow it, so that
-# texture tells something of the class and never all.
-FAVOURITES: dict[str, tuple[str, ...]] = {
+# Real classes tend to show certain surfaces too. 60 % of the objects do, so that texture tells
+# something of the class and never all.
+FAVORITES: dict[str, tuple[str, ...]] = {
     'boat': ('wood', 'stripes', 'plain'),
     'butterfly': ('dots', 'stripes', 'gradient'),
     'car': ('plain', 'gradient', 'stripes'),
@@ -25,7 +25,12 @@ FAVOURITES: dict[str, tuple[str, ...]] = {
     'rocket': ('checks', 'stripes', 'plain'),
     'tree': ('cloud', 'scales', 'dots'),
 }
-FAVOURITE_SHARE = 0.6
+FAVORITE_SHARE = 0.6
+_BACKGROUNDS = (
+    *('cloud', 'cloud', 'gradient', 'gradient'),
+    *('stripes', 'brick', 'checks', 'wood', 'dots', 'grass'),
+)
+_HORIZON_SHARE = 0.4
 
 
 def fractal_noise(
@@ -120,30 +125,30 @@ FIELDS: dict[str, Field] = {
 }  # fmt: skip
 
 
-def random_colour(
+def random_color(
     rng: np.random.Generator,
     *,
     saturation: tuple[float, float] = (0.1, 0.8),
     value: tuple[float, float] = (0.3, 0.95),
 ) -> np.ndarray:
-    """A colour of any hue: (3,) float32 RGB in [0, 1]."""
+    """A color of any hue: (3,) float32 RGB in [0, 1]."""
     hsv = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
     return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A two-coloured textured surface.
+    """A two-colored textured surface.
 
     Args:
         kind: A key of `FIELDS`.
-        colours: (2, 3) float32 RGB in [0, 1]; the texture's field runs from the first to the
+        colors: (2, 3) float32 RGB in [0, 1]; the texture's field runs from the first to the
             second.
         angle: Direction of the texture in radians.
     """
 
     kind: str
-    colours: np.ndarray
+    colors: np.ndarray
     angle: float
 
     def paint(self, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -160,19 +165,65 @@ class Surface:
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         phase = np.float32(rng.random())
         field = FIELDS[self.kind](c * u + s * v + phase, c * v - s * u, rng)
-        first, second = self.colours.astype(np.float32)[:, :, None, None]
+        first, second = self.colors.astype(np.float32)[:, :, None, None]
         return first + field.astype(np.float32, copy=False) * (second - first)
 
 
 def object_surface(name: str, rng: np.random.Generator, *, angle: float) -> Surface:
-    """The main surface of an object: the texture leans on its class, the colours do not."""
-    kinds = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE else tuple(FIELDS)
-    first = random_colour(rng)
-    second = random_colour(rng)
+    """The main surface of an object: the texture leans on its class, the colors do not."""
+    kinds = FAVORITES[name] if rng.random() < FAVORITE_SHARE else tuple(FIELDS)
+    first = random_color(rng)
+    second = random_color(rng)
     if rng.random() < 0.85:  # a shade of the same hue
         second = first * rng.uniform(0.6, 0.8) if first.max() > 0.6 else first * 1.3
     return Surface(
         kind=kinds[rng.integers(len(kinds))],
-        colours=np.stack([first, np.clip(second, 0, 1)]),
+        colors=np.stack([first, np.clip(second, 0, 1)]),
         angle=angle + (rng.random() < 0.3) * np.pi / 2,
     )
+
+
+def _strokes(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Blades in a few tones, one over another (grass, fur, straw): (size, size) in [0, 1]."""
+    field = np.full((size, size), 0.1, np.float32)
+    lean, length = rng.uniform(-0.6, 0.6), size * rng.uniform(0.05, 0.11)
+    for tone in rng.random(6):
+        roots = rng.uniform(0, size, (70, 2))
+        tilt = lean + rng.normal(0, 0.25, 70)
+        tips = roots - length * np.stack([np.sin(tilt), np.cos(tilt)], axis=1)
+        blades = np.round(np.stack([roots, tips], axis=1)).astype(np.int32)
+        cv2.polylines(field, list(blades), False, 0.1 + 0.9 * float(tone), max(1, size // 96))
+    return field
+
+
+def _region(size: int, rng: np.random.Generator) -> np.ndarray:
+    kind = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]
+    first = random_color(rng, saturation=(0.05, 0.6), value=(0.25, 0.9))
+    second = np.clip(first * rng.uniform(0.75, 1.25) + rng.normal(0, 0.05, 3), 0.05, 1.0)
+    if rng.random() < 0.1:
+        second = random_color(rng, saturation=(0.05, 0.6), value=(0.25, 0.9))
+    colors = np.stack([first, second]).astype(np.float32)
+    light = fractal_noise((size, size), rng, octaves=6)
+    grain = np.float32(rng.uniform(0.1, 0.3))
+    light = 1 - grain + 2 * grain * light
+    if kind == 'grass':
+        dark, bright = (0.5 * first)[:, None, None], np.clip(1.2 * second, 0, 1)[:, None, None]
+        return (dark + (bright - dark) * _strokes(size, rng)).astype(np.float32) * light
+    axis = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(rng.uniform(0.7, 1.8))
+    u, v = np.meshgrid(axis, axis)
+    surface = Surface(kind=kind, colors=colors, angle=rng.uniform(0, np.pi))
+    return surface.paint(u, v, rng) * light
+
+
+def paint_background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Paints a background: (3, size, size) float32 RGB, about [0, 1]."""
+    image = _region(size, rng)
+    if rng.random() < _HORIZON_SHARE:
+        ground = _region(size, rng)
+        slope, level = rng.uniform(-0.12, 0.12) * size, rng.uniform(0.3, 0.75) * size
+        x = np.linspace(-1, 1, size, dtype=np.float32)
+        edge = level + slope * x + size * 0.02 * np.sin(x * rng.uniform(2, 9))
+        y = np.arange(size, dtype=np.float32)[:, None]
+        below = np.clip((y - edge) * 0.5 + 0.5, 0, 1).astype(np.float32)
+        image += below * (ground * rng.uniform(0.75, 1.1) - image)
+    return image

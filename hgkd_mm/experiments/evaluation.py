@@ -1,11 +1,12 @@
-"""How good frozen features are: kNN and linear probe, for students and teachers alike."""
+"""kNN and linear probe of frozen features on Scenes, for students and teachers alike."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -18,6 +19,10 @@ from hgkd_mm.evaluation import (
 from hgkd_mm.sparse import CellMask
 from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
 
+from .places import CONFIGS
+
+_DATASETS = CONFIGS / '_base_' / 'datasets' / 'scenes_cls.py'
+
 
 @dataclass
 class Score:
@@ -28,31 +33,26 @@ class Score:
 
 
 class FrozenEvaluation:
-    """Labelled images, and how features of them are scored.
+    """Scores features on the validation images of Scenes.
 
     Args:
-        train_dataset: config of the labelled images to learn from.
-        val_dataset: config of the images to score.
-        max_train_samples: only so many of the first, to save time.
-        seed: of the choice, and of the probe's held-out part.
+        scenes: folder of Scenes.
+        bank: labelled training images to learn from.
     """
 
-    def __init__(
-        self, *, train_dataset: dict, val_dataset: dict, max_train_samples: int, seed: int = 0
-    ) -> None:
-        self.seed = seed
-        self.train = build_labelled_dataset(
-            train_dataset, key='train_dataset', max_samples=max_train_samples, seed=0
-        )
-        self.val = build_labelled_dataset(val_dataset, key='val_dataset')
-        self.classes = len(self.val.CLASSES)
+    def __init__(self, scenes: Path, bank: int) -> None:
+        datasets = Config.fromfile(_DATASETS)
+        train, val = datasets.cls_train_dataset, datasets.cls_val_dataset
+        train.data_root = val.data_root = str(scenes)
+        self.train = build_labelled_dataset(train, key='train_dataset', max_samples=bank, seed=0)
+        self.val = build_labelled_dataset(val, key='val_dataset')
 
     def score(self, model: nn.Module) -> Score:
         """kNN (k = 20, T = 0.07) and linear probe of a model's pooled features."""
         return self._score(model)
 
     def score_teacher(self, student: nn.Module, name: str) -> Score:
-        """The same of the embedding that a student's teacher has of whole images."""
+        """The same for the embedding of whole images by a student's teacher."""
         teacher = student.teachers[name]
 
         def embed(images: Tensor) -> Tensor:
@@ -67,14 +67,14 @@ class FrozenEvaluation:
             for dataset in (self.train, self.val)
         )
         data = (train.features, train.labels, val.features, val.labels)
-        return Score(knn=knn_accuracy(*data), linear=linear_probe(*data, seed=self.seed).top1)
+        return Score(knn=knn_accuracy(*data), linear=linear_probe(*data, seed=0).top1)
 
 
-def build_student(model: ConfigDict, checkpoint: str | None, seed: int) -> nn.Module:
-    """A model of the config, initialised with the seed, with weights if there are any."""
+def build_student(model: ConfigDict, checkpoint: Path | None, seed: int) -> nn.Module:
+    """A model of the config, initialized with the seed, with weights if there are any."""
     torch.manual_seed(seed)
     network = MODELS.build(model)
     network.init_weights()
     if checkpoint is not None:
-        network.load_state_dict(read_tensors(checkpoint, CHECKPOINT))
+        network.load_state_dict(read_tensors(str(checkpoint), CHECKPOINT))
     return network.eval()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from hgkd_mm.quickstart.ablation import UNTRAINED, ablate, pretraining_jobs, read_variants
-from hgkd_mm.scenes import SceneFolder
+from hgkd_mm.experiments.ablation import (
+    UNTRAINED,
+    ablate,
+    main,
+    pretraining_jobs,
+    read_variants,
+)
 from hgkd_mm.utils.launch import override
 from hgkd_mm.visualization import read_scalars
 
@@ -23,14 +27,6 @@ TINY = {
     'train_dataloader.persistent_workers': False,
     'default_hooks.logger.interval': 1,
 }
-
-
-@pytest.fixture(scope='module')
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('data') / 'scenes'
-    for _ in SceneFolder(out=folder, train=240, val=12).write(workers=1):
-        pass
-    return folder
 
 
 def write(path: Path, variants: list[dict]) -> Path:
@@ -74,23 +70,22 @@ def test_all_rows_on_scenes_take_the_same_steps(scenes: Path, tmp_path: Path) ->
     assert all(job.settings.randomness.seed == 3 for job in jobs.values())
 
 
-def test_rows_of_other_lengths_are_refused(scenes: Path, tmp_path: Path) -> None:
-    longer = dict(name='longer', config=STUDENT, options={'train_cfg.max_epochs': 5})
-    path = write(tmp_path / 'list.py', [dict(name='student', config=STUDENT), longer])
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        ({'train_cfg.max_epochs': 5}, r"'other': \(40, 32\)"),
+        ({}, "'student' and 'other'"),
+        ({'model.heads.sims': None}, 'model.heads.sims=None'),
+    ],
+)
+def test_rows_that_make_no_table_are_refused(
+    options: dict, told: str, scenes: Path, tmp_path: Path
+) -> None:
+    rows = [dict(name=name, config=STUDENT) for name in ('student', 'other')]
+    rows[1]['options'] = options
     data = {'train_dataloader.dataset.data_root': str(scenes)}
-    with pytest.raises(ValueError, match=r"differ in .*'longer': \(40, 32\)"):
-        pretraining_jobs(read_variants(path), work_dir=tmp_path, seed=0, options=data)
-
-
-def test_rows_that_are_the_same_training_are_refused(scenes: Path, tmp_path: Path) -> None:
-    rows = [dict(name=name, config=STUDENT) for name in ('one', 'two')]
-    data = {'train_dataloader.dataset.data_root': str(scenes)}
-    variants = read_variants(write(tmp_path / 'same.py', rows))
-    with pytest.raises(ValueError, match="'one' and 'two' are the same training"):
-        pretraining_jobs(variants, work_dir=tmp_path, seed=0, options=data)
-    rows[1]['options'] = {'model.heads.sims': None}
-    variants = read_variants(write(tmp_path / 'typo.py', rows))
-    with pytest.raises(ValueError, match='model.heads.sims=None takes away a head'):
+    variants = read_variants(write(tmp_path / 'list.py', rows))
+    with pytest.raises(ValueError, match=told):
         pretraining_jobs(variants, work_dir=tmp_path, seed=0, options=data)
 
 
@@ -123,12 +118,9 @@ def test_every_row_is_trained_once_and_scored(
 
 
 def test_the_tool_names_a_row_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location('ablate_tool', ROOT / 'tools/ablate.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(sys, 'argv', ['ablate.py', str(SCENES_ABLATION), '--only', 'L_faet'])
     with pytest.raises(SystemExit, match=r"ablate: --only names \['L_faet'\]"):
-        tool.main()
+        main()
 
 
 @pytest.mark.parametrize(

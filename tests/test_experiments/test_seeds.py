@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hgkd_mm.quickstart.seeds import over_seeds, print_transfer_table, write_seeds_summary
+from hgkd_mm.experiments.seeds import over_seeds, print_transfer_table, write_seeds_summary
 
 TABLES = [
     {'scratch': {'top-1': 10.0, 'mIoU': 1.0}, 'H-GKD': {'top-1': 20.0, 'mIoU': 5.0}},

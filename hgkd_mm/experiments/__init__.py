@@ -1,0 +1,1 @@
+"""Experiments on Scenes: the quickstart, the transfer table, ablations, and the small teachers."""
