@@ -47,7 +47,7 @@ def main() -> int:
     import torch
 
     from hgkd_mm.benchmark import gpu
-    from hgkd_mm.utils.device import check_device
+    from hgkd_mm.utils.launch import check_device
 
     try:
         check_device(args.device)

@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 from hgkd_mm.quickstart.data import make_scenes  # noqa: E402
 from hgkd_mm.quickstart.pretraining import SCENES  # noqa: E402
 from hgkd_mm.quickstart.run import quickstart  # noqa: E402
+from hgkd_mm.utils.environment import need_ops  # noqa: E402
 from hgkd_mm.utils.launch import add_config_flag  # noqa: E402
-from hgkd_mm.utils.mmcv_ops import need_ops  # noqa: E402
 from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 

@@ -23,7 +23,7 @@ from hgkd_mm.quickstart.seeds import (  # noqa: E402
     write_seeds_summary,
 )
 from hgkd_mm.quickstart.transfer import TASKS, transfer  # noqa: E402
-from hgkd_mm.utils.mmcv_ops import need_ops  # noqa: E402
+from hgkd_mm.utils.environment import need_ops  # noqa: E402
 from hgkd_mm.utils.work_dir import held  # noqa: E402
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from hgkd_mm.evaluation import build_labelled_dataset
-from hgkd_mm.utils.iterations import scaled_iterations
+from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.visualization import read_scalars
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from helpers.pickles import MakesFolder
+from helpers.tools import load_tool
 from mmengine.registry import DefaultScope
 
 from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_file
@@ -141,18 +140,11 @@ def test_a_file_that_would_run_code_is_one_sentence(
     assert made.exists()  # it would have run
 
 
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('train_tool', ROOT / 'tools/train.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_absent_config_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, 'argv', ['train.py', 'configs/typo.py'])
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(SystemExit) as stopped:
-        load_tool().main()
+        load_tool('train').main()
     assert str(stopped.value).startswith(
         "tools/train.py: There is no config file 'configs/typo.py'"
     )
@@ -174,7 +166,7 @@ def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.syspath_prepend(tmp_path)
     with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
-        load_tool().main()
+        load_tool('train').main()
     assert str(stopped.value).startswith('tools/train.py: There is no')
     assert 'typo.pth' in str(stopped.value)
 
@@ -183,11 +175,11 @@ def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.delenv('LOCAL_RANK')
     words = 'a.py --resume --local-rank 3 --cfg-options model.x=1 model.y=[2,3]'
-    args = load_tool().parse_args(words.split())
+    args = load_tool('train').parse_args(words.split())
     assert (args.resume, args.amp, args.launcher) == ('auto', False, 'none')
     assert args.cfg_options == {'model.x': 1, 'model.y': [2, 3]}
     assert os.environ['LOCAL_RANK'] == '3'
-    assert load_tool().parse_args(['a.py', '--resume', 'b.pth']).resume == 'b.pth'
+    assert load_tool('train').parse_args(['a.py', '--resume', 'b.pth']).resume == 'b.pth'
 
 
 @pytest.mark.parametrize(
