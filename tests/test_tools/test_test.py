@@ -75,7 +75,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / 'a config.py').write_text(TOY_CONFIG)
     torch.save(dict(state_dict=dict(shift=torch.tensor([10.0]))), tmp_path / 'good.pth')
     torch.save(dict(state_dict=dict(shuft=torch.tensor([10.0]))), tmp_path / 'bad.pth')
-    return {**os.environ, 'PYTHONPATH': str(tmp_path), 'HGKD_VENV': str(Path(sys.prefix))}
+    return {**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'HGKD_VENV': str(Path(sys.prefix))}
 
 
 def run(command: list[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
