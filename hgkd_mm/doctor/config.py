@@ -54,7 +54,7 @@ def look_at_config(path: str, options: Sequence[str] = (), *, build: bool = Fals
     except Exception as error:  # a config is a program, and may raise anything
         while isinstance(error, ImportError) and (error.__cause__ or error.__context__):
             error = error.__cause__ or error.__context__  # mmengine hides the name of the module
-        section.problems.append(f'{path} cannot be read ({_sentence(error)}).')
+        section.problems.append(f'{path} cannot be read: {_sentence(error)}')
         return section
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
         look_at_data(section, config, load=build)
@@ -92,7 +92,7 @@ def look_at_data(section: Section, config: Config, *, load: bool = False) -> Non
                 dataset[0]
                 section.facts[key] = f'{len(dataset)} images, the first one loads'
         except Exception as error:  # whatever a data set's code raises
-            section.problems.append(f'{key} cannot be used ({_sentence(error)}).')
+            section.problems.append(f'{key} cannot be used: {_sentence(error)}')
     for part, value in _parts(config, '_evaluator'):
         for key, node in _nodes(value, part):
             path = node.get('ann_file')
@@ -101,8 +101,8 @@ def look_at_data(section: Section, config: Config, *, load: bool = False) -> Non
     for path, keys in wanted.items():
         if not any(path != root and path.startswith(root.rstrip('/') + '/') for root in wanted):
             section.problems.append(
-                f'{path} does not exist or is empty (relative paths start at {Path.cwd()}), which '
-                f'{", ".join(keys)} needs: {_data_cure(path, keys[0])}.'
+                f'{path} does not exist or is empty (relative paths start at {Path.cwd()}), and is '
+                f'needed by {", ".join(keys)}: {_data_cure(path, keys[0])}.'
             )
 
 
@@ -211,7 +211,7 @@ def build_model(section: Section, config: Config) -> None:
             model.init_weights()
             hook.before_train(runner)
     except Exception as error:  # whatever the code that a config names raises
-        section.problems.append(f'The model cannot be built ({_sentence(error)}).')
+        section.problems.append(f'The model cannot be built: {_sentence(error)}')
 
 
 def look_at_batch(section: Section, config: Config, *, gpus: int) -> None:

@@ -69,7 +69,7 @@ def what_runs(begin: Callable[[str], None]) -> Section:
     ops = has_ops()
     section.problems += check_running(ops=ops)
     if not section.problems:
-        section.facts['models'] = 'mmpretrain, mmseg' + (', mmdet with mmcv.ops' if ops else '')
+        section.facts['models'] = 'mmpretrain, mmseg' + (', mmdet' if ops else '') + ' build one'
     if attempt('import torch', partial(import_module, 'torch')):
         return section
     import torch
