@@ -93,11 +93,10 @@ def look_at_data(section: Section, config: Config, *, load: bool = False) -> Non
                 section.facts[key] = f'{len(dataset)} images, the first one loads'
         except Exception as error:  # whatever a data set's code raises
             section.problems.append(f'{key} cannot be used: {_sentence(error)}')
-    for part, value in _parts(config, '_evaluator'):
-        for key, node in _nodes(value, part):
-            path = node.get('ann_file')
-            if isinstance(path, str) and path and not _is_there(path):
-                wanted.setdefault(path, []).append(key)
+    for key, node in _nodes(config, '_evaluator'):
+        path = node.get('ann_file')
+        if isinstance(path, str) and path and not _is_there(path):
+            wanted.setdefault(path, []).append(key)
     for path, keys in wanted.items():
         if not any(path != root and path.startswith(root.rstrip('/') + '/') for root in wanted):
             section.problems.append(
@@ -107,15 +106,15 @@ def look_at_data(section: Section, config: Config, *, load: bool = False) -> Non
 
 
 def _datasets(config: Config) -> Iterator[tuple[str, dict]]:
-    for part, value in _parts(config, '_dataloader', '_hooks'):
-        for key, node in _nodes(value, part):
-            kind = node.get('type')
-            if isinstance(kind, str):
-                with DATASETS.switch_scope_and_registry(None) as registry:
-                    kind = registry.get(kind)
-            known = isinstance(kind, type) and issubclass(kind, BaseDataset)
-            if known and not is_remote(str(node.get('data_root'))):
-                yield key, node
+    """The data sets on this machine's disks that the Runner would build."""
+    for key, node in _nodes(config, '_dataloader', '_hooks'):
+        kind = node.get('type')
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind)
+        known = isinstance(kind, type) and issubclass(kind, BaseDataset)
+        if known and not is_remote(str(node.get('data_root'))):
+            yield key, node
 
 
 def _paths(dataset: BaseDataset) -> list[str]:
@@ -123,7 +122,7 @@ def _paths(dataset: BaseDataset) -> list[str]:
     root = dataset.data_root
     if root and not _is_there(root):
         return [root]
-    return [*dataset.data_prefix.values(), *([dataset.ann_file] if dataset.ann_file else [])]
+    return [path for path in (*dataset.data_prefix.values(), dataset.ann_file) if path]
 
 
 def _is_there(path: str) -> bool:
@@ -185,7 +184,7 @@ def unreachable(url: str, *, timeout: float = _ANSWER_TIME) -> str | None:
 
 
 def _weight_files(config: Config) -> Iterator[tuple[str, str]]:
-    for key, node in _nodes(config.get('model'), 'model'):
+    for key, node in _nodes(config, 'model'):
         for name in ('checkpoint', 'pretrained'):
             if isinstance(node.get(name), str):
                 yield f'{key}.{name}', node[name]
@@ -274,19 +273,17 @@ def _sentence(error: BaseException) -> str:
     return f'{type(error).__name__}: {error}'.split('\n')[0]
 
 
-def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """All dicts in a part of a config, outer ones first, with their dotted keys."""
+def _nodes(config: Config, *endings: str) -> Iterator[tuple[str, dict]]:
+    """All dicts, with their dotted keys, below the top-level keys that end like this."""
+    for key, value in config.items():
+        if key.endswith(endings):
+            yield from _walk(value, key)
+
+
+def _walk(value: Any, key: str) -> Iterator[tuple[str, dict]]:
+    children = enumerate(value) if isinstance(value, (list, tuple)) else ()
     if isinstance(value, dict):
         yield key, value
-        for name, child in value.items():
-            yield from _nodes(child, f'{key}.{name}')
-    elif isinstance(value, (list, tuple)):
-        for index, child in enumerate(value):
-            yield from _nodes(child, f'{key}.{index}')
-
-
-def _parts(config: Config, *endings: str) -> Iterator[tuple[str, Any]]:
-    """The top-level keys that end like this, with their values."""
-    for key, value in config.items():
-        if value is not None and key.endswith(endings):
-            yield key, value
+        children = value.items()
+    for name, child in children:
+        yield from _walk(child, f'{key}.{name}')
