@@ -14,14 +14,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-# The package also registers what --amp names.
-from hgkd_mm.engine import NonFiniteError, OtherClassesError, PretrainedWeightsError
-from hgkd_mm.utils.checkpoint_file import CheckpointError
+import hgkd_mm.engine  # noqa: F401  registers what --amp names
 from hgkd_mm.utils.launch import (
     add_common_flags,
+    build_runner,
+    end_in_one_sentence,
     is_first_process,
     leave_distributed,
     load_config,
@@ -29,7 +26,6 @@ from hgkd_mm.utils.launch import (
     place_run,
     start_distributed,
 )
-from hgkd_mm.utils.mmcv_ops import MissingOpsError
 from hgkd_mm.utils.work_dir import held
 
 
@@ -71,22 +67,8 @@ def main() -> None:
             start_distributed(config)
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(f'tools/train.py: {error}')
-        try:
-            runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-            runner.train()
-        except (
-            CheckpointError,
-            MissingOpsError,
-            NonFiniteError,
-            OtherClassesError,
-            PretrainedWeightsError,
-        ) as error:
-            sys.exit(f'tools/train.py: {error}')
-        except FileNotFoundError as error:
-            sys.exit(
-                f'tools/train.py: {error}; python tools/doctor.py {args.config} lists what it '
-                'needs.'
-            )
+        with end_in_one_sentence('tools/train.py', args.config):
+            build_runner(config).train()
     leave_distributed(config)
 
 

@@ -15,8 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from hgkd_mm.utils.iterations import scaled_iterations
-from hgkd_mm.utils.launch import merge_args, place_run
+from hgkd_mm.utils.launch import merge_args, place_run, scaled_iterations
 
 ROOT = CONFIGS.parent
 PAGES = ('finetuning', 'detection', 'segmentation')

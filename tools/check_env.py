@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # hgkd_mm may be what is not installed
 sys.path.insert(0, str(ROOT))
 
-from hgkd_mm.utils import env_check  # noqa: E402
-from hgkd_mm.utils.mmcv_ops import has_ops, missing_ops  # noqa: E402
+from hgkd_mm.utils import environment  # noqa: E402
 
 
 def main() -> int:
@@ -29,34 +28,27 @@ def main() -> int:
     parser.add_argument('--ops', action='store_true', help='mmcv without ops is a problem')
     args = parser.parse_args()
 
-    installed = env_check.installed_versions()
-    requirements = args.requirements or ROOT / env_check.stack_of(installed)
-    pins = env_check.read_pins(requirements)
+    installed = environment.installed_versions()
+    requirements = args.requirements or ROOT / environment.stack_of(installed)
+    pins = environment.read_pins(requirements)
 
-    problems = env_check.check_versions(pins, installed)
+    problems = environment.check_versions(pins, installed)
     remarks = []
     if not args.quick:
-        ops = args.ops or has_ops()
-        if args.ops and not has_ops():
-            problems.append(missing_ops('What --ops asks for'))
-            ops = False
-        running = env_check.check_running(ops=ops)
+        ops = environment.has_ops()
+        if args.ops and not ops:
+            problems.append(environment.missing_ops('What --ops asks for'))
+        running = environment.check_running(ops=ops)
         problems += running
-        remarks = env_check.notes(ops=ops) if not running else []
+        remarks = environment.notes(ops=ops) if not running else []
     lines = [f'PROBLEM: {problem}' for problem in problems]
     lines += [f'Note: {remark}' for remark in remarks]
     if not problems and not args.quick:
         main_packages = [n for n in pins if n == 'torch' or n.startswith(('mm', 'onedl-mm'))]
-        lines.append(
-            'Works: '
-            + ', '.join(f'{n} {env_check.version_of(n, installed)}' for n in main_packages)
-            + '.'
-        )
-    cure = env_check.SETUP
-    if requirements.name == 'openmmlab.txt':
-        cure += ' --stack openmmlab'
+        found = (f'{name} {environment.version_of(name, installed)}' for name in main_packages)
+        lines.append(f'Works: {", ".join(found)}.')
     for line in lines:
-        print(line.replace(env_check.SETUP, cure))
+        print(environment.for_stack(line, requirements))
     return int(bool(problems))
 
 

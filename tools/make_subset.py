@@ -11,16 +11,68 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hgkd_mm.utils.subset import (  # noqa: E402
-    annotation_lines,
-    labelled_files,
-    pick_listed,
-    pick_share,
-)
+from hgkd_mm.utils.subset import stratified_share  # noqa: E402
+
+# File in the folder of the split, and class index.
+Labelled = tuple[str, int]
+
+_IMAGES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif'}
+
+
+def labelled_files(data: Path) -> list[Labelled]:
+    """The training images of a folder with their classes, sorted by name.
+
+    As mmpretrain's ``ImageNet``: from ``meta/train.txt`` if it is there, else from the class
+    folders in ``train``, numbered by alphabet.
+
+    Raises:
+        FileNotFoundError: There is neither, or no image.
+    """
+    lines = data / 'meta' / 'train.txt'
+    if lines.is_file():
+        pairs = (line.rsplit(' ', 1) for line in lines.read_text().splitlines() if line.strip())
+        return sorted((name, int(label)) for name, label in pairs)
+    root = data / 'train'
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f'There is neither {lines} nor a folder {root}: --data is the folder that holds '
+            'train/, as data/imagenet does.'
+        )
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [
+        (str(path.relative_to(root)), label)
+        for label, folder in enumerate(folders)
+        for path in sorted(folder.rglob('*'))
+        if path.suffix.lower() in _IMAGES
+    ]
+    if not found:
+        raise FileNotFoundError(f'{root} has no images in folders of classes.')
+    return found
+
+
+def pick_listed(files: Sequence[Labelled], names: Iterable[str]) -> list[Labelled]:
+    """Those of ``files`` that a list names, one file name a line, without folder, as SimCLR's.
+
+    Raises:
+        ValueError: An image of the list is not there, or stands for several.
+    """
+    by_name: dict[str, list[Labelled]] = defaultdict(list)
+    for path, label in files:
+        by_name[Path(path).name].append((path, label))
+    wanted = {name.strip() for name in names} - {''}
+    missing = sorted(name for name in wanted if len(by_name.get(name, ())) != 1)
+    if missing or not wanted:
+        raise ValueError(
+            f'{len(missing)} of the {len(wanted)} listed images are not there, or more than once '
+            f'({", ".join(missing[:3])}): --list takes one file name a line, of images in --data.'
+        )
+    return sorted(by_name[name][0] for name in wanted)
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,15 +90,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Writes the file and says what is in it."""
     args = parse_args()
-    files = labelled_files(args.data)
+    files = sorted(labelled_files(args.data))
     if args.list:
         picked = pick_listed(files, args.list.read_text().splitlines())
     else:
-        picked = pick_share(files, args.share, seed=args.seed)
+        chosen = stratified_share([label for _, label in files], args.share, seed=args.seed)
+        picked = [files[index] for index in chosen]
     percent = f'{float(f"{100 * len(picked) / len(files):.2g}"):g}'
     out = args.out or args.data / 'meta' / f'train_{percent}pct.txt'
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(annotation_lines(picked))
+    out.write_text(''.join(f'{path} {label}\n' for path, label in picked))
     classes = len({label for _, label in picked})
     print(f'{out}: {len(picked)} of {len(files)} images ({percent} %), {classes} classes.')
 

@@ -55,7 +55,7 @@ wheels="$(grep -E '^[a-z].*==' "$requirements" | grep -vE '^(onedl-)?mm|^imaug')
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 fits() { [[ -n "$1" && " $versions " == *" $1 "* ]]; }
 version_of() { "$python" -c "import importlib.metadata as m; print(m.version('$1'))" 2>/dev/null || true; }
-has_ops() { "$python" -m hgkd_mm.utils.install_help has-ops; }
+has_ops() { "$python" tools/install_help.py has-ops; }
 pip() { "$python" -m pip --disable-pip-version-check --retries 2 "$@"; }
 
 find_python() {
@@ -97,7 +97,7 @@ run_step() {
   trap - INT TERM HUP
   if (( status != 0 )); then
     grep -vE 'is ignored: it is neither|^ *$' "$log" | tail -n 15 >&2 || true
-    fail "'$what' failed: $("$python" -m hgkd_mm.utils.install_help diagnose "$log") The whole log is $log."
+    fail "'$what' failed: $("$python" tools/install_help.py diagnose "$log") The whole log is $log."
   fi
   say "    done in $(( SECONDS - started )) s"
 }
@@ -109,14 +109,14 @@ write_times() {
 
 compile_mmcv() {
   local missing cores memory_gb
-  missing="$("$python" -m hgkd_mm.utils.install_help can-compile)" || fail "$missing"
+  missing="$("$python" tools/install_help.py can-compile)" || fail "$missing"
   replace_mmcv "$pure_mmcv"
   cores="$(getconf _NPROCESSORS_ONLN)"
   memory_gb="$(awk '/MemAvailable/ { print int($2 / 1e6) }' /proc/meminfo 2>/dev/null || true)"
   # a compiler process takes up to 1 GB; mmcv's own default starts at least four
   if (( ${memory_gb:-$cores} < cores )); then cores=$(( memory_gb > 0 ? memory_gb : 1 )); fi
   export MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$cores}"
-  if [[ "${FORCE_CUDA:-0}" != 1 ]] && ! "$python" -m hgkd_mm.utils.install_help cuda-compiler; then
+  if [[ "${FORCE_CUDA:-0}" != 1 ]] && ! "$python" tools/install_help.py cuda-compiler; then
     say "  There is a GPU but no nvcc for torch's CUDA: mmcv's ops are compiled for the CPU only; Mask R-CNN on a GPU needs them there."
     export CUDA_VISIBLE_DEVICES=-1
   fi

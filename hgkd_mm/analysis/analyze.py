@@ -13,8 +13,8 @@ from torch import nn
 
 from hgkd_mm.evaluation import patch_distances
 from hgkd_mm.models.qkv import choose_blocks
-from hgkd_mm.utils.device import check_device
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.launch import check_device
 from hgkd_mm.visualization.folder_images import Size
 
 from .attention import LayerAttention, attention_curves, attention_maps

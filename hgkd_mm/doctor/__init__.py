@@ -1,6 +1,5 @@
-"""What is wrong with a machine, its packages or a config, and what to do about it."""
+"""What is wrong with a machine, its packages or a config, and how to repair it."""
 
-from .examine import examine, look_at_config
-from .section import Section
+from .report import Section, examine
 
-__all__ = ['Section', 'examine', 'look_at_config']
+__all__ = ['Section', 'examine']

@@ -1,98 +1,90 @@
-"""Small computations on the device, each compared with another way to compute the same."""
+"""The machine, and small computations on its devices, as a process of its own.
+
+    python -m hgkd_mm.doctor.probes      # started by report.probe_apart
+
+Packages are imported inside functions, so that a broken one can be reported.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 
-from hgkd_mm.utils import env_check
-from hgkd_mm.utils.mmcv_ops import has_ops
+from hgkd_mm.utils.environment import attempt, check_running, has_ops, notes
+from hgkd_mm.utils.processor import read_processor, usable_cores
 
-from .section import Section
+from .report import BEGIN, SECTION, Section
 
-# Relative to the largest value. cuDNN rounds float32 convolutions to TF32 unless told otherwise.
-ATTENTION_TOLERANCE = {'float32': 1e-3, 'bfloat16': 5e-2}
-SPARSE_TOLERANCE = 1e-2
+GB = 1e9
+# Relative to the largest value: cuDNN rounds float32 convolutions to TF32 unless told otherwise.
+TOLERANCE = 1e-2
+# Of MMEngine's list, what is long or always the same.
+_LEFT_OUT = ('sys.platform', 'MUSA available', 'numpy_random_seed', 'PyTorch compiling details')
 
 
-def probes(begin: Callable[[str], None]) -> Section:
-    """Runs a model of each package, an mmcv op, attention and a sparse step.
-
-    On the CPU, and on the GPU too where torch sees one. mmcv's ops and mmdet are left out where
-    mmcv has no ops.
+def machine(work_dirs: Path) -> Section:
+    """Processor, memory, disk, and MMEngine's list of Python, GPUs, CUDA and compilers.
 
     Args:
-        begin: Is told what is tried next.
+        work_dirs: Where runs are written; it need not exist.
     """
-    section = Section(title='What runs')
-    begin("Importing the packages and running mmcv's ops")
-    ops = has_ops()
-    problems = env_check.check_running(ops=ops)
-    section.problems += problems
-    if not problems:
-        models = 'ResNet-18, Mask R-CNN and UperNet' if ops else 'ResNet-18 and UperNet'
-        section.facts.append(('models', f'{models} can be built'))
-    if env_check.attempt('import torch', _import_torch):
-        return section
-    section.notes += env_check.notes(ops=ops)
-    import torch
-
-    for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
-        what = f'mmcv.ops.nms, {device}'
-        begin(what)
-        # where it fails this is said above: a problem, or on the GPU a note, since only detectors
-        # use it there
-        if ops and not env_check.attempt(what, partial(env_check.run_nms, device)):
-            section.facts.append((what, 'right'))
-        for dtype in ATTENTION_TOLERANCE:
-            check = partial(attention_error, device=device, dtype=dtype)
-            what = f'attention, {dtype}, {device}'
-            begin(what)
-            _compare(section, what, check, ATTENTION_TOLERANCE[dtype])
-        for engine in ('tiles', *_optional_engines(section if device == 'cpu' else None)):
-            check = partial(sparse_error, device=device, engine=engine)
-            what = f'sparse step, {engine}, {device}'
-            begin(what)
-            _compare(section, what, check, SPARSE_TOLERANCE)
+    section = Section(title='Machine')
+    processor = read_processor()
+    units = ', '.join(processor.bfloat16) or 'emulation'
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    there = next(f for f in (work_dirs, *work_dirs.absolute().parents) if f.exists())
+    free = shutil.disk_usage(there).free
+    section.facts |= {
+        'System': f'{platform.platform()}, {sys.executable}',
+        'Processor': f'{processor.name}, {usable_cores()} cores, bfloat16 by {units}',
+        'Memory': f'{memory / GB:.1f} GB',
+        f'Disk of {work_dirs}/': f'{free / GB:.1f} GB free',
+    }
+    if free < GB:
+        section.problems.append(
+            f'{free / GB:.2f} GB are free on the disk of {work_dirs}, and the checkpoints of one '
+            'run take more: free some, or write elsewhere with --work-dir DIR.'
+        )
+    if problem := attempt("MMEngine's collect_env", partial(_collect_env, section)):
+        section.notes.append(problem)
     return section
 
 
-def attention_error(*, device: str, dtype: str = 'float32') -> float:
-    """Runs ``scaled_dot_product_attention``, in float32 forward and backward.
-
-    In bfloat16 forward only, as teachers use it: its backward pass on a CPU can damage memory
-    (seen with torch 2.1.2).
+def what_runs(begin: Callable[[str], None]) -> Section:
+    """Runs a model of each package, an mmcv op, and a sparse step of each engine and device.
 
     Args:
-        device: Where it is run.
-        dtype: What it is run in.
-
-    Returns:
-        Largest difference of output and gradients to softmax(QK^T / sqrt(d)) V in float64 on the
-        CPU, relative to the largest value.
+        begin: Is called with the name of what is tried next.
     """
+    section = Section(title='What runs')
+    begin("importing the packages and running mmcv's ops")
+    ops = has_ops()
+    section.problems += check_running(ops=ops)
+    if not section.problems:
+        section.facts['models'] = 'mmpretrain, mmseg' + (', mmdet' if ops else '') + ' build one'
+    if attempt('import torch', partial(import_module, 'torch')):
+        return section
     import torch
-    import torch.nn.functional as F
 
-    differentiate = dtype == 'float32'
-    generator = torch.Generator().manual_seed(0)
-    # 49 tokens, no multiple of what fused kernels work in
-    inputs = [torch.randn(2, 4, 49, 32, generator=generator) for _ in range(3)]
-    weights = torch.randn(2, 4, 49, 32, generator=generator)
-
-    def run(attention: Callable, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
-        leaves = [x.to(device, dtype, copy=True).requires_grad_() for x in inputs]
-        out = attention(*leaves)
-        if not differentiate:
-            return [out.detach()]
-        (out * weights.to(device, dtype)).sum().backward()
-        return [out.detach(), *(x.grad for x in leaves)]
-
-    def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
-
-    got = run(F.scaled_dot_product_attention, device, getattr(torch, dtype))
-    return _error(got, run(plain, 'cpu', torch.float64))
+    begin("mmcv's ops on the GPU")
+    section.notes += notes(ops=ops)
+    engines = _engines(section)
+    for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
+        for engine in engines:
+            what = f'sparse step, {engine}, {device}'
+            begin(what)
+            check = partial(_compare, section, what, device=device, engine=engine)
+            problem = attempt(what.capitalize(), check)
+            section.problems += [problem] if problem else []
+    return section
 
 
 def sparse_error(*, device: str, engine: str = 'tiles') -> float:
@@ -125,41 +117,50 @@ def sparse_error(*, device: str, engine: str = 'tiles') -> float:
         out.square().sum().backward()
         return [out.detach(), net[0].weight.grad]
 
-    got = run(engine, device, torch.float32)
-    return _error(got, run('masked_dense', 'cpu', torch.float64))
-
-
-def _compare(section: Section, what: str, check: Callable[[], float], tolerance: float) -> None:
-    def run() -> None:
-        error = check()
-        if not error <= tolerance:
-            raise RuntimeError(f'a result is off by {error:.1g}, allowed are {tolerance:.0e}')
-        section.facts.append((what, f'right to {error:.0e}'))
-
-    problem = env_check.attempt(what[0].upper() + what[1:], run)
-    section.problems += [problem] if problem else []
-
-
-def _optional_engines(section: Section | None) -> tuple[str, ...]:
-    """The engine spconv where its wheel is installed; says so once."""
-    from hgkd_mm.sparse.spconv_wheel import check_wheels, installed_wheels
-
-    wheels = installed_wheels()
-    try:
-        check_wheels(wheels)
-    except ImportError as error:
-        if section is not None and wheels:
-            section.notes.append(str(error))
-        if section is not None and not wheels:
-            section.facts.append(('spconv', 'not installed (an optional engine)'))
-        return ()
-    return ('spconv',)
-
-
-def _error(got: list, expected: list) -> float:
+    got, expected = run(engine, device, torch.float32), run('masked_dense', 'cpu', torch.float64)
     pairs = zip(got, expected, strict=True)
     return max(float((g.cpu().double() - e).abs().max() / e.abs().max()) for g, e in pairs)
 
 
-def _import_torch() -> None:
-    import torch  # noqa: F401
+def main() -> None:
+    """Prints what is tried before it is tried, and each section when it is known."""
+
+    def begin(what: str) -> None:
+        print(f'\n{BEGIN}{what}', flush=True)
+
+    begin('looking at the machine')
+    print(f'\n{SECTION}{json.dumps(asdict(machine(Path("work_dirs"))))}', flush=True)
+    section = what_runs(begin)
+    print(f'\n{SECTION}{json.dumps(asdict(section))}', flush=True)
+
+
+def _collect_env(section: Section) -> None:
+    from mmengine.utils.dl_utils import collect_env
+
+    found = collect_env()
+    section.facts |= {key: str(value) for key, value in found.items() if key not in _LEFT_OUT}
+
+
+def _compare(section: Section, what: str, *, device: str, engine: str) -> None:
+    error = sparse_error(device=device, engine=engine)
+    if not error <= TOLERANCE:  # NaN too
+        raise RuntimeError(f'a result is off by {error:.1g}, allowed are {TOLERANCE:.0e}')
+    section.facts[what] = f'max error {error:.0e}'
+
+
+def _engines(section: Section) -> list[str]:
+    """tiles, and spconv where one of its wheels is installed and works."""
+    from hgkd_mm.sparse.spconv_wheel import check_wheels, installed_wheels
+
+    wheels = installed_wheels()
+    try:
+        if wheels:
+            check_wheels(wheels)
+    except ImportError as error:
+        section.notes.append(str(error))
+        wheels = []
+    return ['tiles', 'spconv'] if wheels else ['tiles']
+
+
+if __name__ == '__main__':
+    main()

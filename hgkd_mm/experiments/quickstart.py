@@ -25,8 +25,8 @@ from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
 from hgkd_mm.scenes import CLASSES, SceneFolder, make_scenes
 from hgkd_mm.sparse import CellMask, sparsify
+from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import add_config_flag
-from hgkd_mm.utils.mmcv_ops import need_ops
 from hgkd_mm.utils.work_dir import held
 from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
 

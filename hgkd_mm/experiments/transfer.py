@@ -15,8 +15,8 @@ from mmengine.device import get_device
 from hgkd_mm.benchmark import versions
 from hgkd_mm.evaluation import build_labelled_dataset
 from hgkd_mm.scenes import SceneFolder, make_scenes
-from hgkd_mm.utils.iterations import scaled_iterations
-from hgkd_mm.utils.mmcv_ops import need_ops
+from hgkd_mm.utils.environment import need_ops
+from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.utils.work_dir import held

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmengine.utils import to_2tuple
 
+from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.files import write_whole
-from hgkd_mm.utils.mmcv_ops import need_ops
 
 from .counterparts import to_timm, to_torchvision
 from .files import SUFFIXES, check_output, weights_bytes

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, what is in them, and addresses told from paths."""
+"""Atomic writes, hashes, and addresses told from paths."""
 
 from __future__ import annotations
 
@@ -23,18 +23,16 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Writes a file, and its folder, so that its name never stands for half of it.
-
-    Several processes may write the same file at once.
+    """Writes or replaces a file in one step, and makes its folder; processes may do so at once.
 
     Args:
-        path: file to write; an existing one is replaced.
-        content: all of it.
-        synced: wait until the disk has it, so that it is whole after a crash of the machine too.
+        path: File to write.
+        content: All of it.
+        synced: Wait until the disk has it, so that it is whole after a crash of the machine too.
             That takes milliseconds, which is long for thousands of small files.
 
     Raises:
-        OSError: the disk is full or not writable; the old file is then untouched.
+        OSError: The disk is full or not writable; the old file is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')

@@ -1,4 +1,4 @@
-"""From a config and command-line flags to a config that the Runner can start."""
+"""From a config and command-line flags to a Runner, with a launcher or without."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint_file import register_reader
+from .checkpoint_file import CheckpointError, register_reader
+from .environment import MissingOpsError, has_ops, need_ops
 from .files import is_remote
-from .mmcv_ops import has_ops, need_ops
-from .work_dir import newest_checkpoint
+from .work_dir import checkpoint_folders, newest_checkpoint
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Top-level keys that MMEngine and its hooks read where a config has them.
@@ -40,34 +42,22 @@ _READ = {
     'strategy',
     'sync_bn',
 } - {'cfg'}
+# What schedules count in iterations.
+_COUNTED = ('begin', 'end', 'T_max', 'milestones')
 
 
 def add_common_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
-    """Adds the flags that training and testing share, most named as in the OpenMMLab tools.
-
-    Args:
-        parser: Gets ``--cfg-options``, ``--trust-checkpoint``, ``--launcher``, ``--local_rank``.
-        example: An override, for the help text.
-    """
+    """Adds the flags that training and testing share; ``example`` is for ``--cfg-options``."""
     add_config_flag(parser, example=example)
     add_trust_flag(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
     # older launchers give it as a flag
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_config_flag(parser: argparse.ArgumentParser, *, example: str) -> None:
-    """Adds ``--cfg-options``, an empty mapping if it is not given.
-
-    Args:
-        parser: Gets the flag.
-        example: An override, for the help text.
-    """
+    """Adds ``--cfg-options``, an empty mapping if it is not given."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -82,8 +72,7 @@ def add_inspection_flags(parser: argparse.ArgumentParser, *, out: str, num: int)
     """Adds the flags of the tools that show what trained weights make of some images.
 
     Args:
-        parser: Gets ``--out``, ``--num``, ``--size``, ``--seed``, ``--device`` and
-            ``--trust-checkpoint``.
+        parser: Gets the flags.
         out: Help text of ``--out``.
         num: Default number of images.
     """
@@ -102,17 +91,28 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trust-checkpoint', action='store_true', help=trust)
 
 
-def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
-    """Reads a config file.
-
-    Args:
-        path: The config file.
-        options: Overrides by dotted key, from ``--cfg-options``.
+def check_device(device: str) -> None:
+    """Makes sure that tensors can be put on the device of ``--device``, before any work is done.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        MissingOpsError: If it is of MMDetection and mmcv has no compiled ops.
-        ValueError: If nothing reads an override, or it takes away a head that is not there.
+        RuntimeError: There is no such device.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # what it is depends on how torch was built
+        reason = str(error).split('\n')[0]
+        raise RuntimeError(
+            f'There is no device {device!r} here ({reason}): set --device.'
+        ) from error
+
+
+def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config file, and overrides values by dotted key (``--cfg-options``).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        MissingOpsError: It is of MMDetection and mmcv has no compiled ops.
+        ValueError: See `override`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -121,27 +121,21 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         )
     # Before its custom_imports: mmdet, which they import, would stop with an error that does not
     # name the ops.
-    if not has_ops() and _default_scope(path) == 'mmdet':
-        need_ops(f"MMDetection, which {path} is for (default_scope='mmdet'),")
+    if not has_ops():
+        scope = Config.fromfile(path, import_custom_modules=False).get('default_scope')
+        if scope == 'mmdet':
+            need_ops(f"MMDetection, which {path} is for (default_scope='mmdet'),")
     config = Config.fromfile(path)
     override(config, options or {})
     return config
 
 
-def _default_scope(path: str) -> str | None:
-    return Config.fromfile(path, import_custom_modules=False).get('default_scope')
-
-
 def override(config: Config, options: Mapping[str, Any]) -> None:
-    """Writes overrides into a config.
-
-    Args:
-        config: changed in place.
-        options: by dotted key.
+    """Writes overrides, by dotted key, into a config.
 
     Raises:
-        ValueError: nothing reads one's first name, or one takes away a head that is not there; a
-            slip of the pen would otherwise train with the config as it was.
+        ValueError: Nothing reads the first name of a key, or a head that is not there is taken
+            away: a typo would otherwise train with the config as it was.
     """
     known = {*config, *_READ}
     for key, value in options.items():
@@ -153,8 +147,10 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
                 f'{f"; the nearest one is {near[0]!r}" if near else ""}.'
             )
         if first not in _READ:
-            told = f'{key} is a variable of the config: what was made of it there keeps its value.'
-            print_log(told, level=logging.WARNING)
+            print_log(
+                f'{key} is a variable of the config: what was made of it there keeps its value.',
+                level=logging.WARNING,
+            )
         if value is not None or path[-1:] != ['heads']:
             continue
         heads = functools.reduce(lambda node, part: node.get(part, {}), path, config)
@@ -167,22 +163,28 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
 
 
 def merge_args(config: Config, args: argparse.Namespace) -> Config:
-    """Writes those flags of ``tools/train.py`` into the config that `place_run` does not.
+    """Writes the flags that only ``tools/train.py`` has into a config after `place_run`.
 
     Trainings of mmpretrain that validate get a ``SameClassesHook``.
 
     Args:
-        config: What `place_run` was given; changed in place.
+        config: Changed in place.
         args: ``resume``, ``amp``, ``auto_scale_lr``, ``trust_checkpoint``.
 
     Raises:
-        ValueError: If the config does not have what a flag needs.
-        FileNotFoundError: If the checkpoint to resume from does not exist.
-        RuntimeError: If there are checkpoints to resume from, and none can be read.
+        ValueError: The config does not have what a flag needs.
+        FileNotFoundError: The checkpoint to resume from does not exist.
+        RuntimeError: There are checkpoints to resume from, and none can be read.
     """
     in_config = bool(config.get('resume') and not config.get('load_from'))
     if args.resume == 'auto' or (in_config and not args.resume):
-        _resume_from_newest(config, trusted=args.trust_checkpoint)
+        folders = checkpoint_folders(config)
+        newest = newest_checkpoint(*folders, trusted=args.trust_checkpoint)
+        config.resume = newest is not None
+        if newest is None:
+            print_log(f'{folders[-1]} holds no checkpoint to resume from: training starts anew.')
+        else:
+            config.load_from = str(newest)
     elif args.resume:
         if not is_remote(args.resume) and not Path(args.resume).is_file():
             raise FileNotFoundError(
@@ -205,40 +207,20 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     return config
 
 
-def _own_folders(config: Config) -> list[Path]:
-    """Where the run's checkpoints are: the work dir, and what CheckpointHook is given beside it."""
-    folders = [Path(config.work_dir)]
-    out_dir = config.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
-    if out_dir and not is_remote(str(out_dir)):
-        folders.append(Path(out_dir, folders[0].name))
-    return folders
-
-
-def _resume_from_newest(config: Config, *, trusted: bool) -> None:
-    """Lets the run go on from the newest readable checkpoint of its folder, or start anew."""
-    folders = _own_folders(config)
-    newest = newest_checkpoint(*folders, trusted=trusted)
-    config.resume = newest is not None
-    if newest is None:
-        print_log(f'{folders[-1]} holds no checkpoint to resume from: training starts anew.')
-    else:
-        config.load_from = str(newest)
-
-
 def place_run(config: Config, args: argparse.Namespace) -> None:
-    """Writes what training and testing have in common: launcher, work dir, data loaders.
+    """Writes the flags that training and testing share, and defaults of the data loaders.
 
     Also registers the reader of checkpoints.
 
     Args:
-        config: What `load_config` gave; changed in place.
+        config: Changed in place.
         args: ``config``, ``work_dir``, ``launcher``, ``trust_checkpoint``.
     """
     config.launcher = args.launcher
     if args.work_dir:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
-    register_reader(trusted=args.trust_checkpoint, own=_own_folders(config))
+    register_reader(trusted=args.trust_checkpoint, own=checkpoint_folders(config))
     _fill_dataloaders(config)
 
 
@@ -249,18 +231,14 @@ def is_first_process(launcher: str) -> bool:
 
 
 def start_distributed(config: Config) -> None:
-    """Makes a config with a launcher start on this machine, with a GPU or without.
+    """Makes a config with a launcher start on a machine without a GPU too.
 
-    With GPUs MMEngine's Runner does it all. Without one it would stop, since it selects a GPU
-    before it makes the process group and hands one to DDP: so the group is made here, with gloo,
-    the wrapper is told to have no device, and synchronised batch norms, which refuse CPU tensors,
-    become plain ones (each process then normalises its own images).
-
-    Args:
-        config: The config with ``launcher`` set; changed in place.
+    MMEngine's Runner selects a GPU before it makes the process group, and hands one to DDP. So
+    without one the group is made here, with gloo, DDP gets no device, and synchronized batch
+    norms, which refuse CPU tensors, become plain ones (each process normalizes its own images).
 
     Raises:
-        RuntimeError: If there are more processes than GPUs, or a launcher other than torchrun
+        RuntimeError: There are more processes than GPUs, or a launcher other than torchrun
             without a GPU.
     """
     if config.launcher == 'none':
@@ -292,27 +270,58 @@ def start_distributed(config: Config) -> None:
     torch.distributed.init_process_group('gloo', timeout=timeout)
 
 
-def leave_distributed(config: Config) -> None:
-    """Leaves the process group that a launcher asked for; called last by a run that went well.
+def build_runner(config: Config) -> Runner:
+    """The runner of a config: MMEngine's, or the one of its ``runner_type``."""
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
-    With gloo this ends the process, with exit status 0, after the functions of `atexit` ran and
-    the streams were flushed; threads are not waited for. An ordinary end would abort now and then
-    ("terminate called without an active exception": 2 of 15 runs of two processes with torch 2.11,
-    1 of 40 after ``destroy_process_group``), and torchrun would call a finished training failed:
-    gloo's threads live on where DDP holds the group, and one that lets go of a tensor while the
-    interpreter ends cannot get its lock (pytorch/pytorch#190489).
 
-    After an error the process ends in the ordinary way: its status is not 0 in either case.
+@contextmanager
+def end_in_one_sentence(tool: str, config: str) -> Iterator[None]:
+    """Ends the process with the sentence of an error that the user can cure; others pass.
 
     Args:
-        config: What `start_distributed` started.
+        tool: Its path, for the start of the sentence.
+        config: File that it runs.
+    """
+    # Here, because the engine's hooks export, and exporting needs load_config.
+    from hgkd_mm.engine import (
+        IncompleteCheckpointError,
+        NonFiniteError,
+        OtherClassesError,
+        PretrainedWeightsError,
+    )
+
+    try:
+        yield
+    except (
+        CheckpointError,
+        IncompleteCheckpointError,
+        MissingOpsError,
+        NonFiniteError,
+        OtherClassesError,
+        PretrainedWeightsError,
+    ) as error:
+        sys.exit(f'{tool}: {error}')
+    except FileNotFoundError as error:
+        sys.exit(f'{tool}: {error}; python tools/doctor.py {config} lists what it needs.')
+
+
+def leave_distributed(config: Config) -> None:
+    """Leaves the process group of a launcher; the last call of a run without an error.
+
+    With gloo this ends the process with status 0, after the functions of `atexit` and without
+    waiting for threads. An ordinary end aborts now and then ("terminate called without an active
+    exception": 2 of 15 runs of two processes with torch 2.11, 1 of 40 after
+    ``destroy_process_group``), and torchrun calls a finished training failed: gloo's threads live
+    on where DDP holds the group, and one that frees a tensor while the interpreter ends cannot
+    get its lock (pytorch/pytorch#190489).
     """
     if config.launcher == 'none':
         return
     if torch.distributed.get_backend() != 'gloo':
         torch.distributed.destroy_process_group()
         return
-    # As an ordinary end does; there is no public name for it. What fails there is only reported.
+    # There is no public name for it.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -354,3 +363,34 @@ def _unsync_batch_norm(node: Any) -> None:
     elif isinstance(node, (list, tuple)):
         for child in node:
             _unsync_batch_norm(child)
+
+
+def scaled_iterations(config: Config, factor: float) -> dict[str, int | list[int]]:
+    """Overrides, by dotted key, that multiply what a training counts in iterations.
+
+    These are its length, the intervals of validation and checkpoints, and schedules that are not
+    by epoch. MMEngine's ``IterBasedTrainLoop`` counts forward passes, whether or not the
+    optimizer steps after each. A training that counts epochs needs no overrides.
+    """
+    loop = config.get('train_cfg') or {}
+    if 'max_iters' not in loop:
+        return {}
+    found = {f'train_cfg.{key}': loop.get(key) for key in ('max_iters', 'val_interval')}
+    schedules = config.get('param_scheduler') or []
+    listed = isinstance(schedules, (list, tuple))
+    for index, schedule in enumerate(schedules if listed else [schedules]):
+        if not schedule.get('by_epoch', True):
+            start = f'param_scheduler.{index}' if listed else 'param_scheduler'
+            found |= {f'{start}.{key}': schedule.get(key) for key in _COUNTED}
+    checkpoint = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    if not checkpoint.get('by_epoch', True):
+        found['default_hooks.checkpoint.interval'] = checkpoint.get('interval')
+    scaled = {key: _times(value, factor) for key, value in found.items() if value is not None}
+    return {key: value for key, value in scaled.items() if value != found[key]}
+
+
+def _times(value: int | list[int], factor: float) -> int | list[int]:
+    if isinstance(value, (list, tuple)):
+        return [_times(item, factor) for item in value]
+    # -1 stands for never
+    return max(1, round(value * factor)) if value > 0 else value

@@ -1,17 +1,15 @@
-"""What our process changes while OpenMMLab's packages are imported, and only then.
+"""A module finder that repairs the imports of OpenMMLab's packages.
 
-- mmpretrain decides by the mere presence of transformers and pycocotools to import its multi-modal
-  models. These are written for transformers 4: with 5 a name is missing, mmpretrain takes None in
-  its place, derives a class from None, and ``import mmpretrain.models`` ends in a TypeError.
-  Nothing here uses those models, so mmpretrain's own switch is set to leave them out.
-- mmpretrain also tries mmdet, whose models end in a ModuleNotFoundError half-way where mmcv
-  has no compiled ops. Here they end in one at once, which names the command that compiles them.
+- mmpretrain imports its multi-modal models wherever transformers and pycocotools are installed.
+  They are written for transformers 4: with 5 ``import mmpretrain.models`` ends in a TypeError.
+  Nothing here uses them, so mmpretrain's own switch leaves them out.
+- mmdet's models end in a ModuleNotFoundError half-way where mmcv has no compiled ops, also when
+  mmpretrain tries them. Here they end in one at once, which names the command that compiles them.
 - Some modules print or warn that a package is absent that nothing here needs, and many have escape
-  sequences that Python 3.12 warns of when it compiles them. These messages, and no others, are
-  dropped.
+  sequences that Python 3.12 warns of. These messages, and no others, are dropped.
 
-``import hgkd_mm`` installs the finder, so whoever wants mmpretrain's multi-modal models imports
-``mmpretrain.models`` before it. Imports the standard library only.
+``import hgkd_mm`` installs the finder; ``import mmpretrain.models`` before it keeps the
+multi-modal models. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 
-from .mmcv_ops import has_ops, missing_ops
+from .environment import has_ops, missing_ops
 
 _PACKAGES = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg')
 _SWITCH = 'mmpretrain.utils.dependency'
@@ -39,8 +37,8 @@ def _without_warning(message: str) -> Iterator[None]:
 
 @contextmanager
 def _without_print(start: str) -> Iterator[None]:
-    # mmengine's print_log prints what it is given without a logger, at any level. A name in its
-    # module hides the builtin from it alone.
+    # mmengine's print_log without a logger prints, at any level. A name in its module hides the
+    # builtin from it alone.
     import mmengine.logging.logger as printing
 
     def filtered(*values: object, **how: object) -> None:
@@ -77,7 +75,7 @@ _AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 
 class _Loader(SourceFileLoader):
-    """Python's own loader of source files, with what this module is for around it."""
+    """Python's loader of source files, without the messages, and with mmpretrain's switch."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         with warnings.catch_warnings():
@@ -94,16 +92,12 @@ class _Loader(SourceFileLoader):
 
 
 class OpenMMLabFinder:
-    """Finds modules of OpenMMLab's packages as the finders after it do, and takes `_Loader`."""
+    """Finds modules of OpenMMLab's packages as the finders after it do, for `_Loader`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See ``importlib.abc.MetaPathFinder``.
-
-        Raises:
-            ModuleNotFoundError: mmdet's models are asked for, and mmcv has no compiled ops.
-        """
+        """See ``importlib.abc.MetaPathFinder``."""
         if name.partition('.')[0] not in _PACKAGES:
             return None
         if name == 'mmdet.models' and not has_ops():

@@ -1,7 +1,4 @@
-"""The processor: its name, the cores for this process, and whether it multiplies bfloat16.
-
-torch is not imported, so that a broken one can be reported.
-"""
+"""The processor: its name, the cores of this process, bfloat16. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ _BFLOAT16_FLAGS = ('amx_bf16', 'avx512_bf16', 'bf16')
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """What the system says of the processor.
+    """The processor, by the system.
 
     Attributes:
-        name: as it is sold, or the architecture where the system does not say.
-        bfloat16: flags of the units that multiply bfloat16; empty if it is emulated.
+        name: The product, or the architecture where the system does not say.
+        bfloat16: Flags of the units that multiply bfloat16; empty if it is emulated.
     """
 
     name: str
@@ -29,11 +26,7 @@ class Processor:
 
 
 def read_processor(cpuinfo: str | None = None) -> Processor:
-    """The processor of this machine.
-
-    Args:
-        cpuinfo: the text of /proc/cpuinfo, empty where there is none; None reads it.
-    """
+    """Parses the text of /proc/cpuinfo, empty where there is none; None reads it."""
     if cpuinfo is None:
         path = Path('/proc/cpuinfo')
         cpuinfo = path.read_text() if path.is_file() else ''
@@ -50,7 +43,7 @@ def read_processor(cpuinfo: str | None = None) -> Processor:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor says that it multiplies bfloat16 (Linux)."""
+    """Whether the processor multiplies bfloat16 without emulation (Linux)."""
     return bool(read_processor().bfloat16)
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: who uses it, and the checkpoint that it goes on from."""
+"""The folder of a run: its lock, and the checkpoint that a run goes on from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from .checkpoint_file import CHECKPOINT, CheckpointError, UntrustedCheckpointError, read_file
+from .files import is_remote
 
 # The folder whose lock the process that started this one holds for it.
 _PASSED_ON = 'HGKD_HELD_WORK_DIR'
@@ -25,19 +27,16 @@ class BusyError(RuntimeError):
 
 @contextmanager
 def held(folder: Path) -> Iterator[TextIO | None]:
-    """Keeps a folder for this process while the block runs.
+    """Locks a folder, which need not exist, for this process while the block runs.
 
-    The system lets go of it when the process ends in whatever way. A process that was started
-    with `passed_on` has the folder already.
-
-    Args:
-        folder: need not be there yet.
+    The system drops the lock with the process. A process that was started with `passed_on` has
+    the lock already.
 
     Yields:
-        The lock, a file beside the folder; None, and a warning says so, where none can be had.
+        The lock, a file beside the folder; None, with a warning, where none can be had.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: Another process holds the folder.
     """
     folder = folder.resolve()
     lock = None
@@ -69,29 +68,35 @@ def passed_on(folder: Path) -> dict[str, str]:
     return {_PASSED_ON: str(folder.resolve())}
 
 
-def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
-    """The training checkpoint of these folders that is furthest on and can be read.
+def checkpoint_folders(config: Config) -> list[Path]:
+    """The work dir of a run, and its folder in the ``out_dir`` of CheckpointHook if one is set."""
+    folders = [Path(config.work_dir)]
+    out_dir = config.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
+    if out_dir and not is_remote(str(out_dir)):
+        folders.append(Path(out_dir, folders[0].name))
+    return folders
 
-    What ``last_checkpoint`` says of other folders does not count, because a folder may have been
-    moved or copied. Damaged files are named in a warning each.
+
+def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
+    """The readable training checkpoint of the most iterations in these folders, None without any.
+
+    A folder that ``last_checkpoint`` names is ignored: the run may have been moved or copied.
+    Each damaged file is named in a warning.
 
     Args:
-        folders: where to look.
-        trusted: allow files to run pickled code if they cannot be read without.
-
-    Returns:
-        None if there is no checkpoint at all.
+        folders: Where to look.
+        trusted: Allow files to run pickled code if they cannot be read without.
 
     Raises:
-        UntrustedCheckpointError: the newest one wants to run code and is not trusted.
-        CheckpointError: there are some, and none can be read.
+        UntrustedCheckpointError: The newest one wants to run code and is not trusted.
+        CheckpointError: There are some, and none can be read.
     """
     by_kind: dict[str, list[tuple[int, Path]]] = {}
     for path in (path for folder in folders for path in folder.glob('*.pth')):
         if name := re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name):
             by_kind.setdefault(name[1], []).append((int(name[2]), path))
     if not by_kind:
-        # of another name (filename_tmpl), which only MMEngine's note tells from exports
+        # Of another name (filename_tmpl): only MMEngine's note tells it from an export.
         notes = [folder / 'last_checkpoint' for folder in folders]
         noted = [n.with_name(Path(n.read_text().strip()).name) for n in notes if n.is_file()]
         by_kind['noted'] = [(0, path) for path in noted if path.is_file()]

@@ -59,7 +59,7 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
 def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / 'toy_module.py').write_text(TOY_MODULE)
     venv = Path(sys.prefix)
-    return {**os.environ, 'PYTHONPATH': str(tmp_path), 'HGKD_VENV': str(venv)}
+    return {**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'HGKD_VENV': str(venv)}
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

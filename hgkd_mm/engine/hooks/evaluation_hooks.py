@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
@@ -16,6 +15,8 @@ from hgkd_mm.evaluation import (
     isolated_rng,
     knn_accuracy,
 )
+
+from .base import trained_model
 
 
 @HOOKS.register_module()
@@ -143,7 +144,7 @@ class KNNEvalHook(Hook):
             )
 
     def _evaluate(self, runner: Runner, *, epoch: int, iteration: int) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = trained_model(runner)
         device = next(model.parameters()).device
         start = time.perf_counter()
         loading = {'batch_size': self.batch_size, 'num_workers': self.num_workers}

@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -19,6 +18,8 @@ from hgkd_mm.export.files import SUFFIXES, check_output
 from hgkd_mm.export.network import describe_backbone
 from hgkd_mm.export.source import backbone_weights
 from hgkd_mm.utils.files import is_remote, sha256_of
+
+from .base import trained_model
 
 
 # in mmengine's own registry, so that configs of every scope (mmpretrain, mmdet, mmseg) find it
@@ -74,7 +75,7 @@ class ExportBackboneHook(Hook):
                 f'and there is {", ".join(folders) or "no CheckpointHook"} '
                 '(config key default_hooks.checkpoint.out_dir).'
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = trained_model(runner)
         try:
             with isolated_rng():
                 convert(self._backbone(model.state_dict(), Path('none'), {}, ''), self.target)

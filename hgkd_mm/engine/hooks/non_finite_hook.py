@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
+
+from .base import trained_model
 
 
 class NonFiniteError(RuntimeError):
@@ -74,7 +75,7 @@ class NonFiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Last guard, for checkpoints that are not written at a regular time."""
-        name = _first_broken(checkpoint['state_dict'], _masks(_unwrapped(runner)))
+        name = _first_broken(checkpoint['state_dict'], _masks(trained_model(runner)))
         if name is not None:
             raise NonFiniteError(
                 f'The checkpoint was not written: {name} in it holds NaN or Inf (rank '
@@ -84,7 +85,7 @@ class NonFiniteLossHook(Hook):
     def _check(self, runner: Runner, *, weights: bool) -> None:
         problems = self._bad_losses()
         if weights:
-            model = _unwrapped(runner)
+            model = trained_model(runner)
             name = _first_broken(model.state_dict(), _masks(model))
             if name is not None:
                 problems.append(f'{name} holds NaN or Inf after iteration {self._iteration}')
@@ -134,10 +135,6 @@ def _masks(model: nn.Module) -> set[str]:
     """Names of the buffers that are attention masks."""
     last = ((name, name.rpartition('.')[2]) for name, _ in model.named_buffers())
     return {name for name, own in last if own == 'mask' or own.endswith('_mask')}
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _advice(runner: Runner) -> str:

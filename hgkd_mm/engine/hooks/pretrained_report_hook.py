@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -23,6 +22,7 @@ from ..pretrained import (
     pretrained_parts,
     read_part,
 )
+from .base import trained_model
 
 
 class PretrainedWeightsError(RuntimeError):
@@ -84,7 +84,7 @@ class PretrainedReportHook(Hook):
         # Weights are initialised in training only, for which the optimizer is made by now.
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = trained_model(runner)
         self._parts = list(pretrained_parts(model))
         problem = ''
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from hgkd_mm.utils.weights_fit import compare, listed
 
 from ..pretrained_file import tensors_in, without_wrapper
+from .base import trained_model
 
 
 class IncompleteCheckpointError(RuntimeError):
@@ -38,7 +38,7 @@ class WholeCheckpointHook(Hook):
             runner: The runner.
             checkpoint: What was read from the file.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = trained_model(runner)
         fit = compare(model.state_dict(), without_wrapper(tensors_in(checkpoint)))
         if fit.lacking:
             raise IncompleteCheckpointError(

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tools import load_tool
 
-from hgkd_mm.utils import install_help
+install_help = load_tool('install_help')
 
 
 @pytest.mark.parametrize(

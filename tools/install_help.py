@@ -1,11 +1,9 @@
-"""What tools/setup_env.sh asks while the packages are not there yet.
+"""Questions of tools/setup_env.sh, while the packages are not there yet.
 
-Imports the standard library, and torch where it is asked about CUDA.
-
-python -m hgkd_mm.utils.install_help diagnose LOG     # prints why a step failed
-python -m hgkd_mm.utils.install_help can-compile      # prints what is missing, if anything
-python -m hgkd_mm.utils.install_help cuda-compiler    # status 1: mmcv can be built for CPU only
-python -m hgkd_mm.utils.install_help has-ops          # status 1: mmcv has no compiled ops
+python tools/install_help.py diagnose LOG     # prints why a step failed
+python tools/install_help.py can-compile      # prints what is missing, if anything
+python tools/install_help.py cuda-compiler    # status 1: mmcv can be built for CPU only
+python tools/install_help.py has-ops          # status 1: mmcv has no compiled ops
 """
 
 from __future__ import annotations
@@ -18,7 +16,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from .mmcv_ops import has_ops
+# hgkd_mm may be what is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from hgkd_mm.utils.environment import has_ops  # noqa: E402
 
 _FAILURES = (
     (
@@ -56,14 +57,7 @@ _FAILURES = (
 
 
 def diagnose(log: str) -> str:
-    """Says why an installation step failed, and what to do.
-
-    Args:
-        log: What pip and the compiler wrote.
-
-    Returns:
-        A clause that ends in a full stop, to follow "the step failed:".
-    """
+    """The clause after "the step failed:": why, and what to do, by the output of the step."""
     for pattern, cause in _FAILURES:
         if re.search(pattern, log):
             found = re.findall(r'No matching distribution found for (\S+)', log)
@@ -72,7 +66,7 @@ def diagnose(log: str) -> str:
 
 
 def missing_to_compile() -> str | None:
-    """Says what is missing to compile mmcv for this Python; None if nothing is."""
+    """What is missing to compile mmcv for this Python; None if nothing is."""
     compiler = os.environ.get('CXX', 'c++')
     if not (shutil.which(compiler.split()[0]) or shutil.which('g++')):
         return (
@@ -107,7 +101,7 @@ def cuda_compiler_fits() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one of the four questions; returns the exit status."""
+    """Answers one question; returns the exit status."""
     if arguments[0] == 'diagnose':
         print(diagnose(Path(arguments[1]).read_text(errors='replace')))
         return 0

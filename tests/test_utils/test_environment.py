@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 import pytest
 
-from hgkd_mm.utils import env_check
-from hgkd_mm.utils.env_check import attempt, check_versions, explain, read_pins, stack_of
+from hgkd_mm.utils import environment
+from hgkd_mm.utils.environment import (
+    STACKS,
+    attempt,
+    check_versions,
+    explain,
+    for_stack,
+    read_pins,
+    stack_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,12 +88,23 @@ def test_two_mmcvs_are_found(whole: str) -> None:
 @pytest.mark.parametrize('ops', [True, False])
 def test_what_needs_ops_is_tried_with_ops_only(ops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    for name in ('_torchvision', 'run_nms', '_mmpretrain', '_mmdet', '_mmseg'):
-        monkeypatch.setattr(env_check, name, functools.partial(tried.append, name))
-    assert env_check.check_running(ops=ops) == []
-    assert set(tried) == {'_torchvision', '_mmpretrain', '_mmseg'} | (
-        {'run_nms', '_mmdet'} if ops else set()
-    )
+    monkeypatch.setattr(environment, 'build_model', tried.append)
+    monkeypatch.setattr(environment, 'run_nms', functools.partial(tried.append, 'nms'))
+    assert environment.check_running(ops=ops) == []
+    assert tried == (['nms', 'mmpretrain', 'mmseg', 'mmdet'] if ops else ['mmpretrain', 'mmseg'])
+
+
+def test_a_model_is_built_by_its_file() -> None:
+    environment.build_model('mmpretrain')
+
+
+def test_one_problem_if_all_others_need_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+
+    monkeypatch.setattr(environment, 'run_nms', broken)
+    (problem,) = environment.check_running(ops=True)
+    assert 'nms' in problem and 'bash tools/setup_env.sh --rebuild-mmcv' in problem
 
 
 @pytest.mark.parametrize(
@@ -132,3 +152,44 @@ def test_what_an_import_prints_is_no_finding(capsys: pytest.CaptureFixture) -> N
 )
 def test_stack_by_its_mmcv(installed: dict[str, str], stack: str) -> None:
     assert stack_of(installed) == stack
+
+
+def test_commands_for_the_second_stack() -> None:
+    text = 'a: `bash tools/setup_env.sh`, b: `bash tools/setup_env.sh --ops`'
+    assert for_stack(text, STACKS[0]) == text
+    second = for_stack(text, ROOT / STACKS[1])
+    assert second.count('bash tools/setup_env.sh --stack openmmlab') == 2
+    assert second.endswith('openmmlab --ops`') and for_stack(second, STACKS[1]) == second
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+def test_the_compiled_module_tells_and_mmcv_is_not_imported(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv/__init__.py').write_text('raise RuntimeError("mmcv was imported")')
+    if compiled:
+        (tmp_path / 'mmcv/_ext.abi3.so').touch()
+    monkeypatch.delitem(sys.modules, 'mmcv', raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert environment.has_ops() is compiled
+
+
+@pytest.mark.parametrize(
+    ('installed', 'command'),
+    [
+        ('onedl-mmcv', 'bash tools/setup_env.sh --ops'),
+        ('mmcv-lite', 'bash tools/setup_env.sh --stack openmmlab --ops'),
+    ],
+)
+def test_missing_ops_are_a_sentence_with_the_command(
+    installed: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, 'installed_versions', lambda: {installed: '2'})
+    monkeypatch.setattr(environment, 'has_ops', lambda: True)
+    environment.need_ops('A detector')
+    monkeypatch.setattr(environment, 'has_ops', lambda: False)
+    with pytest.raises(environment.MissingOpsError) as error:
+        environment.need_ops('A detector')
+    assert str(error.value).startswith("A detector needs mmcv's compiled ops, ")
+    assert f'`{command}` compiles them' in str(error.value)
