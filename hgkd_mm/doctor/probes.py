@@ -142,7 +142,7 @@ def _compare(section: Section, what: str, check: Callable[[], float], tolerance:
 
 def _optional_engines(section: Section | None) -> tuple[str, ...]:
     """The engine spconv where its wheel is installed; says so once."""
-    from hgkd_mm.sparse.spconv_wheel import check_wheels, installed_wheels
+    from hgkd_mm.sparse.spconv import check_wheels, installed_wheels
 
     wheels = installed_wheels()
     try:

@@ -127,7 +127,7 @@ def test_wrong_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spconv_is_optional(
     wheels: list[str], fact: bool, note: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('hgkd_mm.sparse.spconv_wheel.installed_wheels', lambda: wheels)
+    monkeypatch.setattr('hgkd_mm.sparse.spconv.installed_wheels', lambda: wheels)
     section = module.probes(lambda what: None)
     assert section.problems == []
     assert ('spconv' in dict(section.facts)) == fact

@@ -9,9 +9,8 @@ from helpers.maps import ENGINES, MASK, compare, dense_input
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, UnsupportedOpError, sparsify
-from hgkd_mm.sparse.conv import conv_rows
-from hgkd_mm.sparse.conv_plan import ConvPlan
-from hgkd_mm.sparse.window import Window
+from hgkd_mm.sparse.conv import METHODS, Conv, conv_rows
+from hgkd_mm.sparse.window import Geometry, Window
 
 GEOMETRIES = [
     # tile, kernel, stride, padding, dilation, groups
@@ -57,16 +56,16 @@ def test_every_way_to_convolve_gives_the_same(
 ) -> None:
     mask, x = dense_input(tile)
     window = Window((3, 3), (stride, stride), padding, trailing=trailing)
-    plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
+    geometry = Geometry.of(window, (tile, tile), mask.grid)
     weight = torch.randn(8, 4 // groups, 3, 3, dtype=torch.double, requires_grad=True)
     bias = torch.randn(8, dtype=torch.double, requires_grad=True)
     source = x.clone().requires_grad_()
     rows = sparsify(source, mask).rows
-    got = conv_rows(rows, weight, bias, plan)
+    got = conv_rows(rows, weight, bias, Conv(mask, geometry, groups), METHODS[method])
     (top, left), (bottom, right) = padding, trailing or padding
     padded = F.pad(source, (left, right, top, bottom))
     want = F.conv2d(padded, weight, bias, stride, groups=groups)
-    want = want.permute(0, 2, 3, 1).reshape(-1, 8)[mask.positions(plan.out_tile)]
+    want = want.permute(0, 2, 3, 1).reshape(-1, 8)[mask.positions(geometry.out_tile)]
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     g = torch.randn_like(want)
     for one, other in zip(
@@ -98,7 +97,7 @@ def test_pooling(engine: str, tile: int) -> None:
 
 @pytest.mark.parametrize('tile', [2, 4])
 def test_pooling_the_way_of_a_gpu(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConvPlan, 'on_map', staticmethod(lambda device: True))
+    monkeypatch.setattr('hgkd_mm.sparse.tiles.full_map_pays', lambda device: True)
     for op in POOLINGS:
         compare('tiles', tile, op)
     # Padded by hand, as networks that came from TensorFlow do: with zeros, or with -inf.

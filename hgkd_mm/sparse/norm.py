@@ -1,4 +1,4 @@
-"""Norms and means of a SparseFeatureMap: what is taken over space counts visible positions."""
+"""Norms and means of a SparseFeatureMap; statistics over space count visible positions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import refuse
-from .feature_map import SparseFeatureMap, at_least_float32
-from .products import as_image, rows_of
+from .feature_map import SparseFeatureMap
+from .rows import as_image, at_least_float32, rows_of
 from .window import pair
 
 _on_map = SparseFeatureMap.answers
@@ -120,9 +120,9 @@ def _group_norm(
         return means.expand(-1, -1, input.channels // num_groups).flatten(1)
 
     rows = rows.to(at_least_float32(rows.dtype))
-    centred = rows - input.of_image(over_group(rows))
-    variance = over_group(centred.square())
-    out = centred * input.of_image((variance + eps).rsqrt())
+    centered = rows - input.of_image(over_group(rows))
+    variance = over_group(centered.square())
+    out = centered * input.of_image((variance + eps).rsqrt())
     out = out if weight is None else out * weight
     out = out if bias is None else out + bias
     return input.with_rows(out.to(input.dtype))
