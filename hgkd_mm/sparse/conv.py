@@ -21,16 +21,10 @@ from torch import Tensor
 
 from .cell_mask import CellMask, Pair, cached_table
 from .rows import (
-    BOTH,
-    INPUT,
-    WEIGHT,
-    Wanted,
     at_least_float32,
-    conv_gradients,
     empty_map,
-    gather_block,
-    gather_halo,
-    multiply,
+    gather,
+    linear,
     multiply_transposed,
     pad_zero_rows,
     rows_of,
@@ -38,7 +32,13 @@ from .rows import (
     rows_to_tiles,
     visible_of,
 )
-from .window import Geometry, reader_rows, tap_rows
+from .window import Geometry, block_rows, halo_rows, reader_rows, tap_rows
+
+# Which gradients torch computes: of the input, the weight and the bias.
+Wanted = tuple[bool, bool, bool]
+INPUT: Wanted = (True, False, False)
+WEIGHT: Wanted = (False, True, False)
+BOTH: Wanted = (True, True, False)
 
 
 class Conv(NamedTuple):
@@ -106,7 +106,7 @@ class _ConvRows(torch.autograd.Function):
 
 def _halo_forward(rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
     window = conv.geometry.window
-    tiles = gather_halo(rows, conv.mask, conv.geometry)
+    tiles = gather(rows, halo_rows(conv.mask, conv.geometry))
     return rows_of(F.conv2d(tiles, weight, None, window.stride, 0, window.dilation, conv.groups))
 
 
@@ -120,7 +120,7 @@ def _convolve_back(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
     """Gradient through a window of stride 1: convolution with the mirrored kernel."""
     geometry, window, groups = conv.geometry, conv.geometry.window, conv.groups
     first = tuple(p + 1 - s for p, s in zip(window.padding, window.span, strict=True))
-    tiles = gather_block(grad, conv.mask, geometry.out_tile, first, geometry.reach)
+    tiles = gather(grad, block_rows(conv.mask, geometry.out_tile, first, geometry.reach))
     by_group = weight.flip(2, 3).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return rows_of(F.conv2d(tiles, by_group, None, 1, 0, window.dilation, groups))
 
@@ -132,7 +132,7 @@ def _transpose_back(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
     first = tuple(-(-(p + 1 - span) // s) for _, s, p, span in steps)
     count = tuple((t - 1 + p) // s - f + 1 for (t, s, p, _), f in zip(steps, first, strict=True))
     reads = tuple((n - 1) * s + span for (_, s, _, span), n in zip(steps, count, strict=True))
-    outputs = gather_block(grad, mask, out_tile, first, count)
+    outputs = gather(grad, block_rows(mask, out_tile, first, count))
     read = empty_map(grad, (mask.num_visible, weight.shape[1] * conv.groups, *reads))
     wide = _backward(outputs, read, weight, conv, (0, 0), INPUT)[0]
     before = tuple(p - f * s for (_, s, p, _), f in zip(steps, first, strict=True))
@@ -142,7 +142,7 @@ def _transpose_back(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
 
 
 def _halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
-    tiles = gather_halo(rows, conv.mask, conv.geometry)
+    tiles = gather(rows, halo_rows(conv.mask, conv.geometry))
     outputs = rows_to_tiles(grad, conv.geometry.out_tile)
     return _backward(outputs, tiles, weight, conv, (0, 0), WEIGHT)[1]
 
@@ -150,17 +150,10 @@ def _halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, conv: Conv) ->
 def _backward(
     grad: Tensor, image: Tensor, weight: Tensor, conv: Conv, padding: Pair, wanted: Wanted
 ) -> tuple[Tensor | None, Tensor | None]:
+    """Torch's own gradients of image and weight; of what is not needed only the shape is read."""
     window = conv.geometry.window
-    return conv_gradients(
-        grad,
-        image,
-        weight,
-        wanted,
-        stride=window.stride,
-        padding=padding,
-        dilation=window.dilation,
-        groups=conv.groups,
-    )
+    how = window.stride, padding, window.dilation, False, (0, 0), conv.groups, wanted
+    return torch.ops.aten.convolution_backward(grad, image, weight, None, *how)[:2]
 
 
 # Canvas ------------------------------------------------------------------------------------
@@ -209,7 +202,7 @@ def _columns(rows: Tensor, conv: Conv) -> Tensor:
 
 def _columns_forward(rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
     matrix = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-    return multiply(_columns(rows, conv), matrix.t())
+    return linear(_columns(rows, conv), matrix, None)
 
 
 def _columns_grad_input(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
@@ -225,7 +218,7 @@ def _columns_grad_input(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
             continue
         matrix = weight[:, :, ky, kx].permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
         gathered = padded.index_select(0, index).view(-1, matrix.shape[0])
-        part.copy_(multiply(gathered, matrix).view(part.shape))
+        part.copy_(linear(gathered, matrix.t(), None).view(part.shape))
     return out.view(-1, weight.shape[1])
 
 

@@ -14,12 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cell_mask import CellMask, Pair
-from .window import Geometry, block_rows, halo_rows
-
-Wanted = tuple[bool, bool, bool]
-INPUT: Wanted = (True, False, False)
-WEIGHT: Wanted = (False, True, False)
-BOTH: Wanted = (True, True, False)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -43,23 +37,11 @@ def pad_zero_rows(rows: Tensor) -> Tensor:
     return out
 
 
-def gather_halo(rows: Tensor, mask: CellMask, geometry: Geometry) -> Tensor:
-    """(N, C, *reach) channels-last tiles with the border that the window reaches.
+def gather(rows: Tensor, index: Tensor) -> Tensor:
+    """(N, C, h, w) channels-last: the rows of a table (N, h, w) of them.
 
     Hidden positions and those outside the image are zero.
     """
-    return _gather(rows, halo_rows(mask, geometry))
-
-
-def gather_block(rows: Tensor, mask: CellMask, tile: Pair, first: Pair, count: Pair) -> Tensor:
-    """(N, C, *count) channels-last: positions from ``first``, relative to each tile's corner.
-
-    Hidden positions and those outside the image are zero.
-    """
-    return _gather(rows, block_rows(mask, tile, first, count))
-
-
-def _gather(rows: Tensor, index: Tensor) -> Tensor:
     tiles = pad_zero_rows(rows).index_select(0, index.view(-1))
     return tiles.view(*index.shape, rows.shape[1]).permute(0, 3, 1, 2)
 
@@ -149,39 +131,15 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(rows, weight, bias)
 
 
-def multiply(rows: Tensor, matrix: Tensor) -> Tensor:
-    """(R, Co): ``rows @ matrix`` of (R, C) and (C, Co)."""
-    return linear(rows, matrix.t(), None)
-
-
 def multiply_transposed(grad: Tensor, rows: Tensor) -> Tensor:
     """(Co, C): ``grad.t() @ rows`` of (R, Co) and (R, C), the gradient of a weight."""
     channels = grad.shape[1], rows.shape[1]
     batch = _batch(rows, channels)
     if not batch:
         return grad.t() @ rows
-    images = as_image(grad, batch), as_image(rows, batch)
-    return conv_gradients(*images, rows.new_empty(*channels, 1, 1), WEIGHT)[1].view(channels)
-
-
-def conv_gradients(
-    grad: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    wanted: Wanted,
-    *,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Torch's own gradients of a convolution, of its input and its weight, None if not wanted.
-
-    Of a tensor whose gradient alone is wanted, only the shape is read.
-    """
-    return torch.ops.aten.convolution_backward(
-        grad, image, weight, None, stride, padding, dilation, False, (0, 0), groups, wanted
-    )[:2]
+    tensors = as_image(grad, batch), as_image(rows, batch), rows.new_empty(*channels, 1, 1), None
+    how = (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (False, True, False)
+    return torch.ops.aten.convolution_backward(*tensors, *how)[1].view(channels)
 
 
 def _batch(rows: Tensor, channels: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ from .conv import Conv, choose_method, conv_rows, full_map_pays
 from .feature_map import SparseFeatureMap
 from .rows import (
     empty_map,
-    gather_halo,
+    gather,
     linear,
     map_to_rows,
     rows_of,
@@ -101,7 +101,7 @@ class TileMap(SparseFeatureMap):
         if window.kernel == window.stride and window.padding == window.behind == (0, 0):
             out = F.avg_pool2d(rows_to_tiles(self.data, self.tile), window.kernel)
             return self._at(rows_of(out), geometry.out_tile)
-        halo = gather_halo(self.data, self.mask, geometry)
+        halo = gather(self.data, halo_rows(self.mask, geometry))
         out = F.avg_pool2d(halo, window.kernel, window.stride)
         if not count_include_pad:
             out = out / _share_inside(self.mask, geometry, halo.dtype)
