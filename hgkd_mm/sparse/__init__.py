@@ -72,7 +72,9 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
     """
     kind = find_engine(engine)
     if images.dim() != 4:
-        raise ValueError(f'sparsify wants images of shape (B, C, H, W), got {tuple(images.shape)}.')
+        raise ValueError(
+            f'sparsify expects images of shape (B, C, H, W), got {tuple(images.shape)}.'
+        )
     if images.shape[0] != mask.batch:
         raise ValueError(f'{images.shape[0]} images came with a mask for {mask.batch} images.')
     return kind.of(images, mask.to(images.device))

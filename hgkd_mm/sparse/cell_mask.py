@@ -49,10 +49,10 @@ class CellMask:
     def __init__(self, visible: Tensor) -> None:
         if not isinstance(visible, Tensor) or visible.dtype != torch.bool:
             got = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
-            raise TypeError(f'CellMask wants a bool tensor (True = visible), got {got}.')
+            raise TypeError(f'CellMask expects a bool tensor (True = visible), got {got}.')
         if visible.dim() != 3 or 0 in visible.shape:
             raise ValueError(
-                f'CellMask wants a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
+                f'CellMask expects a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
             )
         if not bool(visible.any()):
             raise ValueError(

@@ -250,7 +250,7 @@ def _tap_pairs(mask: CellMask, geometry: Geometry) -> Pairs:
 
 
 def _by_tap(weight: Tensor) -> Tensor:
-    """(kh * kw, Co, C), each matrix as a product wants it: rows or columns contiguous."""
+    """(kh * kw, Co, C), each matrix as a product needs it: rows or columns contiguous."""
     by_tap = weight.permute(2, 3, 0, 1).flatten(0, 1)
     return by_tap if by_tap.stride(2) == 1 else by_tap.contiguous()
 

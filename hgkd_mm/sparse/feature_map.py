@@ -150,7 +150,7 @@ class SparseFeatureMap(TensorLike, ABC):
         """
         if fill.numel() not in (1, self.channels):
             raise ValueError(
-                f'to_dense wants one fill value or one for each of {self.channels} channels, got '
+                f'to_dense expects one fill value or one for each of {self.channels} channels, got '
                 f'a tensor of shape {tuple(fill.shape)}.'
             )
         return fill.reshape(1, -1).to(self.dtype).expand(1, self.channels)

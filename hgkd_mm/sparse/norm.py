@@ -42,7 +42,7 @@ def _mean(
     if axes != [2, 3]:
         raise refuse(
             'mean',
-            f'known are the means over space and over channels; got axes {axes} of (B, C, H, W).',
+            f'only over space or over channels, got axes {axes} of (B, C, H, W).',
         )
     return _spatial(input.mean_visible(), keepdim)
 
@@ -61,7 +61,7 @@ def _norm(
     axes = axes_of(dim)
     if axes != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
         raise refuse(
-            'norm', f'known is the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
+            'norm', f'only the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
         )
     return _spatial(norm_visible(input), keepdim)
 

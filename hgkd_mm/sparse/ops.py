@@ -194,7 +194,7 @@ def _apply(
 
 
 def _divide(input: Operand, other: Operand) -> SparseFeatureMap:
-    """Where a map divides, hidden positions must not: 1 / 0 has no gradient to be masked."""
+    """Division; by a map of visible positions only, since 1 / 0 has no gradient to be masked."""
     if not isinstance(other, SparseFeatureMap):
         return _binary(torch.div, input, other)
     return torch.mul(other.with_rows(other.rows.reciprocal()), input)

@@ -36,12 +36,12 @@ def prepare(network: nn.Module) -> nn.Module:
     """
     from torch.distributed._composable import checkpoint  # not in every build of torch
 
-    asked = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
-    blocks = {name: module for name, module in asked.items() if _recomputes(module)}
+    switched_on = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
+    blocks = {name: module for name, module in switched_on.items() if _recomputes(module)}
     for name, block in blocks.items():
         _refuse_randomness(name, block)
         checkpoint(block)
-    for module in asked.values():  # networks keep the switch of their blocks as well
+    for module in switched_on.values():  # networks keep the switch of their blocks as well
         module.with_cp = False
     converted: dict[nn.Module, SparseSyncBatchNorm] = {}
     for module in list(network.modules()):
@@ -55,8 +55,8 @@ def prepare(network: nn.Module) -> nn.Module:
 
 def _recomputes(module: nn.Module) -> bool:
     """Whether this is a block that recomputes itself, and not only one made of such blocks."""
-    asked = [m for m in module.modules() if getattr(m, 'with_cp', False)]
-    return asked == [module]
+    switched_on = [m for m in module.modules() if getattr(m, 'with_cp', False)]
+    return switched_on == [module]
 
 
 def _refuse_randomness(name: str, block: nn.Module) -> None:

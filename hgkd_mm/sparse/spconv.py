@@ -130,7 +130,7 @@ class SpconvMap(TileMap):
             names = ' and '.join(map(str, known)) or 'nothing'
             raise refuse(
                 'conv2d',
-                f'spconv does not compute in {dtype} on {kind}, where it knows {names}: {_INSTEAD}',
+                f'spconv does not compute in {dtype} on {kind}, only in {names}: {_INSTEAD}',
             )
         return dtype
 

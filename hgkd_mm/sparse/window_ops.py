@@ -58,9 +58,7 @@ def _pad(
     input: SparseFeatureMap, pad: Sequence[int], mode: str = 'constant', value: float | None = None
 ) -> Map:
     if mode != 'constant' or len(pad) not in (2, 4) or min(pad) < 0:
-        raise refuse(
-            'pad', f"only mode='constant' and sizes from 0 are known, got {mode!r} and {pad}."
-        )
+        raise refuse('pad', f"only mode='constant' and sizes from 0 up, got {mode!r} and {pad}.")
     left, right, top, bottom = (*pad, 0, 0)[:4]
     if not any(pad):
         return input.share()
@@ -96,7 +94,7 @@ def _pad_value(input: Map, default: float) -> float:
 
 def _require_zeros(op: str, input: Map) -> None:
     if _pad_value(input, 0.0) != 0.0:
-        raise _geometry_error(op, f'the map is padded with {input.value}, only 0.0 is known here.')
+        raise _geometry_error(op, f'the map is padded with {input.value}, only 0.0 is supported.')
 
 
 _PADDED_TWICE = 'the map was padded already; pad in one place only.'
@@ -115,7 +113,7 @@ def _conv2d(
     if weight.shape[1] * groups != input.channels:
         raise _geometry_error(
             'conv2d',
-            f'the weight {tuple(weight.shape)} with {groups} groups wants '
+            f'the weight {tuple(weight.shape)} with {groups} groups needs '
             f'{weight.shape[1] * groups} channels, the map has {input.channels}.',
         )
     _require_zeros('conv2d', input)
