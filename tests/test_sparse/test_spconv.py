@@ -73,7 +73,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(names: list[str]) -> 
 
 @pytest.mark.parametrize('names', [['cumm', 'spconv'], ['cumm-cu120', 'spconv', 'spconv-cu120']])
 def test_the_wheel_for_cpus_is_refused_by_name(names: list[str]) -> None:
-    with pytest.raises(ImportError, match=rf'{" ".join(names)}; {INSTALL}.*model\.engine'):
+    with pytest.raises(ImportError, match=rf'{" ".join(names)}.*{INSTALL}.*model\.engine'):
         check_wheels(names)
 
 
