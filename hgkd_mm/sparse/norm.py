@@ -25,10 +25,7 @@ def axes_of(dim: Axes) -> list[int]:
 @_on_map(F.adaptive_avg_pool2d)
 def _adaptive_avg_pool2d(input: SparseFeatureMap, output_size: int | Sequence[int]) -> Tensor:
     if pair(output_size) != (1, 1):
-        raise refuse(
-            'adaptive_avg_pool2d',
-            f'only global pooling (output size 1) has a sparse meaning, got {output_size}.',
-        )
+        raise refuse('adaptive_avg_pool2d', f'only to an output size of 1, got {output_size}.')
     return input.mean_visible()[:, :, None, None]
 
 
@@ -40,10 +37,7 @@ def _mean(
     if axes == [1] and keepdim:
         return input.with_rows(input.rows.mean(1, keepdim=True))
     if axes != [2, 3]:
-        raise refuse(
-            'mean',
-            f'only over space or over channels, got axes {axes} of (B, C, H, W).',
-        )
+        raise refuse('mean', f'only over space or channels, got axes {axes} of (B, C, H, W).')
     return _spatial(input.mean_visible(), keepdim)
 
 

@@ -186,9 +186,7 @@ def _apply(
             o in (1, t) for o, t in zip(shape, target.shape, strict=True)
         )
         if not fits:
-            raise refuse(
-                name, f'shapes {tuple(target.shape)} and {tuple(other.shape)} do not broadcast.'
-            )
+            raise refuse(name, f'{tuple(target.shape)} and {tuple(other.shape)} do not broadcast.')
         return target.pointwise(function, target.operand(other.reshape(shape)))
     return target.pointwise(lambda values: function(values, other))
 

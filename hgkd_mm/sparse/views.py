@@ -82,11 +82,8 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> ChannelsLastMap:
     if tuple(normalized_shape) != (input.inner.channels,):
-        raise refuse(
-            'layer_norm',
-            f'only over the {input.inner.channels} channels of each position, got '
-            f'{tuple(normalized_shape)}.',
-        )
+        channels, shape = input.inner.channels, tuple(normalized_shape)
+        raise refuse('layer_norm', f'only over the {channels} channels of a position, got {shape}.')
     rows = F.layer_norm(input.inner.rows, normalized_shape, weight, bias, eps)
     return ChannelsLastMap(input.inner.with_rows(rows))
 
@@ -121,20 +118,15 @@ def _statistic(out: Tensor | SparseFeatureMap) -> Tensor | ChannelsLastMap:
     return out.permute(_LAST) if out.dim() == 4 else out
 
 
-def _same(function: Callable, input: ChannelsLastMap, *args: Any, **kwargs: Any) -> Any:
+def _inside(function: Callable, *args: Any, **kwargs: Any) -> ChannelsLastMap:
     """Applies a function of single values to the map inside."""
-    out = SparseFeatureMap.__torch_function__(function, (), (input.inner, *args), kwargs)
-    return input if out is input.inner else ChannelsLastMap(out)
-
-
-def _two(function: Callable, input: Any, other: Any, **kwargs: Any) -> ChannelsLastMap:
-    """Applies a function of two operands that broadcast from the channels, the last axis."""
-    first, second = _channels_first(input), _channels_first(other)
-    out = SparseFeatureMap.__torch_function__(function, (), (first, second), kwargs)
-    return ChannelsLastMap(out)
+    operands = tuple(_channels_first(arg) for arg in args)
+    out = SparseFeatureMap.__torch_function__(function, (), operands, kwargs)
+    return args[0] if out is operands[0] else ChannelsLastMap(out)
 
 
 def _channels_first(operand: Any) -> Any:
+    """An operand that broadcasts from the last axis, in the order (B, C, H, W)."""
     if isinstance(operand, ChannelsLastMap):
         return operand.inner
     if isinstance(operand, Tensor) and operand.dim() > 0:
@@ -142,20 +134,12 @@ def _channels_first(operand: Any) -> Any:
     return operand
 
 
-@_on_last(torch.addcmul, Tensor.addcmul)
-def _addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> ChannelsLastMap:
-    operands = (_channels_first(operand) for operand in (input, tensor1, tensor2))
-    return ChannelsLastMap(torch.addcmul(*operands, value=value))
-
-
-_POWERS = torch.pow, Tensor.pow, torch.rsqrt, Tensor.rsqrt
-for _function in (*ACTIVATIONS, *_POWERS, Tensor.detach, Tensor.to):
-    _on_last(_function)(partial(_same, _function))
-for _name in ('add', 'sub', 'mul', 'div'):
-    for _function in (getattr(torch, _name), getattr(Tensor, _name)):
-        _on_last(_function)(partial(_two, _function))
-    # An in-place op of the view changes the map behind it, as a view of a tensor would.
-    _on_last(getattr(Tensor, f'{_name}_'))(partial(_two, getattr(Tensor, f'{_name}_')))
+_BINARY = torch.add, torch.sub, torch.mul, torch.div, Tensor.add, Tensor.sub, Tensor.mul, Tensor.div
+_IN_PLACE = Tensor.add_, Tensor.sub_, Tensor.mul_, Tensor.div_
+_OTHERS = torch.pow, Tensor.pow, torch.rsqrt, Tensor.rsqrt, torch.addcmul, Tensor.addcmul
+# An in-place op of the view changes the map behind it, as a view of a tensor would.
+for _function in (*ACTIVATIONS, *_BINARY, *_IN_PLACE, *_OTHERS, Tensor.detach, Tensor.to):
+    _on_last(_function)(partial(_inside, _function))
 
 
 # Groups of channels ------------------------------------------------------------------------
@@ -244,9 +228,9 @@ def _merge(input: GroupedMap, *shape: Any) -> SparseFeatureMap:
     sizes = _integers(shape)
     whole = input.parts[0].shape
     channels = len(input.parts) * whole[1]
-    wanted = (whole[0], channels, *whole[2:])
-    if len(sizes) != 4 or any(s not in (-1, w) for s, w in zip(sizes, wanted, strict=True)):
-        raise refuse('view', f'{tuple(input.shape)} can only be seen as {wanted}, got {sizes}.')
+    merged = (whole[0], channels, *whole[2:])
+    if len(sizes) != 4 or any(s not in (-1, w) for s, w in zip(sizes, merged, strict=True)):
+        raise refuse('view', f'{tuple(input.shape)} can only be seen as {merged}, got {sizes}.')
     return input.merged()
 
 
@@ -279,8 +263,7 @@ def _view(input: SparseFeatureMap, *shape: Any) -> GroupedMap:
         if groups > 0 and channels % groups == 0 and each in (-1, channels // groups):
             return GroupedMap(input.parts([channels // groups] * groups))
     raise refuse(
-        'view',
-        f'{tuple(input.shape)} can only be seen as (B, groups, C / groups, H, W), got {sizes}.',
+        'view', f'only as (B, groups, C / groups, H, W) of {tuple(input.shape)}, got {sizes}.'
     )
 
 
