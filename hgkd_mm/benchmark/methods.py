@@ -1,4 +1,4 @@
-"""Each way to compute each product of a convolution, so that ``ConvPlan.choose`` can be checked."""
+"""Each way to compute each product of a convolution, so that ``choose_method`` can be checked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from hgkd_mm.sparse.conv import FORWARD, GRAD_INPUT, GRAD_WEIGHT
-from hgkd_mm.sparse.conv_plan import ConvPlan
-from hgkd_mm.sparse.window import Window
+from hgkd_mm.sparse.conv import METHODS as FUNCTIONS
+from hgkd_mm.sparse.conv import Conv, choose_method, full_map_pays
+from hgkd_mm.sparse.window import Geometry, Window
 
 from .report import Stage, milliseconds
 from .timing import Settings, free_memory, measure
@@ -32,7 +32,7 @@ CONVOLUTIONS = (
     (4, 3, 1, 192, 192, 192),
     (1, 3, 1, 960, 960, 960),
 )
-METHODS = tuple(FORWARD)
+METHODS = tuple(FUNCTIONS)
 # On a GPU a call takes less than its launches do: this many are queued for a reading of its clock.
 CUDA_CALLS = 6
 
@@ -78,18 +78,18 @@ def _products(
     make = partial(torch.randn, device=settings.device, dtype=settings.dtype)
     mask = settings.draw_mask()
     window = Window.of(kernel, stride, kernel // 2)
-    chosen = ConvPlan.choose(mask, (tile, tile), window, groups, mask.device.type)
+    conv = Conv(mask, Geometry.of(window, (tile, tile), mask.grid), groups)
+    chosen = choose_method(conv, full_map_pays(mask.device.type))
     weight = make(outputs, inputs // groups, kernel, kernel)
     weight = weight.contiguous(memory_format=torch.channels_last)
     rows = make(mask.num_visible * tile**2, inputs)
     grad = make(mask.num_visible * (tile // stride) ** 2, outputs)
-    for product, methods, tensors, own in (
-        ('forward', FORWARD, (rows, weight), chosen.forward),
-        ('grad_input', GRAD_INPUT, (grad, weight), chosen.grad_input),
-        ('grad_weight', GRAD_WEIGHT, (grad, rows, weight), chosen.grad_weight),
+    for product, tensors in (
+        ('forward', (rows, weight)),
+        ('grad_input', (grad, weight)),
+        ('grad_weight', (grad, rows, weight)),
     ):
-        steps = {}
-        for method in METHODS[: 2 if groups > 1 else None]:
-            plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
-            steps[method] = partial(methods[method], *tensors, plan)
-        yield product, own, steps
+        methods = {m: getattr(FUNCTIONS[m], product) for m in METHODS}
+        own = next(m for m in METHODS if methods[m] is getattr(chosen, product))
+        known = METHODS[: 2 if groups > 1 else None]
+        yield product, own, {m: partial(methods[m], *tensors, conv) for m in known}

@@ -150,7 +150,7 @@ def _compare(section: Section, what: str, *, device: str, engine: str) -> None:
 
 def _engines(section: Section) -> list[str]:
     """tiles, and spconv where one of its wheels is installed and works."""
-    from hgkd_mm.sparse.spconv_wheel import check_wheels, installed_wheels
+    from hgkd_mm.sparse.spconv import check_wheels, installed_wheels
 
     wheels = installed_wheels()
     try:

@@ -9,13 +9,13 @@ Needs torch and nothing else (the optional engine 'spconv' apart)::
 
 from torch import Tensor
 
-# These register what a SparseFeatureMap answers.
-from . import channel_ops, channels_last, grouped, ops, statistics, window_ops  # noqa: F401
+from . import norm, ops, views, window_ops  # noqa: F401  register functions of a SparseFeatureMap
 from .cell_mask import CellMask
 from .dispatch import UnsupportedOpError
 from .feature_map import SparseFeatureMap
 from .masked_dense import MaskedDenseMap
 from .prepare import prepare
+from .spconv import SpconvMap, load_ops
 from .tiles import TileMap
 
 __all__ = [
@@ -34,21 +34,19 @@ ENGINES: dict[str, type[TileMap] | type[MaskedDenseMap]] = {
     'tiles': TileMap,
     'masked_dense': MaskedDenseMap,
 }
-# With those that need a package and leave some networks out; `find_engine` imports them.
+# With the one that needs a package and does not run every network.
 ENGINE_NAMES = (*ENGINES, 'spconv')
 
 
 def find_engine(name: str) -> type[TileMap] | type[MaskedDenseMap]:
-    """The engine of this name; an optional one is imported the first time it is asked for.
+    """The class of the engine of this name.
 
     Raises:
         ValueError: unknown engine.
-        ImportError: the package that the engine needs is missing, or one that gives wrong
-            results.
+        ImportError: the package that the engine needs is missing, or gives wrong results.
     """
     if name == 'spconv':
-        from .spconv_engine import SpconvMap  # imports spconv
-
+        load_ops()
         return SpconvMap
     if name not in ENGINES:
         raise ValueError(f"Unknown engine '{name}': choose one of {list(ENGINE_NAMES)}.")
@@ -74,7 +72,9 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
     """
     kind = find_engine(engine)
     if images.dim() != 4:
-        raise ValueError(f'sparsify wants images of shape (B, C, H, W), got {tuple(images.shape)}.')
+        raise ValueError(
+            f'sparsify expects images of shape (B, C, H, W), got {tuple(images.shape)}.'
+        )
     if images.shape[0] != mask.batch:
         raise ValueError(f'{images.shape[0]} images came with a mask for {mask.batch} images.')
     return kind.of(images, mask.to(images.device))

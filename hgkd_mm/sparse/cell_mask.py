@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 Pair = tuple[int, int]
+Args = ParamSpec('Args')
+Table = TypeVar('Table')
+
+
+def cached_table(
+    build: Callable[Concatenate[CellMask, Args], Table],
+) -> Callable[Concatenate[CellMask, Args], Table]:
+    """A function of a mask and hashable arguments whose results are kept with the mask."""
+
+    @functools.wraps(build)
+    def cached(mask: CellMask, *args: Hashable) -> Table:
+        key = build, args
+        if key not in mask._tables:
+            mask._tables[key] = build(mask, *args)
+        return mask._tables[key]
+
+    return cached
 
 
 class CellMask:
@@ -15,8 +34,8 @@ class CellMask:
 
     A mask is a coarse grid over the image: at 224 px with cells of 32 px the grid is 7 x 7.
     At every stage of a network the visible part is then a set of whole tiles, one per
-    visible cell (H-GKD Fig. 3, after SparK section 3.1). The object is immutable; index
-    tables derived from it are computed once and kept with it.
+    visible cell (H-GKD Fig. 3, after SparK section 3.1). The object is immutable; tables
+    derived from it (``cached_table``) are computed once and kept with it.
 
     Args:
         visible: (B, gh, gw) bool. Per-image counts may differ and an image may be
@@ -30,10 +49,10 @@ class CellMask:
     def __init__(self, visible: Tensor) -> None:
         if not isinstance(visible, Tensor) or visible.dtype != torch.bool:
             got = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
-            raise TypeError(f'CellMask wants a bool tensor (True = visible), got {got}.')
+            raise TypeError(f'CellMask expects a bool tensor (True = visible), got {got}.')
         if visible.dim() != 3 or 0 in visible.shape:
             raise ValueError(
-                f'CellMask wants a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
+                f'CellMask expects a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
             )
         if not bool(visible.any()):
             raise ValueError(
@@ -48,7 +67,7 @@ class CellMask:
         self._visible = visible
         self._cells = cells
         self._per_image = per_image
-        self._tables: dict[Hashable, object] = {}
+        self._tables: dict[Hashable, Any] = {}
 
     @classmethod
     def random(
@@ -62,15 +81,15 @@ class CellMask:
     ) -> CellMask:
         """Hides ``mask_ratio`` of the cells, the same number in every image.
 
-        The count is ``round(gh * gw * (1 - mask_ratio))`` as in SparK (20 of 49 at 0.6).
+        ``round(gh * gw * (1 - mask_ratio))`` cells stay, as in SparK (20 of 49 at 0.6).
         No value is read back from the device.
 
         Args:
             batch: number of images B.
             grid: (gh, gw) cells.
             mask_ratio: hidden fraction, in [0, 1).
-            generator: source of randomness on ``device``; the global one if None.
-            device: where the mask lives.
+            generator: of random numbers on ``device``; the global one if None.
+            device: of the mask.
 
         Raises:
             ValueError: the ratio is out of range or would leave no visible cell.
@@ -111,7 +130,6 @@ class CellMask:
 
     @property
     def batch(self) -> int:
-        """Number of images B."""
         return self._visible.shape[0]
 
     @property
@@ -121,7 +139,6 @@ class CellMask:
 
     @property
     def device(self) -> torch.device:
-        """Where the mask lives."""
         return self._visible.device
 
     @property
@@ -176,71 +193,58 @@ class CellMask:
             )
         return h // gh, w // gw
 
-    def table(self, key: Hashable, build: Callable[[], object]) -> object:
-        """The table stored under ``key``, built on first use and kept with the mask."""
-        if key not in self._tables:
-            self._tables[key] = build()
-        return self._tables[key]
+    def size(self, tile: Pair) -> Pair:
+        """Size (H, W) of a map on which one cell has (th, tw) positions."""
+        return self.grid[0] * tile[0], self.grid[1] * tile[1]
 
+    @cached_table
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, row and column of each visible cell: three (N,) long tensors, in order."""
+        gh, gw = self.grid
+        image = torch.div(self._cells, gh * gw, rounding_mode='floor')
+        inside = self._cells - image * (gh * gw)
+        row = torch.div(inside, gw, rounding_mode='floor')
+        return image, row, inside - row * gw
 
-        def build() -> tuple[Tensor, Tensor, Tensor]:
-            gh, gw = self.grid
-            image = torch.div(self._cells, gh * gw, rounding_mode='floor')
-            inside = self._cells - image * (gh * gw)
-            row = torch.div(inside, gw, rounding_mode='floor')
-            return image, row, inside - row * gw
-
-        return self.table('cells', build)
-
+    @cached_table
     def counts(self) -> Tensor:
         """(B,) long: visible cells of each image."""
-        return self.table('counts', lambda: self._visible.flatten(1).sum(1))
+        return self._visible.flatten(1).sum(1)
 
+    @cached_table
     def cell_number(self, ring: int) -> Tensor:
         """(B, gh + 2 ring, gw + 2 ring) int32: number of each visible cell.
 
         Hidden cells hold N, and cells of the ring around the image hold N + 1.
         """
+        gh, gw = self.grid
+        hidden, outside = self.num_visible, self.num_visible + 1
+        size = (self.batch, gh + 2 * ring, gw + 2 * ring)
+        numbers = torch.full(size, outside, dtype=torch.int32, device=self.device)
+        numbers[:, ring : ring + gh, ring : ring + gw] = hidden
+        image, row, column = self.cells()
+        at = (image * size[1] + row + ring) * size[2] + column + ring
+        order = torch.arange(self.num_visible, dtype=torch.int32, device=self.device)
+        return numbers.view(-1).scatter_(0, at, order).view(size)
 
-        def build() -> Tensor:
-            gh, gw = self.grid
-            hidden, outside = self.num_visible, self.num_visible + 1
-            size = (self.batch, gh + 2 * ring, gw + 2 * ring)
-            numbers = torch.full(size, outside, dtype=torch.int32, device=self.device)
-            numbers[:, ring : ring + gh, ring : ring + gw] = hidden
-            image, row, column = self.cells()
-            at = (image * size[1] + row + ring) * size[2] + column + ring
-            order = torch.arange(self.num_visible, dtype=torch.int32, device=self.device)
-            return numbers.view(-1).scatter_(0, at, order).view(size)
-
-        return self.table(('cell_number', ring), build)
-
+    @cached_table
     def positions(self, tile: Pair) -> Tensor:
         """(R,) long: index of each visible position in a flattened (B, H, W) map.
 
         Rows are ordered by cell, then row by row inside the cell's tile: R = N * th * tw.
         """
+        columns = torch.arange(tile[1], device=self.device)
+        return (self.tile_rows(tile[0]).view(-1, 1) * tile[1] + columns).flatten()
 
-        def build() -> Tensor:
-            columns = torch.arange(tile[1], device=self.device)
-            return (self.tile_rows(tile[0]).view(-1, 1) * tile[1] + columns).flatten()
-
-        return self.table(('positions', tile), build)
-
+    @cached_table
     def tile_rows(self, height: int) -> Tensor:
         """(N * th,) long: each row of each visible tile in a flattened (B, gh * th, gw) map.
 
-        What lies side by side in a tile lies so in the map, whatever the tile's width: whole
-        rows of tiles are copied at once.
+        Positions side by side in a tile are so in the map, whatever the tile's width, so that
+        whole rows of tiles are copied at once.
         """
-
-        def build() -> Tensor:
-            gh, gw = self.grid
-            image, row, column = self.cells()
-            inside = torch.arange(height, device=self.device)
-            down = (image * gh + row).view(-1, 1) * height + inside
-            return (down * gw + column.view(-1, 1)).flatten()
-
-        return self.table(('tile_rows', height), build)
+        gh, gw = self.grid
+        image, row, column = self.cells()
+        inside = torch.arange(height, device=self.device)
+        down = (image * gh + row).view(-1, 1) * height + inside
+        return (down * gw + column.view(-1, 1)).flatten()

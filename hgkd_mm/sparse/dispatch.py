@@ -1,4 +1,4 @@
-"""How stand-ins for tensors answer torch functions, and what they say of those they don't know."""
+"""Stand-ins for tensors: how torch functions reach them, and the error for unknown ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from torch import Tensor, nn
 
 
 class UnsupportedOpError(NotImplementedError):
-    """A network called something on a SparseFeatureMap that has no exact sparse meaning here."""
+    """An op that has no exact sparse meaning here was called on a SparseFeatureMap."""
 
 
 def refuse(op: str, why: str) -> UnsupportedOpError:
-    """The error for an op that can't be answered; it names the op and the calling layer."""
+    """The error for an op that is not supported; it names the op and the calling layer."""
     return UnsupportedOpError(f'{op} in layer {calling_layer()}: {why}')
 
 
 def calling_layer() -> str:
-    """Qualified name and class of the innermost nn.Module on the call stack.
-
-    The stack is read only to word an error, never in a forward pass that succeeds.
-    """
+    """Qualified name and class of the innermost nn.Module on the call stack, for errors."""
     modules: list[nn.Module] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -48,7 +45,7 @@ def _name(function: Callable) -> str:
 
 
 def _refuse_reentrance(op: str) -> None:
-    """Stops reentrant checkpointing, which would cut the gradient of a map without a word."""
+    """Stops reentrant checkpointing, which would silently cut the gradient of a map."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         where = frame.f_code.co_filename.replace(os.sep, '/')
@@ -62,13 +59,19 @@ def _refuse_reentrance(op: str) -> None:
         frame = frame.f_back
 
 
+def _operator(function: Callable) -> Callable:
+    return lambda self, *others: function(self, *others)
+
+
 class TensorLike:
-    """Answers torch functions, tensor methods and ``+ - * /`` from a table of handlers.
+    """Implements torch functions, tensor methods and ``+ - * /`` by a table of handlers.
 
     Each kind of stand-in has its own table; a handler takes the arguments of the function that
-    it answers. What the table lacks is refused with the name of the op and the layer.
+    it implements. Other functions raise an error that names the op and the layer.
     """
 
+    # Filled by ops.py, norm.py, views.py and window_ops.py, where a call goes on: that of an
+    # nn.Conv2d in window_ops._conv2d.
     handlers: ClassVar[dict[Callable, Callable]]
     kind: ClassVar[str]
 
@@ -106,22 +109,43 @@ class TensorLike:
             # An argument that the handler does not take, or a type that torch does not.
             raise UnsupportedOpError(str(refuse(_name(func), f'{error}.'))) from error
 
+    # Properties of the dense tensor that this stands for ------------------------------------
+
+    @property
+    def held(self) -> Any:
+        """What holds the values: a tensor, or another stand-in."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.held.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.held.device
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.held.is_cuda
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.held.requires_grad
+
     def size(self, dim: int | None = None) -> torch.Size | int:
-        """Shape of the dense tensor this stands for, or its extent along ``dim``."""
         return self.shape if dim is None else self.shape[dim]
 
     def dim(self) -> int:
-        """Number of dimensions of the dense tensor."""
         return len(self.shape)
 
     @property
     def ndim(self) -> int:
-        """Number of dimensions of the dense tensor."""
         return len(self.shape)
 
     def numel(self) -> int:
-        """Number of values of the dense tensor."""
         return self.shape.numel()
+
+    # Methods and operators of tensors --------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name in ('data', 'inner'):
@@ -137,41 +161,15 @@ class TensorLike:
 
         return call
 
-    def __add__(self, other: Any) -> Any:
-        return torch.add(self, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return torch.sub(self, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return torch.mul(self, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return torch.div(self, other)
-
-    def __pow__(self, exponent: Any) -> Any:
-        return torch.pow(self, exponent)
-
-    def __neg__(self) -> Any:
-        return torch.neg(self)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.__torch_function__(Tensor.__getitem__, (type(self),), (self, key))
-
-    def _no_operator(self, *_: Any) -> Any:
-        raise refuse('operator', f'a {self.kind} has + - * / only; compare or index rows.')
-
-    __matmul__ = __bool__ = __len__ = __setitem__ = _no_operator
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
-    __hash__ = object.__hash__
-
-    __radd__ = __add__
-    __rmul__ = __mul__
+    __add__ = __radd__ = _operator(torch.add)
+    __sub__ = _operator(torch.sub)
+    __mul__ = __rmul__ = _operator(torch.mul)
+    __truediv__ = _operator(torch.div)
+    __pow__ = _operator(torch.pow)
+    __neg__ = _operator(torch.neg)
 
     def __rsub__(self, other: Any) -> Any:
         return torch.neg(self) + other
-
-    __rtruediv__ = _no_operator
 
     def __iadd__(self, other: Any) -> Any:
         return self.add_(other)
@@ -184,3 +182,13 @@ class TensorLike:
 
     def __itruediv__(self, other: Any) -> Any:
         return self.div_(other)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.__torch_function__(Tensor.__getitem__, (type(self),), (self, key))
+
+    def _no_operator(self, *_: Any) -> Any:
+        raise refuse('operator', f'a {self.kind} has + - * / only; compare or index rows.')
+
+    __matmul__ = __bool__ = __len__ = __setitem__ = __rtruediv__ = _no_operator
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
+    __hash__ = object.__hash__

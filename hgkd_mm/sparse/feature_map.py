@@ -11,22 +11,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .cell_mask import CellMask, Pair
+from .cell_mask import CellMask, Pair, cached_table
 from .dispatch import TensorLike
-from .window import Window
+from .rows import at_least_float32
+from .window import Geometry
 
 Self = TypeVar('Self', bound='SparseFeatureMap')
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type to add up values of this type in."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 class SparseFeatureMap(TensorLike, ABC):
     """A feature map that exists only in the visible cells of a :class:`CellMask`.
 
-    It answers torch functions (``__torch_function__``), so an unmodified CNN runs on it.
+    It implements torch functions (``__torch_function__``), so an unmodified CNN runs on it.
     The meaning is that of submanifold sparse convolution, as SparK defines it (section 3.1;
     H-GKD Fig. 3): a spatial op (convolution, pooling) is the dense op on the map filled with
     zeros, kept at visible positions; a statistic over space (batch norm, global pooling)
@@ -53,39 +49,20 @@ class SparseFeatureMap(TensorLike, ABC):
         self.channels = channels
         self.shared = False
 
-    # What a tensor tells of itself ---------------------------------------------------------
+    @property
+    def held(self) -> Tensor:
+        return self.data
 
     @property
     def shape(self) -> torch.Size:
         """(B, C, H, W) of the dense map this stands for."""
-        (gh, gw), (th, tw) = self.mask.grid, self.tile
-        return torch.Size((self.mask.batch, self.channels, gh * th, gw * tw))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the values."""
-        return self.data.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the values live."""
-        return self.data.device
-
-    @property
-    def is_cuda(self) -> bool:
-        """Whether the values live on a CUDA device."""
-        return self.data.is_cuda
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether gradients flow through the values."""
-        return self.data.requires_grad
+        return torch.Size((self.mask.batch, self.channels, *self.mask.size(self.tile)))
 
     def __repr__(self) -> str:
         size = 'x'.join(map(str, self.shape))
         return f'SparseFeatureMap({size}, engine={self.engine!r}, {self.mask}, {self.dtype})'
 
-    # What an engine provides ---------------------------------------------------------------
+    # Defined by each engine ----------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -100,14 +77,12 @@ class SparseFeatureMap(TensorLike, ABC):
         """A map of the same mask and tile that takes over these (R, C') rows."""
 
     @abstractmethod
+    def with_data(self: Self, data: Tensor) -> Self:
+        """A map of the same mask and tile that takes over this data, channels in axis 1."""
+
+    @abstractmethod
     def pointwise(self: Self, function: Callable[..., Tensor], *others: Tensor) -> Self:
         """``function`` of the values and of operands made by :meth:`operand`."""
-
-    def share(self: Self) -> Self:
-        """Another map of the same values, copied only when one of the two changes."""
-        other = copy.copy(self)
-        self.shared = other.shared = True
-        return other
 
     def may_change(self) -> bool:
         """Whether an in-place op may write to the data itself."""
@@ -119,33 +94,21 @@ class SparseFeatureMap(TensorLike, ABC):
 
     @abstractmethod
     def conv2d(
-        self: Self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
+        self: Self, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
     ) -> Self:
         """Convolution."""
 
     @abstractmethod
-    def max_pool2d(self: Self, window: Window, outside: float = -math.inf) -> Self:
+    def max_pool2d(self: Self, geometry: Geometry, outside: float = -math.inf) -> Self:
         """Maximum over windows; hidden positions count as 0, padding as ``outside``."""
 
     @abstractmethod
-    def avg_pool2d(self: Self, window: Window, count_include_pad: bool) -> Self:
+    def avg_pool2d(self: Self, geometry: Geometry, count_include_pad: bool) -> Self:
         """Mean over windows; hidden positions count as 0."""
 
     @abstractmethod
     def repeat(self: Self, scale: Pair) -> Self:
         """Each position ``scale`` times downwards and to the right (nearest upsampling)."""
-
-    @abstractmethod
-    def join(self: Self, parts: list[Tensor]) -> Self:
-        """Data of several maps of this mask and tile, concatenated along the channels."""
-
-    @abstractmethod
-    def parts(self: Self, sizes: list[int]) -> list[Self]:
-        """Consecutive groups of channels."""
-
-    @abstractmethod
-    def select(self: Self, channels: Tensor) -> Self:
-        """The channels of these numbers, (C',) long, in this order."""
 
     @abstractmethod
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
@@ -159,6 +122,26 @@ class SparseFeatureMap(TensorLike, ABC):
             (B, C, H, W), channels-last in memory.
         """
 
+    # The same for all engines --------------------------------------------------------------
+
+    def join(self: Self, parts: list[Tensor]) -> Self:
+        """Data of several maps of this mask and tile, concatenated along the channels."""
+        return self.with_data(torch.cat(parts, dim=1))
+
+    def parts(self: Self, sizes: list[int]) -> list[Self]:
+        """Consecutive groups of channels."""
+        return [self.with_data(part) for part in torch.split(self.data, sizes, dim=1)]
+
+    def select(self: Self, channels: Tensor) -> Self:
+        """The channels of these numbers, (C',) long, in this order."""
+        return self.with_data(self.data.index_select(1, channels))
+
+    def share(self: Self) -> Self:
+        """Another map of the same values, copied only when one of the two changes."""
+        other = copy.copy(self)
+        self.shared = other.shared = True
+        return other
+
     def fill_row(self, fill: Tensor) -> Tensor:
         """(1, C): a fill of ``to_dense`` that was given as a tensor.
 
@@ -167,7 +150,7 @@ class SparseFeatureMap(TensorLike, ABC):
         """
         if fill.numel() not in (1, self.channels):
             raise ValueError(
-                f'to_dense wants one fill value or one for each of {self.channels} channels, got '
+                f'to_dense expects one fill value or one for each of {self.channels} channels, got '
                 f'a tensor of shape {tuple(fill.shape)}.'
             )
         return fill.reshape(1, -1).to(self.dtype).expand(1, self.channels)
@@ -178,10 +161,17 @@ class SparseFeatureMap(TensorLike, ABC):
 
     def image_sum(self, rows: Tensor) -> Tensor:
         """(B, C'): sums of (R, C') rows of this map over each image."""
-        mask = self.mask
-        if mask.per_image is not None:
-            return rows.view(mask.batch, -1, rows.shape[1]).sum(1)
+        if self.mask.per_image is not None:
+            return rows.view(self.mask.batch, -1, rows.shape[1]).sum(1)
         return self._ragged_sum(rows).to(rows.dtype)
+
+    def image_mean(self, rows: Tensor) -> Tensor:
+        """(B, C'): means of (R, C') rows of this map over each image; 0 where it has none."""
+        if self.mask.per_image is not None:
+            return rows.view(self.mask.batch, -1, rows.shape[1]).mean(1)
+        total, area = self._ragged_sum(rows), self.tile[0] * self.tile[1]
+        counts = (self.mask.counts() * area).clamp(min=1).unsqueeze(1)
+        return (total / counts.to(total.dtype)).to(rows.dtype)
 
     def _ragged_sum(self, rows: Tensor) -> Tensor:
         # Added up in float32 for half types, as torch's own sums are.
@@ -190,19 +180,12 @@ class SparseFeatureMap(TensorLike, ABC):
         total = rows.new_zeros(self.mask.batch, rows.shape[1], dtype=dtype)
         return total.index_add(0, self.mask.cells()[0], cells)
 
-    def image_mean(self, rows: Tensor) -> Tensor:
-        """(B, C'): means of (R, C') rows of this map over each image; 0 where it has none."""
-        mask, area = self.mask, self.tile[0] * self.tile[1]
-        if mask.per_image is not None:
-            return rows.view(mask.batch, -1, rows.shape[1]).mean(1)
-        total = self._ragged_sum(rows)
-        counts = (mask.counts() * area).clamp(min=1).unsqueeze(1)
-        return (total / counts.to(total.dtype)).to(rows.dtype)
-
     def of_image(self, values: Tensor) -> Tensor:
         """(R, C'): for each row the entry of its image in (B, C')."""
-        area = self.tile[0] * self.tile[1]
-        index = self.mask.table(
-            ('image_of_row', area), lambda: self.mask.cells()[0].repeat_interleave(area)
-        )
-        return values.index_select(0, index)
+        return values.index_select(0, _image_of_row(self.mask, self.tile[0] * self.tile[1]))
+
+
+@cached_table
+def _image_of_row(mask: CellMask, area: int) -> Tensor:
+    """(R,) long: the image of each row of a map whose cells have ``area`` positions."""
+    return mask.cells()[0].repeat_interleave(area)

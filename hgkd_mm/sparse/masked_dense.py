@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cell_mask import CellMask, Pair
+from .cell_mask import CellMask, Pair, cached_table
 from .feature_map import SparseFeatureMap
-from .window import Window
+from .window import Geometry
 
 
 class MaskedDenseMap(SparseFeatureMap):
@@ -22,13 +22,7 @@ class MaskedDenseMap(SparseFeatureMap):
     @classmethod
     def of(cls, images: Tensor, mask: CellMask) -> MaskedDenseMap:
         """Images with their hidden cells set to zero; see ``sparsify``."""
-        return cls._keep(images, mask, mask.tile(tuple(images.shape[-2:])))
-
-    @classmethod
-    def _keep(cls, data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
-        # where, not a product: 0 * NaN is NaN, and nothing under the mask may count.
-        kept = torch.where(_visible(mask, tile), data, 0)
-        return cls(kept, mask, tile, data.shape[1])
+        return _keep_visible(images, mask, mask.tile(tuple(images.shape[-2:])))
 
     @property
     def rows(self) -> Tensor:
@@ -39,56 +33,46 @@ class MaskedDenseMap(SparseFeatureMap):
         batch, _, h, w = self.shape
         flat = rows.new_zeros(batch * h * w, rows.shape[1])
         flat = flat.index_copy(0, self.mask.positions(self.tile), rows)
-        data = flat.view(batch, h, w, -1).permute(0, 3, 1, 2)
-        return MaskedDenseMap(data, self.mask, self.tile, rows.shape[1])
+        return self.with_data(flat.view(batch, h, w, -1).permute(0, 3, 1, 2))
+
+    def with_data(self, data: Tensor) -> MaskedDenseMap:
+        return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
 
     def operand(self, tensor: Tensor) -> Tensor:
         return tensor
 
     def pointwise(self, function: Callable[..., Tensor], *others: Tensor) -> MaskedDenseMap:
         data = function(self.data, *others)
-        return self if data is self.data else self._keep(data, self.mask, self.tile)
+        return self if data is self.data else _keep_visible(data, self.mask, self.tile)
 
     def conv2d(
-        self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
+        self, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
     ) -> MaskedDenseMap:
-        tile = window.out_tile(self.mask, self.tile)
+        window = geometry.window
         data, padding = window.on_dense(self.data)
         data = F.conv2d(data, weight, bias, window.stride, padding, window.dilation, groups)
-        return self._keep(data, self.mask, tile)
+        return _keep_visible(data, self.mask, geometry.out_tile)
 
-    def max_pool2d(self, window: Window, outside: float = -math.inf) -> MaskedDenseMap:
-        tile = window.out_tile(self.mask, self.tile)
+    def max_pool2d(self, geometry: Geometry, outside: float = -math.inf) -> MaskedDenseMap:
+        window = geometry.window
         data, padding = window.on_dense(self.data, outside, own=-math.inf, pools=True)
         data = F.max_pool2d(
             data, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
         )
-        return self._keep(data, self.mask, tile)
+        return _keep_visible(data, self.mask, geometry.out_tile)
 
-    def avg_pool2d(self, window: Window, count_include_pad: bool) -> MaskedDenseMap:
-        tile = window.out_tile(self.mask, self.tile)
+    def avg_pool2d(self, geometry: Geometry, count_include_pad: bool) -> MaskedDenseMap:
+        window = geometry.window
         data, padding = window.on_dense(self.data, pools=True)
         data = F.avg_pool2d(
             data, window.kernel, window.stride, padding, window.ceil_mode, count_include_pad
         )
-        return self._keep(data, self.mask, tile)
+        return _keep_visible(data, self.mask, geometry.out_tile)
 
     def repeat(self, scale: Pair) -> MaskedDenseMap:
         data = F.interpolate(self.data, scale_factor=tuple(map(float, scale)), mode='nearest')
         tile = self.tile[0] * scale[0], self.tile[1] * scale[1]
         return MaskedDenseMap(data, self.mask, tile, self.channels)
-
-    def join(self, parts: list[Tensor]) -> MaskedDenseMap:
-        data = torch.cat(parts, dim=1)
-        return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
-
-    def parts(self, sizes: list[int]) -> list[MaskedDenseMap]:
-        parts = torch.split(self.data, sizes, dim=1)
-        return [MaskedDenseMap(p, self.mask, self.tile, p.shape[1]) for p in parts]
-
-    def select(self, channels: Tensor) -> MaskedDenseMap:
-        data = self.data.index_select(1, channels)
-        return MaskedDenseMap(data, self.mask, self.tile, len(channels))
 
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
         if isinstance(fill, Tensor):
@@ -97,7 +81,13 @@ class MaskedDenseMap(SparseFeatureMap):
         return out.contiguous(memory_format=torch.channels_last)
 
 
+def _keep_visible(data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
+    # where, not a product: 0 * NaN is NaN, and nothing under the mask may count.
+    kept = torch.where(_visible(mask, tile), data, 0)
+    return MaskedDenseMap(kept, mask, tile, data.shape[1])
+
+
+@cached_table
 def _visible(mask: CellMask, tile: Pair) -> Tensor:
     """(B, 1, H, W) bool: the mask on a map whose cells are ``tile`` large."""
-    (th, tw), (gh, gw) = tile, mask.grid
-    return mask.table(('visible', tile), lambda: mask.at((gh * th, gw * tw)).unsqueeze(1))
+    return mask.at(mask.size(tile)).unsqueeze(1)

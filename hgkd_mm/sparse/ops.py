@@ -1,8 +1,8 @@
-"""What each torch function of single values means on a SparseFeatureMap."""
+"""Functions of single values and of channels on a SparseFeatureMap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,74 +10,74 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clamp import hardtanh, relu6
 from .dispatch import refuse
 from .feature_map import SparseFeatureMap
 
 Operand = SparseFeatureMap | Tensor | float | int
 _on_map = SparseFeatureMap.answers
 
-ACTIVATIONS: tuple[Callable, ...] = (
-    F.relu,
-    F.relu6,
-    F.hardtanh,
-    F.leaky_relu,
-    F.elu,
-    F.gelu,
-    F.silu,
-    F.mish,
-    F.sigmoid,
-    F.hardsigmoid,
-    F.hardswish,
-    F.softplus,
-    F.dropout,
-    F.selu,
-    F.logsigmoid,
-    F.softsign,
-    torch.relu,
-    torch.sigmoid,
-    torch.tanh,
-    torch.neg,
-    torch.abs,
-    torch.square,
-    torch.exp,
-    torch.clamp,
-    Tensor.relu,
-    Tensor.sigmoid,
-    Tensor.tanh,
-    Tensor.neg,
-    Tensor.abs,
-    Tensor.square,
-    Tensor.exp,
-    Tensor.clamp,
-    Tensor.clone,
-    Tensor.float,
-    Tensor.double,
-    Tensor.half,
-    Tensor.bfloat16,
+# Pointwise functions -----------------------------------------------------------------------
+
+
+def _named(source: Any, *names: str) -> list[Callable]:
+    return [getattr(source, name) for name in names]
+
+
+_FORMS = ('relu', 'sigmoid', 'tanh', 'neg', 'abs', 'square', 'exp', 'clamp')
+_SINGULAR_FORMS = ('sqrt', 'rsqrt', 'pow', 'log', 'reciprocal')
+ACTIVATIONS = (
+    *_named(F, 'relu', 'relu6', 'hardtanh', 'leaky_relu', 'elu', 'gelu', 'silu', 'mish', 'sigmoid'),
+    *_named(F, 'hardsigmoid', 'hardswish', 'softplus', 'dropout', 'selu', 'logsigmoid', 'softsign'),
+    *_named(torch, *_FORMS),
+    *_named(Tensor, *_FORMS, 'clone', 'float', 'double', 'half', 'bfloat16'),
 )
-
-
 # Their slope is infinite at zero, which is what hidden positions hold in the dense engine.
-_SINGULAR: tuple[Callable, ...] = (
-    torch.sqrt,
-    torch.rsqrt,
-    torch.pow,
-    torch.log,
-    torch.reciprocal,
-    Tensor.sqrt,
-    Tensor.rsqrt,
-    Tensor.pow,
-    Tensor.log,
-    Tensor.reciprocal,
-)
+_SINGULAR = (*_named(torch, *_SINGULAR_FORMS), *_named(Tensor, *_SINGULAR_FORMS))
+
+
+def hardtanh(
+    values: Tensor, min_val: float = -1.0, max_val: float = 1.0, *, inplace: bool = False
+) -> Tensor:
+    """``F.hardtanh`` whose gradient reads the result, which the next layer saves anyway.
+
+    torch's own saves the input, and a copy of it where it is overwritten.
+
+    Raises:
+        ValueError: the limits are in the wrong order.
+    """
+    if min_val > max_val:
+        raise ValueError(f'min_val={min_val} of hardtanh is greater than max_val={max_val}.')
+    out = _Hardtanh.apply(values, min_val, max_val, inplace)
+    # Maps do not write to views: unlike with torch's own, the gradient needs the result unchanged.
+    return out.view(out.shape)
+
+
+def relu6(values: Tensor, *, inplace: bool = False) -> Tensor:
+    """``F.relu6``; see ``hardtanh``."""
+    return hardtanh(values, 0.0, 6.0, inplace=inplace)
+
+
+class _Hardtanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, low: float, high: float, inplace: bool) -> Tensor:
+        out = values.clamp_(low, high) if inplace else values.clamp(low, high)
+        if inplace:
+            ctx.mark_dirty(values)
+        ctx.save_for_backward(out)
+        ctx.limits = low, high
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, out, *ctx.limits), None, None, None
 
 
 def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> SparseFeatureMap:
     return input.with_rows(function(input.rows, *args))
 
 
-# Those whose gradient needs the result only, so that the input's memory can hold it.
+# The gradient of these needs the result only, so that the input's memory can hold it.
 _CHANGING: dict[Callable, Callable] = {
     F.relu: torch.relu_,
     torch.relu: torch.relu_,
@@ -107,15 +107,12 @@ def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureM
 
 for _function in ACTIVATIONS:
     _on_map(_function)(partial(_activation, _function))
-for _function, _ours in ((F.relu6, relu6), (F.hardtanh, hardtanh)):
-    _on_map(_function)(partial(_activation, _ours))
+_on_map(F.relu6)(partial(_activation, relu6))
+_on_map(F.hardtanh)(partial(_activation, hardtanh))
 for _function in _SINGULAR:
     _on_map(_function)(partial(_singular, _function))
-for _function, _inplace in ((torch.relu, torch.relu_), (torch.sigmoid, torch.sigmoid_)):
-    _on_map(_inplace)(partial(_activation, _function, inplace=True))
-_on_map(Tensor.relu_)(partial(_activation, torch.relu, inplace=True))
-_on_map(F.relu_)(partial(_activation, torch.relu, inplace=True))
-_on_map(Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
+_on_map(torch.relu_, Tensor.relu_, F.relu_)(partial(_activation, torch.relu, inplace=True))
+_on_map(torch.sigmoid_, Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
 
 
 @_on_map(Tensor.detach)
@@ -144,7 +141,7 @@ def _prelu(input: SparseFeatureMap, weight: Tensor) -> SparseFeatureMap:
 
 @_on_map(Tensor.is_contiguous)
 def _is_contiguous(input: SparseFeatureMap, memory_format: Any = None) -> bool:
-    # Asked by nn.SyncBatchNorm, whose autograd function would cut the gradient of a map.
+    # nn.SyncBatchNorm calls this; its autograd function would cut the gradient of a map.
     raise refuse(
         'is_contiguous',
         'a SparseFeatureMap has no strides. For SyncBatchNorm call '
@@ -189,15 +186,13 @@ def _apply(
             o in (1, t) for o, t in zip(shape, target.shape, strict=True)
         )
         if not fits:
-            raise refuse(
-                name, f'shapes {tuple(target.shape)} and {tuple(other.shape)} do not broadcast.'
-            )
+            raise refuse(name, f'{tuple(target.shape)} and {tuple(other.shape)} do not broadcast.')
         return target.pointwise(function, target.operand(other.reshape(shape)))
     return target.pointwise(lambda values: function(values, other))
 
 
 def _divide(input: Operand, other: Operand) -> SparseFeatureMap:
-    """Where a map divides, hidden positions must not: 1 / 0 has no gradient to be masked."""
+    """Division; by a map of visible positions only, since 1 / 0 has no gradient to be masked."""
     if not isinstance(other, SparseFeatureMap):
         return _binary(torch.div, input, other)
     return torch.mul(other.with_rows(other.rows.reciprocal()), input)
@@ -232,11 +227,49 @@ def _new(method: Callable, input: SparseFeatureMap, *args: Any, **kwargs: Any) -
     return method(input.data, *args, **kwargs)
 
 
-for _method in (
-    Tensor.new_empty,
-    Tensor.new_full,
-    Tensor.new_ones,
-    Tensor.new_tensor,
-    Tensor.new_zeros,
-):
+for _method in _named(Tensor, 'new_empty', 'new_full', 'new_ones', 'new_tensor', 'new_zeros'):
     _on_map(_method)(partial(_new, _method))
+
+
+# Channels ----------------------------------------------------------------------------------
+
+
+@_on_map(torch.cat, torch.concat)
+def _cat(tensors: Sequence[SparseFeatureMap], dim: int = 0) -> SparseFeatureMap:
+    first = next(t for t in tensors if isinstance(t, SparseFeatureMap))
+    if dim % 4 != 1:
+        raise refuse('cat', f'maps can only be joined along the channels, dim=1; got dim={dim}.')
+    for part in tensors:
+        if type(part) is not type(first) or part.mask is not first.mask or part.tile != first.tile:
+            raise refuse('cat', 'all parts must be maps of one size from one sparsify call.')
+    return first.join([part.data for part in tensors])
+
+
+@_on_map(torch.split, Tensor.split)
+def _split(
+    input: SparseFeatureMap, split_size_or_sections: int | Sequence[int], dim: int = 0
+) -> tuple[SparseFeatureMap, ...]:
+    if dim % 4 != 1:
+        raise refuse('split', f'maps can only be split along the channels, dim=1; got dim={dim}.')
+    sizes = split_size_or_sections
+    if isinstance(sizes, int):
+        whole, rest = divmod(input.channels, sizes)
+        sizes = [sizes] * whole + ([rest] if rest else [])
+    return tuple(input.parts(list(sizes)))
+
+
+@_on_map(torch.chunk, Tensor.chunk)
+def _chunk(input: SparseFeatureMap, chunks: int, dim: int = 0) -> tuple[SparseFeatureMap, ...]:
+    return _split(input, -(-input.channels // chunks), dim)
+
+
+@_on_map(Tensor.__getitem__)
+def _getitem(input: SparseFeatureMap, key: Any) -> SparseFeatureMap:
+    keys = key if isinstance(key, tuple) else (key,)
+    space = [k for i, k in enumerate(keys) if i != 1]
+    channels = keys[1] if len(keys) > 1 else None
+    whole = all(k is Ellipsis or k == slice(None) for k in space) and keys[0] is not Ellipsis
+    if not isinstance(channels, slice) or not whole or len(keys) > 4:
+        raise refuse('getitem', f'only channels can be taken, as in x[:, 2:8]; got {key}.')
+    start, stop, step = channels.indices(input.channels)
+    return input.select(torch.arange(start, stop, step, device=input.device))

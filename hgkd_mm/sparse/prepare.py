@@ -1,4 +1,4 @@
-"""Two things that torch does for tensors only, made to work on a SparseFeatureMap."""
+"""Activation checkpointing and SyncBN on a SparseFeatureMap."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .feature_map import SparseFeatureMap, at_least_float32
+from .feature_map import SparseFeatureMap
+from .rows import at_least_float32
 
 
 def prepare(network: nn.Module) -> nn.Module:
-    """Lets activation checkpointing and SyncBN of a network work on masked images.
+    """Makes activation checkpointing and SyncBN of a network work on masked images.
 
     Both go through autograd functions that see no tensor in a SparseFeatureMap, and would cut
     the gradient.
@@ -19,9 +20,9 @@ def prepare(network: nn.Module) -> nn.Module:
       recomputed by torch's composable checkpoint, without reentrance; the switch is turned off.
     - ``nn.SyncBatchNorm`` becomes :class:`SparseSyncBatchNorm`, with the same weights.
 
-    Weights keep their names, and the network works on dense images as before. As with torch's
-    own checkpointing, running statistics move twice a step in recomputed blocks, and a block
-    must not change its input in place.
+    Weights keep their names, and dense images work as before. As with torch's own
+    checkpointing, running statistics move twice a step in recomputed blocks, and a block must
+    not change its input in place.
 
     Args:
         network: changed in place.
@@ -35,12 +36,12 @@ def prepare(network: nn.Module) -> nn.Module:
     """
     from torch.distributed._composable import checkpoint  # not in every build of torch
 
-    asked = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
-    blocks = {name: module for name, module in asked.items() if _recomputes(module)}
+    switched_on = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
+    blocks = {name: module for name, module in switched_on.items() if _recomputes(module)}
     for name, block in blocks.items():
         _refuse_randomness(name, block)
         checkpoint(block)
-    for module in asked.values():  # networks keep the switch of their blocks as well
+    for module in switched_on.values():  # networks keep the switch of their blocks as well
         module.with_cp = False
     converted: dict[nn.Module, SparseSyncBatchNorm] = {}
     for module in list(network.modules()):
@@ -54,8 +55,8 @@ def prepare(network: nn.Module) -> nn.Module:
 
 def _recomputes(module: nn.Module) -> bool:
     """Whether this is a block that recomputes itself, and not only one made of such blocks."""
-    asked = [m for m in module.modules() if getattr(m, 'with_cp', False)]
-    return asked == [module]
+    switched_on = [m for m in module.modules() if getattr(m, 'with_cp', False)]
+    return switched_on == [module]
 
 
 def _refuse_randomness(name: str, block: nn.Module) -> None:
@@ -94,10 +95,10 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
         return new
 
     def forward(self, input: Tensor | SparseFeatureMap) -> Tensor | SparseFeatureMap:
-        """Normalises a dense map or a SparseFeatureMap."""
+        """Normalizes a dense map or a SparseFeatureMap."""
         if not isinstance(input, SparseFeatureMap):
             return super().forward(input)
-        if not self._synchronises():
+        if not self._synchronizes():
             return super(nn.SyncBatchNorm, self).forward(input)  # BatchNorm's own
         rows = input.rows
         values = rows.to(at_least_float32(rows.dtype))
@@ -105,15 +106,15 @@ class SparseSyncBatchNorm(nn.SyncBatchNorm):
         sums = self._over_ranks(torch.cat([values.sum(0), count]))
         count = sums[-1]
         mean = sums[:-1] / count
-        centred = values - mean
-        variance = self._over_ranks(centred.square().sum(0)) / count
+        centered = values - mean
+        variance = self._over_ranks(centered.square().sum(0)) / count
         self._remember(mean.detach(), (variance * count / (count - 1)).detach())
-        out = centred * (variance + self.eps).rsqrt()
+        out = centered * (variance + self.eps).rsqrt()
         if self.affine:
             out = out * self.weight + self.bias
         return input.with_rows(out.to(rows.dtype))
 
-    def _synchronises(self) -> bool:
+    def _synchronizes(self) -> bool:
         group = self.process_group
         on = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
         return on and self.training

@@ -1,11 +1,10 @@
-"""Convolution and pooling of a SparseFeatureMap, and padding in front of them."""
+"""Convolution and pooling of a SparseFeatureMap, padding in front of them, and upsampling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from .dispatch import TensorLike, refuse
 from .feature_map import SparseFeatureMap
-from .window import Pair, Window, pair
+from .window import Geometry, Pair, Window, pair
 
 
 class PaddedMap(TensorLike):
-    """What ``F.pad`` makes of a map: the padding waits for the window that reads it.
+    """What ``F.pad`` makes of a map: the padding becomes part of the window that reads it.
 
-    Networks that came from TensorFlow pad unevenly by hand in front of a convolution or a
+    Networks ported from TensorFlow pad unevenly by hand in front of a convolution or a
     pooling without padding of its own.
 
     Args:
@@ -36,58 +35,30 @@ class PaddedMap(TensorLike):
         self.value = value
 
     @property
+    def held(self) -> SparseFeatureMap:
+        return self.inner
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
     def shape(self) -> torch.Size:
         """(B, C, H, W) with the padding."""
         batch, channels, height, width = self.inner.shape
         (top, left), (bottom, right) = self.before, self.after
         return torch.Size((batch, channels, height + top + bottom, width + left + right))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the values."""
-        return self.inner.dtype
 
-    @property
-    def channels(self) -> int:
-        """Number of channels C."""
-        return self.inner.channels
-
-    def conv2d(
-        self, weight: Tensor, bias: Tensor | None, window: Window, groups: int
-    ) -> SparseFeatureMap:
-        """Convolution of the padded map."""
-        self._must_be_zero()
-        return self.inner.conv2d(weight, bias, self._window(window), groups)
-
-    def max_pool2d(self, window: Window) -> SparseFeatureMap:
-        """Maximum over windows of the padded map."""
-        if window.padding != (0, 0) and self.value != -math.inf:
-            raise ValueError('the map was padded already; pad in one place only.')
-        return self.inner.max_pool2d(self._window(window), self.value)
-
-    def avg_pool2d(self, window: Window, count_include_pad: bool) -> SparseFeatureMap:
-        """Mean over windows of the padded map, whose padding counts."""
-        self._must_be_zero()
-        if window.padding != (0, 0) and not count_include_pad:
-            raise ValueError('the map was padded already; pad in one place only.')
-        return self.inner.avg_pool2d(self._window(window), True)
-
-    def _window(self, window: Window) -> Window:
-        return window.padded(self.before, self.after)
-
-    def _must_be_zero(self) -> None:
-        if self.value != 0.0:
-            raise ValueError(f'the map is padded with {self.value}, only 0.0 is known here.')
+Map = SparseFeatureMap | PaddedMap
 
 
 @SparseFeatureMap.answers(F.pad)
 def _pad(
     input: SparseFeatureMap, pad: Sequence[int], mode: str = 'constant', value: float | None = None
-) -> PaddedMap | SparseFeatureMap:
+) -> Map:
     if mode != 'constant' or len(pad) not in (2, 4) or min(pad) < 0:
-        raise refuse(
-            'pad', f"only mode='constant' and sizes from 0 are known, got {mode!r} and {pad}."
-        )
+        raise refuse('pad', f"only mode='constant' and sizes from 0 up, got {mode!r} and {pad}.")
     left, right, top, bottom = (*pad, 0, 0)[:4]
     if not any(pad):
         return input.share()
@@ -103,17 +74,35 @@ def _windowed(*functions: Callable) -> Callable[[Callable], Callable]:
     return register
 
 
-def _geometry(op: str, make: Callable[[], Any]) -> Any:
-    """Runs ``make``, naming op and layer if the geometry does not fit the mask's cells."""
+def _geometry_error(op: str, why: str) -> ValueError:
+    return ValueError(str(refuse(op, why)))
+
+
+def _place(op: str, input: Map, window: Window) -> tuple[SparseFeatureMap, Geometry]:
+    """The map without padding by hand, and the geometry of the window, which takes it over."""
+    if isinstance(input, PaddedMap):
+        input, window = input.inner, window.padded(input.before, input.after)
     try:
-        return make()
+        return input, Geometry.of(window, input.tile, input.mask.grid)
     except ValueError as error:
-        raise ValueError(str(refuse(op, str(error)))) from error
+        raise _geometry_error(op, str(error)) from error
+
+
+def _pad_value(input: Map, default: float) -> float:
+    return input.value if isinstance(input, PaddedMap) else default
+
+
+def _require_zeros(op: str, input: Map) -> None:
+    if _pad_value(input, 0.0) != 0.0:
+        raise _geometry_error(op, f'the map is padded with {input.value}, only 0.0 is supported.')
+
+
+_PADDED_TWICE = 'the map was padded already; pad in one place only.'
 
 
 @_windowed(torch.conv2d, F.conv2d)
 def _conv2d(
-    input: SparseFeatureMap | PaddedMap,
+    input: Map,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -121,21 +110,21 @@ def _conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> SparseFeatureMap:
-    def run() -> SparseFeatureMap:
-        if weight.shape[1] * groups != input.channels:
-            raise ValueError(
-                f'the weight {tuple(weight.shape)} with {groups} groups wants '
-                f'{weight.shape[1] * groups} channels, the map has {input.channels}.'
-            )
-        window = Window.of(tuple(weight.shape[-2:]), stride, padding, dilation)
-        return input.conv2d(weight, bias, window, groups)
-
-    return _geometry('conv2d', run)
+    if weight.shape[1] * groups != input.channels:
+        raise _geometry_error(
+            'conv2d',
+            f'the weight {tuple(weight.shape)} with {groups} groups needs '
+            f'{weight.shape[1] * groups} channels, the map has {input.channels}.',
+        )
+    _require_zeros('conv2d', input)
+    window = Window.of(tuple(weight.shape[-2:]), stride, padding, dilation)
+    inner, geometry = _place('conv2d', input, window)
+    return inner.conv2d(weight, bias, geometry, groups)
 
 
 @_windowed(torch.max_pool2d, F.max_pool2d)
 def _max_pool2d(
-    input: SparseFeatureMap | PaddedMap,
+    input: Map,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
@@ -144,26 +133,18 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> SparseFeatureMap:
     window = Window.of(kernel_size, stride or kernel_size, padding, dilation, ceil_mode)
+    outside = _pad_value(input, -math.inf)
     if isinstance(input, PaddedMap):
         _refuse_overrun('max_pool2d', window, input)
-    return _geometry('max_pool2d', lambda: input.max_pool2d(window))
-
-
-def _refuse_overrun(op: str, window: Window, input: SparseFeatureMap | PaddedMap) -> None:
-    """Stops a pooling whose ceil_mode lets windows run over the edge."""
-    size = tuple(input.shape[-2:])
-    floored = replace(window, ceil_mode=False)
-    if window.ceil_mode and window.out_size(size) != floored.out_size(size):
-        raise refuse(
-            op,
-            f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
-            'use an image size that is a multiple of the stride.',
-        )
+    if outside != -math.inf and window.padding != (0, 0):
+        raise _geometry_error('max_pool2d', _PADDED_TWICE)
+    inner, geometry = _place('max_pool2d', input, window)
+    return inner.max_pool2d(geometry, outside)
 
 
 @_windowed(F.avg_pool2d)
 def _avg_pool2d(
-    input: SparseFeatureMap | PaddedMap,
+    input: Map,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
@@ -175,7 +156,25 @@ def _avg_pool2d(
     if divisor_override is not None:
         raise refuse('avg_pool2d', 'divisor_override is not supported on a SparseFeatureMap.')
     _refuse_overrun('avg_pool2d', window, input)
-    return _geometry('avg_pool2d', lambda: input.avg_pool2d(window, count_include_pad))
+    _require_zeros('avg_pool2d', input)
+    if isinstance(input, PaddedMap):
+        if window.padding != (0, 0) and not count_include_pad:
+            raise _geometry_error('avg_pool2d', _PADDED_TWICE)
+        count_include_pad = True
+    inner, geometry = _place('avg_pool2d', input, window)
+    return inner.avg_pool2d(geometry, count_include_pad)
+
+
+def _refuse_overrun(op: str, window: Window, input: Map) -> None:
+    """Stops a pooling whose ceil_mode lets windows run over the edge."""
+    size = tuple(input.shape[-2:])
+    floored = replace(window, ceil_mode=False)
+    if window.ceil_mode and window.out_size(size) != floored.out_size(size):
+        raise refuse(
+            op,
+            f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
+            'use an image size that is a multiple of the stride.',
+        )
 
 
 @SparseFeatureMap.answers(F.interpolate)

@@ -110,7 +110,7 @@ def test_wrong_convolution(factor: float, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize('wheels', [[], ['spconv']])
 def test_spconv_is_optional(wheels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('hgkd_mm.sparse.spconv_wheel.installed_wheels', lambda: wheels)
+    monkeypatch.setattr('hgkd_mm.sparse.spconv.installed_wheels', lambda: wheels)
     section = probes.what_runs(lambda what: None)
     assert section.problems == []
     assert 'sparse step, spconv, cpu' not in section.facts

@@ -1,17 +1,16 @@
-"""Unmodified networks of three libraries on both engines, against the slow reference."""
+"""Unmodified networks of three libraries on both engines, and cells of any size."""
 
 import copy
 
 import pytest
 import torch
-from helpers.networks import NETWORKS, SMALL, build, errors_of
+from helpers.networks import NETWORKS, SMALL, build, errors_of, errors_on
 from helpers.sparse_reference import masked_copy, relative_error, run
 from mmpretrain.models.selfsup.spark import SparseHelper
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
-from hgkd_mm.sparse.conv_plan import ConvPlan
 
 ENGINES = ('tiles', 'masked_dense')
 
@@ -37,7 +36,7 @@ def test_equals_the_reference(name: str) -> None:
     'name', ['mmpretrain/resnet50', 'timm/convnextv2_atto', 'timm/mobilenetv2_050']
 )
 def test_the_way_of_a_gpu_equals_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConvPlan, 'on_map', staticmethod(lambda device: True))
+    monkeypatch.setattr('hgkd_mm.sparse.tiles.full_map_pays', lambda device: True)
     for kind, error in errors_of(name, ('tiles',))['tiles'].items():
         assert error < 1e-9, (kind, error)
 
@@ -156,3 +155,71 @@ def test_bfloat16_autocast_is_as_close_as_the_dense_ops_are() -> None:
     # bfloat16 keeps 8 bits; rounding grows over 50 layers, in the dense ops as well.
     for ours, reference in zip(errors['tiles'], errors['masked_dense'], strict=True):
         assert 0 < ours < 1.5 * reference
+
+
+def random_cells(batch: int, height: int, width: int) -> Tensor:
+    """(B, gh, gw) bool, about .4 of it True, in every image another number."""
+    generator = torch.Generator().manual_seed(7)
+    return torch.rand(batch, height, width, generator=generator) < 0.4
+
+
+def cifar_resnet(**settings: object) -> nn.Module:
+    """A ResNet-18 with a 3 x 3 stem of stride 1 and no pooling: total stride 8."""
+    torch.manual_seed(0)
+    config = dict(depth=18, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
+    network = MODELS.build(dict(type='ResNet_CIFAR', **config, **settings)).double()
+    network.train()
+    return network
+
+
+@pytest.mark.parametrize('cell', [64, 96])
+@pytest.mark.parametrize(
+    'name', ['mmpretrain/resnet18', 'mmpretrain/mobilenetv2', 'timm/convnextv2_atto']
+)
+def test_cells_larger_than_the_stride(name: str, cell: int) -> None:
+    for engine, errors in errors_on(
+        lambda: build(name), random_cells(3, 2, 2), cell, ENGINES
+    ).items():
+        assert max(errors.values()) < 1e-9, (engine, errors)
+
+
+@pytest.mark.parametrize(('cell', 'grid'), [(8, 8), (16, 4), (24, 2), (32, 2)])
+def test_small_images_with_a_cifar_stem(cell: int, grid: int) -> None:
+    """64 px (48 for cells of 24): the grid may be as fine as for a large image."""
+    for engine, errors in errors_on(
+        cifar_resnet, random_cells(3, grid, grid), cell, ENGINES
+    ).items():
+        assert max(errors.values()) < 1e-9, (engine, errors)
+
+
+def test_dilated_stages_allow_smaller_cells() -> None:
+    """Dilation in place of stride: total stride 8, so cells of 8."""
+
+    def dilated() -> nn.Module:
+        torch.manual_seed(0)
+        network = MODELS.build(
+            dict(
+                type='ResNet',
+                depth=18,
+                stem_channels=8,
+                base_channels=8,
+                strides=(1, 2, 1, 1),
+                dilations=(1, 1, 2, 4),
+                out_indices=(0, 1, 2, 3),
+            )
+        ).double()
+        network.train()
+        return network
+
+    for engine, errors in errors_on(dilated, random_cells(2, 6, 8), 8, ENGINES).items():
+        assert max(errors.values()) < 1e-9, (engine, errors)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_cell_that_the_stride_does_not_divide_names_layer_and_op(engine: str) -> None:
+    network = build('mmpretrain/resnet18')
+    images = torch.randn(1, 3, 96, 96, dtype=torch.double)
+    for cell, words in ((16, r"conv2d in layer 'layer4.0.conv1'"), (48, r"'layer4.0.conv1'")):
+        mask = CellMask.full(batch=1, grid=(96 // cell, 96 // cell))
+        with pytest.raises(ValueError, match=rf'{words}.*mask\.cell'):
+            network(sparsify(images, mask, engine))

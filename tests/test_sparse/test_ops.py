@@ -1,111 +1,13 @@
-"""Each op on a SparseFeatureMap against the dense op on zero-filled maps."""
-
-import itertools
+"""Functions of single values and channels, and in-place ops: where they write."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.maps import ENGINES, MASK, compare, dense_input
+from helpers.maps import ENGINES, compare, dense_input
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import CellMask, UnsupportedOpError, sparsify
-from hgkd_mm.sparse.conv import conv_rows
-from hgkd_mm.sparse.conv_plan import ConvPlan
-from hgkd_mm.sparse.window import Window
-
-GEOMETRIES = [
-    # tile, kernel, stride, padding, dilation, groups
-    *((t, 3, s, 1, 1, 1) for t, s in itertools.product((1, 2, 4, 8), (1, 2)) if t >= s),
-    *((t, 7, s, 3, 1, 1) for t, s in itertools.product((2, 8), (1, 2))),
-    (16, 7, 2, 3, 1, 1),
-    (4, 1, 1, 0, 1, 1),
-    (4, 1, 2, 0, 1, 1),
-    (4, 2, 2, 0, 1, 1),
-    (8, 4, 4, 0, 1, 1),
-    (4, 5, 1, 4, 2, 1),
-    (2, 3, 1, 2, 2, 1),
-    (8, 3, 1, 1, 1, 2),
-    (2, 3, 2, 1, 1, 4),
-    (1, 7, 1, 3, 1, 4),
-    (4, (1, 3), (1, 2), (0, 1), 1, 1),
-]
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
-def test_convolution(geometry: tuple, engine: str) -> None:
-    tile, kernel, stride, padding, dilation, groups = geometry
-    conv = nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups, dtype=torch.double)
-    compare(engine, tile, conv, params=tuple(conv.parameters()))
-
-
-@pytest.mark.parametrize(
-    ('method', 'groups'),
-    [('halo', 1), ('canvas', 1), ('columns', 1), ('taps', 1), ('halo', 2), ('canvas', 4)],
-)
-@pytest.mark.parametrize(
-    ('tile', 'stride', 'padding', 'trailing'),
-    [
-        *((t, s, (1, 1), None) for t, s in itertools.product((2, 4, 8), (1, 2))),
-        (4, 2, (0, 1), (1, 1)),
-        (4, 1, (0, 2), (2, 0)),
-        (4, 4, (1, 1), None),
-    ],
-)
-def test_every_way_to_convolve_gives_the_same(
-    tile: int, stride: int, padding: tuple, trailing: tuple | None, method: str, groups: int
-) -> None:
-    mask, x = dense_input(tile)
-    window = Window((3, 3), (stride, stride), padding, trailing=trailing)
-    plan = ConvPlan(mask, (tile, tile), window, groups, method, method, method)
-    weight = torch.randn(8, 4 // groups, 3, 3, dtype=torch.double, requires_grad=True)
-    bias = torch.randn(8, dtype=torch.double, requires_grad=True)
-    source = x.clone().requires_grad_()
-    rows = sparsify(source, mask).rows
-    got = conv_rows(rows, weight, bias, plan)
-    (top, left), (bottom, right) = padding, trailing or padding
-    padded = F.pad(source, (left, right, top, bottom))
-    want = F.conv2d(padded, weight, bias, stride, groups=groups)
-    want = want.permute(0, 2, 3, 1).reshape(-1, 8)[mask.positions(plan.out_tile)]
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-    g = torch.randn_like(want)
-    for one, other in zip(
-        torch.autograd.grad(got, (source, weight, bias), g, retain_graph=True),
-        torch.autograd.grad(want, (source, weight, bias), g),
-        strict=True,
-    ):
-        visible = mask.at(tuple(x.shape[-2:]))[:, None] if one.shape == x.shape else 1
-        torch.testing.assert_close(one, other * visible, rtol=1e-12, atol=1e-12)
-
-
-POOLINGS = (
-    nn.MaxPool2d(3, 2, 1),
-    nn.MaxPool2d(2, 2),
-    nn.MaxPool2d(3, 1, 1),
-    nn.AvgPool2d(2, 2),
-    nn.AvgPool2d(3, 2, 1),
-    nn.AvgPool2d(3, 1, 1, count_include_pad=False),
-    nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
-)
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize('tile', [2, 4])
-def test_pooling(engine: str, tile: int) -> None:
-    for op in POOLINGS:
-        compare(engine, tile, op)
-
-
-@pytest.mark.parametrize('tile', [2, 4])
-def test_pooling_the_way_of_a_gpu(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConvPlan, 'on_map', staticmethod(lambda device: True))
-    for op in POOLINGS:
-        compare('tiles', tile, op)
-    # Padded by hand, as networks that came from TensorFlow do: with zeros, or with -inf.
-    for value in (0.0, -torch.inf):
-        compare(
-            'tiles', tile, lambda x, v=value: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=v), 3, 2)
-        )
+from hgkd_mm.benchmark import saved_bytes
+from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
 
 
 @pytest.mark.parametrize('engine', ENGINES)
@@ -138,6 +40,18 @@ def test_activations_and_arithmetic(engine: str) -> None:
 
 
 @pytest.mark.parametrize('engine', ENGINES)
+def test_a_map_may_divide_although_hidden_positions_hold_zero(engine: str) -> None:
+    mask, x = dense_input(2)
+    weight = torch.ones(1, 4, 1, 1, dtype=torch.double, requires_grad=True)
+    got = (weight / sparsify(x, mask, engine)).to_dense()
+    got.sum().backward()
+    visible = mask.at((6, 8))[:, None].expand_as(x)
+    want = torch.where(visible, 1 / torch.where(visible, x, 1), 0)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(weight.grad, want.sum((0, 2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
 def test_in_place_changes_the_map_itself(engine: str) -> None:
     mask, x = dense_input(2)
     y = sparsify(x, mask, engine)
@@ -149,153 +63,176 @@ def test_in_place_changes_the_map_itself(engine: str) -> None:
 
 
 @pytest.mark.parametrize('engine', ENGINES)
-def test_space_statistics_count_visible_positions(engine: str) -> None:
-    mask, x = dense_input(4)
-    y = sparsify(x, mask, engine)
-    positions = MASK.sum((1, 2)).double() * 16
-    want = x.sum((2, 3)) / positions[:, None]
-    torch.testing.assert_close(y.mean_visible(), want)
-    torch.testing.assert_close(y.mean((2, 3)), want)
-    torch.testing.assert_close(F.adaptive_avg_pool2d(y, 1)[:, :, 0, 0], want)
-    bn = nn.BatchNorm2d(4, dtype=torch.double)
-    rows = bn(y).rows
-    torch.testing.assert_close(rows.mean(0), torch.zeros(4, dtype=torch.double))
-    torch.testing.assert_close(bn.running_mean, 0.1 * y.rows.mean(0).detach())
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-def test_dense_with_a_learned_fill(engine: str) -> None:
-    mask, x = dense_input(2)
-    token = torch.randn(1, 4, 1, 1, dtype=torch.double, requires_grad=True)
-    dense = sparsify(x, mask, engine).to_dense(token)
-    visible = mask.at((6, 8))[:, None]
-    torch.testing.assert_close(dense, torch.where(visible, x, token))
-    dense.sum().backward()
-    hidden = (~visible).sum().item()
-    torch.testing.assert_close(token.grad, torch.full_like(token, hidden))
-    assert torch.equal(
-        sparsify(x, mask, engine).to_dense(7.0)[~visible.expand_as(x)].unique(),
-        torch.tensor([7.0]).double(),
-    )
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-def test_it_tells_of_itself_what_a_tensor_would(engine: str) -> None:
-    mask, x = dense_input(2)
-    y = sparsify(x, mask, engine)
-    assert y.shape == x.shape and y.size() == x.size() and y.size(1) == 4
-    assert y.dim() == y.ndim == 4 and y.numel() == x.numel()
-    assert y.dtype == torch.double and y.device == x.device and not y.requires_grad
-    assert y.float().dtype == torch.float
-    assert y.contiguous() is y
-    assert 'SparseFeatureMap(3x4x6x8' in repr(y)
-
-
-class Net(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(4, 4, 1), layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-
-class Flip(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.flip(x, (3,))
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize(
-    ('layer', 'error', 'words'),
-    [
-        (Flip(), UnsupportedOpError, r"flip in layer 'body.1' \(Flip\)"),
-        (nn.Conv2d(4, 4, 3), ValueError, r"conv2d in layer 'body.1' \(Conv2d\).*Pad by half"),
-        (nn.Conv2d(4, 4, 4, 4), ValueError, r"layer 'body.1'.*Stride.*mask.cell"),
-        (nn.Conv2d(8, 4, 1), ValueError, r"layer 'body.1'.*wants 8 channels, the map has 4"),
-        (nn.AdaptiveAvgPool2d(2), UnsupportedOpError, 'only global pooling'),
-        (
-            nn.MaxPool2d(2, return_indices=True),
-            UnsupportedOpError,
-            'max_pool2d_with_indices in layer',
-        ),
-    ],
-)
-def test_what_it_cannot_do_names_the_op_and_the_layer(engine, layer, error, words) -> None:
-    mask, x = dense_input(2)
-    with pytest.raises(error, match=words):
-        Net(layer)(sparsify(x.float(), mask, engine))
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-def test_maps_of_different_masks_do_not_mix(engine: str) -> None:
-    mask, x = dense_input(2)
-    with pytest.raises(UnsupportedOpError, match='one sparsify call'):
-        sparsify(x, mask, engine) + sparsify(x, CellMask(MASK), engine)
-    with pytest.raises(UnsupportedOpError, match='do not broadcast'):
-        sparsify(x, mask, engine) + torch.zeros(3, 4, 5, 5)
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize('tile', [(8, 4), (2, 1), (4, 16)], ids=str)
-def test_cells_that_are_not_square(tile: tuple[int, int], engine: str) -> None:
-    mask = CellMask(MASK)
-    size = (3 * tile[0], 4 * tile[1])
-    torch.manual_seed(0)
-    visible = mask.at(size)[:, None]
-    x = torch.randn(3, 4, *size, dtype=torch.double)
-    stride = tuple(2 if t > 1 else 1 for t in tile)
-    per_image = torch.randn(3, 4, 1, 1, dtype=torch.double)
-    for op in (
-        nn.Conv2d(4, 4, 3, 1, 1, dtype=torch.double),
-        nn.Conv2d(4, 4, 5, stride, 2, dtype=torch.double),
-        nn.Conv2d(4, 4, 3, 1, 1, groups=4, dtype=torch.double),
-        nn.MaxPool2d(3, stride, 1),
-        lambda m: m * per_image,
-    ):
-        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-        got, want = op(sparsify(a, mask, engine)).to_dense(), op(torch.where(visible, b, 0))
-        want = want * mask.at(tuple(want.shape[-2:]))[:, None]
-        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
-        got.square().sum().backward()
-        want.square().sum().backward()
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize(
-    'use',
-    [
-        lambda x: x == x,
-        lambda x: x > 0,
-        lambda x: x[0],
-        lambda x: x @ x,
-        lambda x: 1 / x,
-        lambda x: bool(x),
-        lambda x: len(x),
-        lambda x: x.to('meta'),
-        lambda x: x.T,
-        lambda x: x.flatten(1),
-    ],
-)
-def test_no_operator_falls_through_to_python(engine: str, use) -> None:
-    mask, x = dense_input(2)
-    with pytest.raises(UnsupportedOpError, match='in layer'):
-        use(sparsify(x, mask, engine))
-
-
-@pytest.mark.parametrize('engine', ENGINES)
-def test_a_fill_of_the_wrong_width_is_refused(engine: str) -> None:
-    mask, x = dense_input(2)
-    y = sparsify(x, mask, engine)
-    assert torch.equal(y.to_dense(torch.tensor(3.0)), y.to_dense(3.0))
-    with pytest.raises(ValueError, match='one for each of 4 channels'):
-        y.to_dense(torch.zeros(3))
-
-
-@pytest.mark.parametrize('engine', ENGINES)
 def test_in_place_keeps_the_type(engine: str) -> None:
     mask, x = dense_input(2)
     y = sparsify(x, mask, engine).bfloat16()
     y += torch.ones(1, 4, 1, 1)
     assert y.dtype == torch.bfloat16
+
+
+def normed(x: Tensor, mask: CellMask) -> SparseFeatureMap:
+    """The output of a batch norm, whose memory is the map's own."""
+    return nn.BatchNorm2d(4, dtype=x.dtype)(sparsify(x, mask))
+
+
+@pytest.mark.parametrize('op', [F.relu_, nn.ReLU(inplace=True), nn.ReLU6(inplace=True)])
+def test_an_activation_after_a_norm_needs_no_memory(op) -> None:
+    mask, x = dense_input(4)
+    for trained in (False, True):
+        out = normed(x.requires_grad_(trained), mask)
+        place, want = out.data.data_ptr(), op(out.data.detach().clone())
+        assert op(out) is out
+        assert out.data.data_ptr() == place
+        assert torch.equal(out.data, want)
+
+
+def test_a_sum_after_a_norm_needs_no_memory() -> None:
+    mask, x = dense_input(4)
+    out, other = normed(x.requires_grad_(), mask), sparsify(x, mask)
+    place, want = out.data.data_ptr(), (out.data + other.data).detach()
+    out += other
+    assert out.data.data_ptr() == place
+    assert torch.equal(out.data, want)
+
+
+def test_inputs_and_what_was_made_from_a_map_keep_their_values() -> None:
+    mask, x = dense_input(4)
+    before = x.clone()
+    first = sparsify(x, mask)
+    copies = [first.clone(), first.permute(0, 2, 3, 1).contiguous().inner, first + 0]
+    values = first.data.clone()
+    F.relu_(first)
+    assert torch.equal(x, before)
+    assert first.data.min() == 0 > values.min()
+    for copy in copies:
+        assert torch.equal(copy.data, values)
+
+
+def test_a_leaf_that_wants_a_gradient_is_not_written_to() -> None:
+    mask, x = dense_input(4)
+    rows = sparsify(x, mask).rows.requires_grad_()
+    first = sparsify(x, mask).with_rows(rows)
+    F.relu_(first).rows.sum().backward()
+    assert rows.min() < 0 and torch.equal(rows.grad, (rows > 0).to(rows.dtype))
+
+
+class Block(nn.Module):
+    """A residual block with a bias and both activations that can write in place."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(4, 4, 3, padding=1, bias=i == 1, dtype=torch.double) for i in range(3)
+        )
+        self.norm = nn.GroupNorm(2, 4, dtype=torch.double)
+        self.first, self.last = nn.ReLU6(inplace), nn.ReLU(inplace)
+        self.inplace = inplace
+
+    def forward(self, x: SparseFeatureMap) -> SparseFeatureMap:
+        out = self.first(self.norm(self.convs[0](x)))
+        out = self.convs[2](self.last(self.convs[1](out)))
+        if self.inplace:
+            out += x
+        else:
+            out = out + x
+        return self.last(out)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_writing_in_place_changes_no_number(engine: str) -> None:
+    mask, x = dense_input(4)
+    found = []
+    for inplace, kind in ((False, 'masked_dense'), (True, engine)):
+        block, source = Block(inplace), x.clone().requires_grad_()
+        out = block(sparsify(source, mask, kind)).rows
+        out.square().sum().backward()
+        found.append([out.detach(), source.grad, *(p.grad for p in block.parameters())])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_in_place_after_relu6_which_keeps_its_result(engine: str) -> None:
+    mask, x = dense_input(4)
+    norm = nn.BatchNorm2d(4, dtype=torch.double)
+
+    def use(y, inplace: bool):
+        y = F.relu6(norm(y), inplace=inplace)
+        y += 1.0
+        return F.relu_(y) if inplace else F.relu(y)
+
+    found = []
+    for inplace in (False, True):
+        leaf = x.clone().requires_grad_()
+        out = use(sparsify(leaf, mask, engine), inplace).rows
+        out.square().sum().backward()
+        found.append((out.detach(), leaf.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('change', [F.relu_, lambda m: F.hardswish(m, inplace=True), '__imul__'])
+def test_what_changes_nothing_gives_the_map_itself(engine: str, change) -> None:
+    """As in torch: dropout in evaluation, or a cast to the type that it has."""
+    mask, x = dense_input(4)
+    for same in (lambda m: F.dropout(m, 0.5, False), lambda m: m.double(), lambda m: m.to(x)):
+        first = sparsify(x, mask, engine) + 0
+        second = same(first)
+        _change(second, change)
+        assert torch.equal(first.rows, second.rows)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('change', [F.relu_, lambda m: F.hardswish(m, inplace=True), '__imul__'])
+def test_what_is_a_copy_in_torch_keeps_its_values(engine: str, change) -> None:
+    mask, x = dense_input(4)
+    for copied in (
+        lambda m: F.pad(m, (1, 1, 1, 1)).inner,
+        lambda m: F.pad(m, (0, 0, 0, 0)),
+        lambda m: torch.stack([m, m], 1).sum(1) * 0.5,
+        lambda m: m.detach(),
+        lambda m: m.permute(0, 2, 3, 1).contiguous().inner,
+    ):
+        first = sparsify(x, mask, engine) + 0
+        other, values = copied(first), first.rows.clone()
+        _change(first, change)
+        assert torch.equal(other.rows, values) and not torch.equal(first.rows, values)
+        _change(other, change)
+        assert torch.equal(other.rows, first.rows)
+
+
+def _change(first: SparseFeatureMap, change) -> None:
+    if change == '__imul__':
+        first *= 2.0
+    else:
+        change(first)
+
+
+@pytest.mark.parametrize('limits', [(-1.0, 1.0), (0.0, 6.0), (-0.25, 0.5)])
+def test_hardtanh_has_torchs_gradient_also_at_its_ends(limits: tuple[float, float]) -> None:
+    low, high = limits
+    mask, x = dense_input(2)
+    rows = sparsify(x, mask).rows
+    rows = torch.cat([rows[:-2], rows.new_tensor([[low] * 4, [high] * 4])])
+    wanted, grad = rows.clone().requires_grad_(), torch.randn_like(rows)
+    want = F.hardtanh(wanted, low, high)
+    want.backward(grad)
+    for inplace in (False, True):
+        leaf = rows.clone().requires_grad_()
+        got = nn.Hardtanh(low, high, inplace)(sparsify(x, mask).with_rows(leaf * 1.0))
+        got.rows.backward(grad)
+        assert torch.equal(got.rows, want) and torch.equal(leaf.grad, wanted.grad)
+
+
+def test_relu6_saves_its_result_only() -> None:
+    mask, x = dense_input(8)
+    norm, conv = nn.BatchNorm2d(4).double(), nn.Conv2d(4, 4, 1, dtype=torch.double)
+    first = sparsify(x, mask)
+
+    def forward() -> Tensor:
+        return conv(nn.ReLU6(inplace=True)(norm(first))).rows.sum()
+
+    known = [*norm.parameters(), *conv.parameters(), first.data]
+    small = 4 * 8 * 8  # statistics of the norm, running ones included
+    assert first.data.nbytes <= saved_bytes(forward, known) <= first.data.nbytes + small

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import ENGINES, CellMask, SparseFeatureMap, sparsify
-from hgkd_mm.sparse.conv import conv_rows
-from hgkd_mm.sparse.conv_plan import ConvPlan
+from hgkd_mm.sparse.conv import METHODS, Conv, conv_rows
 from hgkd_mm.sparse.tiles import TileMap
-from hgkd_mm.sparse.window import Window
+from hgkd_mm.sparse.window import Geometry, Window
 
 # Derandomised: the same cases in every run.
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
@@ -137,24 +136,26 @@ def test_convolution(case: dict, widths: tuple[int, int, int], bias: bool) -> No
 @PROPERTY
 @given(
     cases(),
-    st.sampled_from(['halo', 'canvas', 'columns', 'taps']),
+    st.sampled_from(list(METHODS)),
     st.sampled_from([1, 2, 4]),
     st.integers(1, 3),
 )
 def test_every_method_for_every_window(case: dict, method: str, groups: int, times: int) -> None:
-    """Also those that ``ConvPlan.choose`` would not take here, and tiles up to 24."""
+    """Also those that ``choose_method`` would not take here, and tiles up to 24."""
     groups = groups if method in ('halo', 'canvas') else 1
     (kh, kw), stride, dilation = _arguments(case, 'kernel', 'stride', 'dilation').values()
     mask, tile = CellMask(case['visible']), tuple(times * t for t in case['tile'])
     before, after = (tuple(axis[side] for axis in case['axes']) for side in ('before', 'after'))
     window = Window((kh, kw), stride, before, dilation, trailing=after)
-    plan = ConvPlan(mask, tile, window, groups, method, method, method)
+    geometry = Geometry.of(window, tile, mask.grid)
+    conv = Conv(mask, geometry, groups)
     torch.manual_seed(2)
     weight = torch.randn(8, 4 // groups, kh, kw, dtype=torch.double, requires_grad=True)
 
     def op(x: Tensor) -> Tensor:
         if isinstance(x, SparseFeatureMap):
-            return TileMap(conv_rows(x.rows, weight, None, plan), mask, plan.out_tile, 8)
+            rows = conv_rows(x.rows, weight, None, conv, METHODS[method])
+            return TileMap(rows, mask, geometry.out_tile, 8)
         return F.conv2d(_pad(x, case), weight, None, stride, 0, dilation, groups)
 
     _compare({**case, 'tile': tile}, op, 4, [weight], engines=('tiles',), mask=mask)

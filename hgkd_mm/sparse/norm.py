@@ -1,4 +1,4 @@
-"""Norms and means of a SparseFeatureMap: what is taken over space counts visible positions."""
+"""Norms and means of a SparseFeatureMap; statistics over space count visible positions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import refuse
-from .feature_map import SparseFeatureMap, at_least_float32
-from .products import as_image, rows_of
+from .feature_map import SparseFeatureMap
+from .rows import as_image, at_least_float32, rows_of
 from .window import pair
 
 _on_map = SparseFeatureMap.answers
@@ -25,10 +25,7 @@ def axes_of(dim: Axes) -> list[int]:
 @_on_map(F.adaptive_avg_pool2d)
 def _adaptive_avg_pool2d(input: SparseFeatureMap, output_size: int | Sequence[int]) -> Tensor:
     if pair(output_size) != (1, 1):
-        raise refuse(
-            'adaptive_avg_pool2d',
-            f'only global pooling (output size 1) has a sparse meaning, got {output_size}.',
-        )
+        raise refuse('adaptive_avg_pool2d', f'only to an output size of 1, got {output_size}.')
     return input.mean_visible()[:, :, None, None]
 
 
@@ -40,10 +37,7 @@ def _mean(
     if axes == [1] and keepdim:
         return input.with_rows(input.rows.mean(1, keepdim=True))
     if axes != [2, 3]:
-        raise refuse(
-            'mean',
-            f'known are the means over space and over channels; got axes {axes} of (B, C, H, W).',
-        )
+        raise refuse('mean', f'only over space or channels, got axes {axes} of (B, C, H, W).')
     return _spatial(input.mean_visible(), keepdim)
 
 
@@ -61,7 +55,7 @@ def _norm(
     axes = axes_of(dim)
     if axes != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
         raise refuse(
-            'norm', f'known is the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
+            'norm', f'only the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
         )
     return _spatial(norm_visible(input), keepdim)
 
@@ -120,9 +114,9 @@ def _group_norm(
         return means.expand(-1, -1, input.channels // num_groups).flatten(1)
 
     rows = rows.to(at_least_float32(rows.dtype))
-    centred = rows - input.of_image(over_group(rows))
-    variance = over_group(centred.square())
-    out = centred * input.of_image((variance + eps).rsqrt())
+    centered = rows - input.of_image(over_group(rows))
+    variance = over_group(centered.square())
+    out = centered * input.of_image((variance + eps).rsqrt())
     out = out if weight is None else out * weight
     out = out if bias is None else out + bias
     return input.with_rows(out.to(input.dtype))
