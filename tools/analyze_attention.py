@@ -13,8 +13,7 @@ import argparse
 import sys
 import warnings
 
-from hgkd_mm.analysis import analyze
-from hgkd_mm.analysis.table import figures_table
+from hgkd_mm.inspect import analyze, figures_table
 from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
 
 

@@ -12,8 +12,8 @@ import argparse
 import sys
 import warnings
 
+from hgkd_mm.inspect import visualize
 from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
-from hgkd_mm.visualization import visualize
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
+from hgkd_mm.inspect import denormalize, draw_quickstart_figure, read_scalars
 from hgkd_mm.sparse import CellMask, sparsify
-from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
 
 from .evaluation import Score
 
@@ -119,6 +119,5 @@ def draw(
         student_features=features,
         curves=curves,
         path=path,
-        share_components=True,
         title='H-GKD on Scenes: what the student sees, and what it makes of whole images',
     )

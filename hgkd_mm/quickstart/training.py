@@ -21,8 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.processor import usable_cores
-from hgkd_mm.visualization import read_scalars
 
 from .job import Job
 

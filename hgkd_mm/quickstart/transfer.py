@@ -9,9 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from hgkd_mm.evaluation import build_labelled_dataset
+from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.iterations import scaled_iterations
 from hgkd_mm.utils.subset import stratified_share
-from hgkd_mm.visualization import read_scalars
 
 from .data import ROOT, cpu_has_bfloat16
 from .job import Job, folder_name

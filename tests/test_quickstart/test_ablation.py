@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from hgkd_mm.inspect import read_scalars
 from hgkd_mm.quickstart.ablation import UNTRAINED, ablate, pretraining_jobs, read_variants
 from hgkd_mm.scenes import SceneFolder
 from hgkd_mm.utils.launch import override
-from hgkd_mm.visualization import read_scalars
 
 ROOT = Path(__file__).parents[2]
 STUDENT = 'configs/pretrain/hgkd_r18_scenes.py'
