@@ -82,15 +82,11 @@ def check_same_classes(
 def _build(config: dict[str, Any], key: str) -> Dataset:
     try:
         return DATASETS.build(config)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'{key} could not be read: {error}. Correct {key}.data_root (now '
-            f'{config.get("data_root", "")!r}).'
-        ) from error
-    except (RuntimeError, NotADirectoryError) as error:
-        raise ValueError(
-            f'{key} could not be built: {error} It needs labelled images, one subfolder '
-            f'per class, in {key}.data_root (now {config.get("data_root", "")!r}).'
+    except (FileNotFoundError, NotADirectoryError, RuntimeError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f'{key} could not be built: {error} It needs labelled images, one subfolder per '
+            f'class, in {key}.data_root (now {config.get("data_root", "")!r}).'
         ) from error
 
 

@@ -94,15 +94,15 @@ def analyze(
         out: folder to write into.
         checkpoint: weights of the model or of its backbone.
         teacher: name of a teacher in the config, which has weights of its own; instead.
-        folder: images; class subfolders are their labels. By default that of the config.
+        folder: with images; class subfolders are their labels. By default that of the config.
         queries: tokens whose attention is drawn, see `find_queries`.
         layers: blocks whose attention is drawn; by default the first, the middle and the last.
-        count: number of images; fewer if the folder has fewer.
+        count: of images; fewer if the folder has fewer.
         shown: number of images that are drawn.
         size: (H, W) that images are cropped to; by default that of training.
         seed: of the choice of images.
-        batch_size: images per forward pass.
-        device: where to compute.
+        batch_size: of a forward pass.
+        device: to compute on.
         trust_checkpoint: allow the checkpoint to run pickled code.
 
     Raises:
@@ -215,35 +215,41 @@ def collect_features(
     blocks: Mapping[int, nn.Module] | None = None,
     layout: TokenLayout | None = None,
 ) -> list[StageFeatures]:
-    """Features of each output map, or of each block of a vision transformer, in order.
+    """Features of each output of a network, or of each of its blocks if they have a layout.
 
     Args:
         loaded: the network.
         batches: (b, 3, H, W) normalized images, at least one.
-        blocks: blocks by index, for their patch tokens before the network's final norm.
-        layout: of the tokens of ``blocks``; if None, the network's outputs are taken.
+        blocks: of a vision transformer, by index; patch tokens before its final norm are taken.
+        layout: of the tokens of ``blocks``.
 
     Raises:
         ValueError: the network's outputs are neither (B, C, H, W) maps nor (B, D) matrices.
     """
-    rows: dict[str, list[tuple[Tensor, Tensor, Tensor | None]]] = {}
+    parts: dict[str, list[StageFeatures]] = {}
     with torch.no_grad(), eval_mode(loaded.network):
         for images in batches:
-            stages = _stages(loaded, images, blocks, layout)
-            mirrored = _stages(loaded, images.flip(3), blocks, layout)
+            stages = _stage_tokens(loaded, images, blocks or {}, layout)
+            mirrored = _stage_tokens(loaded, images.flip(3), blocks or {}, layout)
             for name, tokens in stages.items():
-                similarity = token_similarity(tokens).cpu() if tokens.shape[1] > 1 else None
-                pooled = (t.mean(1).float().cpu() for t in (tokens, mirrored[name]))
-                rows.setdefault(name, []).append((*pooled, similarity))
-    return [
-        StageFeatures(
-            name=name,
-            pooled=torch.cat([part[0] for part in parts]),
-            mirrored=torch.cat([part[1] for part in parts]),
-            similarity=None if parts[0][2] is None else torch.cat([part[2] for part in parts]),
-        )
-        for name, parts in rows.items()
-    ]
+                part = StageFeatures(
+                    name=name,
+                    pooled=tokens.mean(1).float().cpu(),
+                    mirrored=mirrored[name].mean(1).float().cpu(),
+                    similarity=token_similarity(tokens).cpu() if tokens.shape[1] > 1 else None,
+                )
+                parts.setdefault(name, []).append(part)
+    return [_joined(of_stage) for of_stage in parts.values()]
+
+
+def _joined(parts: Sequence[StageFeatures]) -> StageFeatures:
+    similarity = [part.similarity for part in parts if part.similarity is not None]
+    return StageFeatures(
+        name=parts[0].name,
+        pooled=torch.cat([part.pooled for part in parts]),
+        mirrored=torch.cat([part.mirrored for part in parts]),
+        similarity=torch.cat(similarity) if similarity else None,
+    )
 
 
 def feature_figures(stage: StageFeatures, labels: Tensor | None) -> dict[str, Any]:
@@ -310,43 +316,40 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _stages(
+def _stage_tokens(
     loaded: LoadedNetwork,
     images: Tensor,
-    blocks: Mapping[int, nn.Module] | None,
+    blocks: Mapping[int, nn.Module],
     layout: TokenLayout | None,
 ) -> dict[str, Tensor]:
     """Name to (B, n, D) tokens of each stage."""
-    if blocks is None or layout is None:
-        return _tokens_of(loaded.run(images))
-    with _outputs(blocks) as found:
-        loaded.run(images)
-    return {f'block {index}': tokens[:, layout.prefix :] for index, tokens in found.items()}
-
-
-def _tokens_of(output: Any) -> dict[str, Tensor]:
+    if layout is not None:
+        with _outputs_of(blocks) as outputs:
+            loaded.run(images)
+        return {f'block {index}': tokens[:, layout.prefix :] for index, tokens in outputs.items()}
+    output = loaded.run(images)
     if isinstance(output, TeacherOutput):
         output = output.tokens
     maps = output if isinstance(output, list | tuple) else [output]
-    found = {}
+    stages = {}
     for index, features in enumerate(maps):
+        name = f'output {index + 1} of {len(maps)}'
         if isinstance(features, Tensor) and features.dim() == 4:
-            tokens = features.flatten(2).transpose(1, 2)
-            size = f', {features.shape[2]} x {features.shape[3]}'
+            name += f', {features.shape[2]} x {features.shape[3]}'
+            stages[name] = features.flatten(2).transpose(1, 2)
         else:
-            tokens, size = pool_features(features).unsqueeze(1), ''
-        found[f'output {index + 1} of {len(maps)}{size}'] = tokens
-    return found
+            stages[name] = pool_features(features).unsqueeze(1)
+    return stages
 
 
 @contextmanager
-def _outputs(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
-    found: dict[int, Tensor] = {}
+def _outputs_of(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+    outputs: dict[int, Tensor] = {}
 
     def keep(index: int, _block: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        found[index] = output
+        outputs[index] = output
 
     with ExitStack() as hooks:
         for index, block in blocks.items():
             hooks.callback(block.register_forward_hook(partial(keep, index)).remove)
-        yield found
+        yield outputs

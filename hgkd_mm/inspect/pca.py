@@ -27,7 +27,7 @@ class FeaturePCA:
         percentiles: low and high end of the color range.
 
     Raises:
-        ValueError: the maps have fewer than 3 channels or valid positions, or hold NaN or Inf.
+        ValueError: from scikit-learn: fewer than 3 channels or valid positions, or NaN or Inf.
     """
 
     def __init__(
@@ -40,27 +40,13 @@ class FeaturePCA:
         rows = _rows(features)
         if valid is not None:
             rows = rows[_flags(valid)]
-        if len(rows) < 3:
-            raise ValueError(
-                f'Three components need at least 3 positions, but there are {len(rows)}.'
-            )
         # Seeded because scikit-learn may choose its randomized solver; it also fixes the signs.
         with np.errstate(invalid='ignore'):  # constant features: 0 / 0 explained variance
             self.pca = PCA(n_components=3, random_state=0).fit(rows)
         self.low, self.high = np.percentile(self.pca.transform(rows), percentiles, axis=0)
 
     def to_rgb(self, features: Tensor, *, valid: Tensor | None = None) -> NDArray[np.uint8]:
-        """(B, D, h, w) feature maps to (B, h, w, 3) uint8; light grey where not ``valid``.
-
-        Raises:
-            ValueError: D is not that of the features it was fitted to.
-        """
-        batch, width, map_height, map_width = features.shape
-        if width != self.pca.n_features_in_:
-            raise ValueError(
-                f'These maps have {width} channels, but the components were fitted to '
-                f'{self.pca.n_features_in_}. Fit a FeaturePCA of their own.'
-            )
+        """(B, D, h, w) feature maps to (B, h, w, 3) uint8; light grey where not ``valid``."""
         scores = self.pca.transform(_rows(features))
         span = self.high - self.low
         flat = span <= 1e-12 * max(1.0, float(np.abs(self.high).max()))
@@ -68,7 +54,7 @@ class FeaturePCA:
         colors = np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
         if valid is not None:
             colors[~_flags(valid)] = _NO_FEATURE
-        return colors.reshape(batch, map_height, map_width, 3)
+        return colors.reshape(len(features), *features.shape[2:], 3)
 
 
 def pca_to_rgb(
@@ -105,14 +91,7 @@ def match_colors(pictures: NDArray[np.uint8], reference: NDArray[np.uint8]) -> N
 
 
 def _rows(features: Tensor) -> NDArray[np.float64]:
-    if features.dim() != 4 or features.shape[1] < 3:
-        raise ValueError(
-            f'PCA to RGB takes (B, D, h, w) maps with D >= 3, but got {tuple(features.shape)}.'
-        )
-    rows = features.detach().cpu().double().permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    if not np.isfinite(rows).all():
-        raise ValueError('The feature maps hold NaN or Inf, so they have no principal components.')
-    return rows
+    return features.detach().cpu().double().permute(0, 2, 3, 1).flatten(0, 2).numpy()
 
 
 def _flags(valid: Tensor) -> NDArray[np.bool_]:

@@ -53,12 +53,12 @@ def visualize(
     Args:
         config: of the run that the checkpoint is from; of mmpretrain, mmdet or mmseg.
         checkpoint: path or address of the weights of the model or of its backbone.
-        folder: images, nested at will.
+        folder: with images, nested at will.
         out: picture to write, or a folder to write ``<checkpoint>.png`` into.
-        count: number of images.
+        count: of images.
         size: (H, W) that they are cropped to; by default that of training.
         seed: of the choice of images and of the mask, which is the same on every device.
-        device: where to compute.
+        device: to compute on.
         backbone_only: treat an HGKD model as any other.
         trust_checkpoint: allow the checkpoint to run pickled code.
 

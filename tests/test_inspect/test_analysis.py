@@ -248,9 +248,7 @@ def test_figures() -> None:
     assert figures['knn_top1'] > 70
     alone = feature_figures(stage, None)
     assert alone['knn_top1'] is None and alone['class_separability'] is None
-
-
-def test_what_json_does_not_know_is_none() -> None:
+    # infinity, which JSON cannot express, is None
     pooled = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
     stage = StageFeatures(name='', pooled=pooled, mirrored=pooled, similarity=None)
     assert feature_figures(stage, torch.tensor([0, 1, 0, 1]))['class_separability'] is None

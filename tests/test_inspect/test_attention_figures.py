@@ -60,6 +60,9 @@ def test_queries_and_keys_of_zero_attend_to_all_alike() -> None:
     assert planted.distance == pytest.approx([uniform] * 2)
     assert planted.nmi == pytest.approx([0, 0], abs=1e-6)
     assert network.training
+    wrong = TokenLayout(grid=(4, 5), prefix=1, stride=16)
+    with pytest.raises(ValueError, match='4 x 5'):
+        attention_curves(loaded(network), blocks_of(network), wrong, [noise(1)])
 
 
 def test_maps_are_rows_of_the_mean_over_heads() -> None:
@@ -74,13 +77,6 @@ def test_maps_are_rows_of_the_mean_over_heads() -> None:
     assert maps.keys() == {2} and maps[2].shape == (3, 2, 4, 5)
     torch.testing.assert_close(maps[2].flatten(2), rows)
     torch.testing.assert_close(maps[2].sum((2, 3)), torch.ones(3, 2).double())
-
-
-def test_other_layouts_are_refused() -> None:
-    network = small_vit()
-    wrong = TokenLayout(grid=(4, 5), prefix=1, stride=16)
-    with pytest.raises(ValueError, match='4 x 5'):
-        attention_curves(loaded(network), blocks_of(network), wrong, [noise(1)])
 
 
 def test_of_each_kind_of_network(tmp_path: Path) -> None:
@@ -147,9 +143,7 @@ def test_the_brightest_cell_is_that_of_the_weight_and_the_query_is_framed() -> N
     # one pixel wide around 16 x 16
     assert framed.sum((1, 2)).tolist() == [60, 60]
     assert not (paint_maps(pictures, weights, -1) == (0, 255, 255)).all(3).any()
-
-
-def test_grids_that_do_not_divide_the_image() -> None:
+    # a grid that does not divide the image
     painted = paint_maps(np.zeros((1, 37, 50, 3), np.uint8), np.eye(3)[None], 4)
     assert painted.shape == (1, 37, 50, 3)
 

@@ -228,7 +228,7 @@ def test_the_quickstart_figure(tmp_path: Path) -> None:
     )
     same = np.abs(teacher - student).max(-1) <= 3
     assert same[100:-5, 5:-5].mean() > 0.9 > same[5:95, 5:-5].mean()
-    with pytest.raises(ValueError, match='9 channels'):
+    with pytest.raises(ValueError, match='9 features'):
         draw_quickstart_figure(
             **data, student_features=torch.zeros(2, 9, 2, 2), path=tmp_path / 'p.png'
         )

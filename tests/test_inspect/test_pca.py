@@ -74,7 +74,7 @@ def test_fitted_components_paint_other_maps() -> None:
     maps, _ = planted(width=6)
     components = FeaturePCA(maps)
     np.testing.assert_array_equal(components.to_rgb(maps[1:]), components.to_rgb(maps)[1:])
-    with pytest.raises(ValueError, match='4 channels.*6'):
+    with pytest.raises(ValueError, match='4 features.*6 features'):
         components.to_rgb(torch.zeros(1, 4, 2, 2))
 
 
