@@ -92,7 +92,7 @@ class FolderImages:
         height, width = self.pictures.shape[1:3]
         return (
             f'{len(self.paths)} of {self.total} images of {self.folder}, short side resized to '
-            f'{max(height, width)} px, then a centre crop of {height} x {width}.'
+            f'{max(height, width)} px, then a center crop of {height} x {width}.'
         )
 
     def batches(self, input_format: InputFormat, *, size: int, device: str) -> Iterator[Tensor]:
