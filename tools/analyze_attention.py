@@ -1,10 +1,10 @@
-"""What a network attends to, layer by layer, and what its features are like.
+"""Measures a network's attention, layer by layer, and its features.
 
     python tools/analyze_attention.py CONFIG CHECKPOINT --images FOLDER --out DIR
     python tools/analyze_attention.py CONFIG --teacher NAME --images FOLDER --out DIR
 
-Of a vision transformer: attention distance and NMI of each head, attention maps of chosen
-queries. Of any network, CNNs too: effective rank, class separability and more of its features.
+For a vision transformer: attention distance and NMI of each head, attention maps of chosen
+queries. For any network: effective rank, class separability and other measures of its features.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import argparse
 import sys
 import warnings
 
-from hgkd_mm.analysis import analyze
-from hgkd_mm.analysis.table import figures_table
+from hgkd_mm.inspect import analyze, figures_table
 from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
 
 
@@ -36,7 +35,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Analyses, and says what was loaded and found."""
+    """Analyzes the network and prints the figures."""
     args = parse_args(arguments)
     try:
         made = analyze(

@@ -1,9 +1,9 @@
-"""Pictures of what a network makes of some images: masks, reconstructions, features, teachers.
+"""Draws what a network computes for some images: masks, reconstructions, features, teachers.
 
     python tools/visualize.py CONFIG CHECKPOINT FOLDER --out pictures/student.png
 
-Of an H-GKD or SparK run it shows what each head compares, student beside teacher; of any other
-mmpretrain, mmdet or mmseg run the maps of its backbone.
+For an H-GKD or SparK run it shows what each head compares, student next to teacher; for any
+other mmpretrain, mmdet or mmseg run it shows the maps of the backbone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 import sys
 import warnings
 
+from hgkd_mm.inspect import visualize
 from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
-from hgkd_mm.visualization import visualize
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draws and says what was loaded and shown."""
+    """Draws the picture and prints what was loaded and shown."""
     args = parse_args(arguments)
     try:
         made = visualize(

@@ -1,16 +1,15 @@
-"""What frozen features are worth: kNN, linear probe, and figures of attention and features."""
+"""Measures of frozen networks: kNN, linear probe, and statistics of features and attention."""
 
 from .attention import attention_distance, attention_nmi, patch_attention, patch_distances
+from .classifiers import LinearProbeResult, knn_accuracy, knn_scores, linear_probe
 from .features import (
     LabelledFeatures,
     eval_mode,
     extract_features,
+    isolated_rng,
     pool_features,
-    pool_tokens,
 )
-from .knn import knn_accuracy, knn_scores
 from .labelled_dataset import build_labelled_dataset, check_same_classes
-from .linear_probe import LinearProbeResult, linear_probe
 from .representation import (
     alignment,
     class_separability,
@@ -19,7 +18,6 @@ from .representation import (
     token_similarity,
     uniformity,
 )
-from .rng import isolated_rng
 
 __all__ = [
     'LabelledFeatures',
@@ -40,7 +38,6 @@ __all__ = [
     'patch_attention',
     'patch_distances',
     'pool_features',
-    'pool_tokens',
     'rankme',
     'token_similarity',
     'uniformity',

@@ -1,6 +1,13 @@
-"""How far attention reaches, and how much it depends on the query."""
+"""Attention distance, and mutual information of queries and keys.
+
+Source of both: naver-ai/cl-vs-mim, self_attention_analysis.ipynb (Park et al., ICLR 2023), which
+drops the class token, adds a constant to every entry and divides rows by their sum. Stated, as
+are the constants.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,15 +16,12 @@ Pair = tuple[int, int]
 
 
 def patch_attention(attention: Tensor, *, prefix: int, eps: float = 0.0) -> Tensor:
-    """Attention among patches alone: rows and columns of prefix tokens are cut off.
-
-    Source: naver-ai/cl-vs-mim, self_attention_analysis.ipynb (Park et al., ICLR 2023), which
-    drops the class token, adds ``eps`` to every entry and divides rows by their sum.
+    """Attention among patches, without the rows and columns of prefix tokens.
 
     Args:
         attention: (B, heads, N, N), rows of queries that sum to 1.
-        prefix: class and register tokens in front.
-        eps: what is added.
+        prefix: number of class and register tokens in front.
+        eps: added to every entry.
 
     Returns:
         (B, heads, n, n) with n = N - prefix, float64, each row summing to 1.
@@ -32,8 +36,8 @@ def patch_attention(attention: Tensor, *, prefix: int, eps: float = 0.0) -> Tens
     count = attention.shape[-1] - prefix
     if prefix < 0 or count < 2:
         raise ValueError(
-            f'Of {attention.shape[-1]} tokens {prefix} are prefix tokens, which leaves {count} '
-            'patches, and attention among patches needs 2 or more: use larger images (--size).'
+            f'{prefix} of {attention.shape[-1]} tokens are prefix tokens, so {count} patches are '
+            'left, and attention among patches needs 2 or more: use larger images (--size).'
         )
     patches = attention[..., prefix:, prefix:].double() + eps
     return patches / patches.sum(-1, keepdim=True)
@@ -42,19 +46,18 @@ def patch_attention(attention: Tensor, *, prefix: int, eps: float = 0.0) -> Tens
 def attention_distance(
     attention: Tensor, *, grid: Pair, patch_size: float, prefix: int = 1
 ) -> Tensor:
-    r"""Average attention distance of each head, in pixels.
+    r"""Average attention distance of each head, in pixels: small is local, large is global.
 
     .. math::
         d_h = \frac1n \sum_q \sum_k A_h[q, k] \, s \, \lVert (r_q, c_q) - (r_k, c_k) \rVert_2
 
-    with patches at rows r and columns c and s pixels from one to the next. Small: the head
-    attends nearby; large: globally. Source: as `patch_attention`, with eps 1e-32 (stated there).
+    with patches at rows r and columns c and s pixels from one to the next.
 
     Args:
         attention: (B, heads, N, N), rows of queries that sum to 1.
         grid: (gh, gw) patches of an image, in raster order behind the prefix.
         patch_size: s.
-        prefix: class and register tokens in front, which do not count.
+        prefix: number of class and register tokens in front, which are left out.
 
     Returns:
         (B, heads) float64.
@@ -73,7 +76,7 @@ def attention_distance(
 
 
 def patch_distances(grid: Pair) -> Tensor:
-    """(n, n) float64 Euclidean distances of patches in raster order; neighbours have 1."""
+    """(n, n) float64 Euclidean distances of patches in raster order; direct neighbors have 1."""
     rows, columns = (torch.arange(length, dtype=torch.float64) for length in grid)
     places = torch.cartesian_prod(rows, columns)
     # not cdist, whose faster way by matrix products rounds
@@ -81,30 +84,25 @@ def patch_distances(grid: Pair) -> Tensor:
 
 
 def attention_nmi(attention: Tensor, *, prefix: int = 1) -> Tensor:
-    r"""Normalised mutual information of queries and keys, of each head.
+    r"""Normalized mutual information of queries and keys, of each head.
 
     .. math::
         \mathrm{NMI} = \frac{I(q, k)}{\sqrt{H(q) H(k)}}, \quad
         I = \sum_{q, k} p(q) A[q, k] \log \frac{A[q, k]}{p(k)}, \quad
         p(q) = \frac1n, \; p(k) = \sum_q p(q) A[q, k]
 
-    0: all queries attend alike, which is attention collapse. 1: each attends to a key of its
-    own. Source: as `patch_attention`, with eps 1e-8 (stated there).
+    0: all queries attend alike (attention collapse). 1: each attends to a key of its own.
 
     Args:
         attention: (B, heads, N, N), rows of queries that sum to 1.
-        prefix: class and register tokens in front, which do not count.
+        prefix: number of class and register tokens in front, which are left out.
 
     Returns:
         (B, heads) float64.
-
-    Raises:
-        ValueError: as `patch_attention`.
     """
     given = patch_attention(attention, prefix=prefix, eps=1e-8)
     count = given.shape[-1]
     keys = given.mean(-2)
     information = (given * (given / keys.unsqueeze(-2)).log()).sum((-2, -1)) / count
     entropy_of_keys = -(keys * keys.log()).sum(-1)
-    entropy_of_queries = torch.tensor(float(count), dtype=torch.float64).log().item()
-    return information / (entropy_of_queries * entropy_of_keys).sqrt()
+    return information / (math.log(count) * entropy_of_keys).sqrt()

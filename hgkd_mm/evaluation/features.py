@@ -1,9 +1,13 @@
-"""One frozen feature vector per image of a labelled dataset."""
+"""Frozen features of labelled datasets; model modes and random states stay as they were."""
 
+from __future__ import annotations
+
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.dist import all_gather, all_gather_object, get_world_size
@@ -13,34 +17,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from hgkd_mm.models.outputs import TeacherOutput
 
-from .rng import isolated_rng
-
 
 class LabelledFeatures(NamedTuple):
-    """Frozen features of a dataset, in the dataset's order, on the CPU.
+    """Frozen features of a dataset, in the dataset's order, on the CPU."""
 
-    Attributes:
-        features: (N, D) float32, not normalised.
-        labels: (N,) int64 class indices.
-    """
-
-    features: Tensor
-    labels: Tensor
+    features: Tensor  # (N, D) float32, not normalized
+    labels: Tensor  # (N,) int64 class indices
 
 
 def pool_features(output: Any) -> Tensor:
-    """Reduce what a network says of a batch to one vector per image.
+    """(B, D) features from a network's output.
 
     Args:
-        output: A ``TeacherOutput`` (its ``embedding`` counts), a (B, C, H, W) map
-            (global average pool over all positions), a (B, D) matrix (as it is),
-            or a tuple or list of maps, of which the last counts.
-
-    Returns:
-        (B, D) features.
-
-    Raises:
-        ValueError: The output is none of these.
+        output: a ``TeacherOutput`` (its ``embedding``), a (B, C, H, W) map (averaged over
+            positions), a (B, D) matrix, or a tuple or list of maps, of which the last is taken.
     """
     if isinstance(output, TeacherOutput):
         output = output.embedding
@@ -57,14 +47,6 @@ def pool_features(output: Any) -> Tensor:
     )
 
 
-def pool_tokens(output: TeacherOutput) -> Tensor:
-    """Mean of a teacher's valid tokens, (B, D); the alternative to its ``embedding``."""
-    valid = output.valid[:, None]
-    # A where, not a product: hidden tokens may hold anything.
-    total = torch.where(valid, output.tokens, 0.0).sum((2, 3))
-    return total / valid.sum((2, 3)).clamp(min=1)
-
-
 def extract_features(
     model: nn.Module,
     dataset: Dataset,
@@ -77,33 +59,23 @@ def extract_features(
 ) -> LabelledFeatures:
     """Features of every image of a dataset from a frozen network, without a mask.
 
-    The model is in eval mode meanwhile and every submodule gets its own mode
-    back; random generators are left untouched. In a distributed run each rank
-    encodes its part, and every rank receives all features, in order.
+    In a distributed run each rank encodes its part, and every rank receives all features.
 
     Args:
-        model: An MMEngine model with ``extract_feat`` (``HGKD``, mmpretrain's
-            classifiers), a teacher, or any module that maps images to something
-            ``pool_features`` accepts.
-        dataset: Items as mmpretrain's ``PackInputs`` makes them, of one image
-            size: ``dict(inputs=(3, H, W) tensor, data_samples=DataSample)`` with
-            a ``gt_label``.
-        encode: Maps (B, 3, H, W) normalised images to the output to pool, when
-            it is neither ``model.extract_feat`` nor ``model`` itself.
-        data_preprocessor: Normalises a batch. Default: the model's own; needed
-            for modules that have none, such as a teacher or a bare backbone.
-        device: Where the images go. Default: where the model's first parameter
-            is, or the CPU.
-        batch_size: Images per forward pass and rank.
-        num_workers: Loading processes per rank.
-
-    Returns:
-        ``LabelledFeatures`` of all N images.
+        model: an MMEngine model with ``extract_feat`` (``HGKD``, mmpretrain's classifiers), a
+            teacher, or any module that maps images to something `pool_features` accepts.
+        dataset: items from mmpretrain's ``PackInputs``, of one image size, with a ``gt_label``.
+        encode: maps (B, 3, H, W) normalized images to the output to pool; by default
+            ``model.extract_feat``, or the model itself.
+        data_preprocessor: normalizes a batch; by default the model's own.
+        device: of the images; by default that of the model's first parameter.
+        batch_size: images per forward pass and rank.
+        num_workers: loading processes per rank.
 
     Raises:
-        ValueError: The dataset is empty or unlabelled, a preprocessor is
-            missing, or the output can't be pooled.
-        RuntimeError: In a distributed run, on every rank: one of them failed.
+        ValueError: the dataset is empty or unlabelled, a preprocessor is missing, or the output
+            can't be pooled.
+        RuntimeError: in a distributed run, on every rank: one of them failed.
     """
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
@@ -113,8 +85,8 @@ def extract_features(
     if data_preprocessor is None:
         if not isinstance(model, BaseModel):
             raise ValueError(
-                f'{type(model).__name__} does not say how its images are normalised. Pass '
-                '`data_preprocessor`, for example the one of the student it teaches.'
+                f'{type(model).__name__} has no data preprocessor. Pass `data_preprocessor`, for '
+                'example that of the student it teaches.'
             )
         data_preprocessor = model.data_preprocessor
     if device is None:
@@ -134,13 +106,10 @@ def extract_features(
 
 @contextmanager
 def same_on_all_ranks() -> Iterator[None]:
-    """Ends a block that talks to no other rank with an error on all ranks if one has it.
+    """Raises an error of a block that does not communicate on all ranks, as a RuntimeError.
 
-    Without it the others would wait for the results of the one that failed.
-
-    Raises:
-        RuntimeError: On every rank: what went wrong, and where. A process alone has
-            its own error.
+    Without it the other ranks would wait for the results of the one that failed. A single
+    process raises its error as it is.
     """
     problem = None
     try:
@@ -151,16 +120,16 @@ def same_on_all_ranks() -> Iterator[None]:
         if problem is not None:
             raise problem
         return
-    told = all_gather_object(problem and f'{type(problem).__name__}: {problem}')
-    if any(told):
-        found = '; '.join(f'rank {rank}: {text}' for rank, text in enumerate(told) if text)
-        raise RuntimeError(found) from problem
+    messages = all_gather_object(problem and f'{type(problem).__name__}: {problem}')
+    failed = [f'rank {rank}: {text}' for rank, text in enumerate(messages) if text]
+    if failed:
+        raise RuntimeError('; '.join(failed)) from problem
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode for a block; each submodule gets its own mode back."""
-    # model.train(True) afterwards would wake up layers that were frozen on purpose.
+    """Puts a model in eval mode for a block; each submodule gets its own mode back."""
+    # model.train(True) afterwards would change layers that were frozen on purpose.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -168,6 +137,30 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def isolated_rng(seed: int = 0) -> Iterator[None]:
+    """Seeds all random generators for a block and restores their states afterwards.
+
+    Covers ``random``, NumPy's global generator, torch's CPU generator and, where CUDA is in use,
+    that of the current device.
+    """
+    # Touching CUDA before anyone else does would open a context on this device.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            random.seed(seed)
+            np.random.seed(seed)
+            # torch.manual_seed would also re-seed the CUDA devices that are not restored.
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def _ordered_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:

@@ -1,5 +1,7 @@
 """Labelled datasets for evaluation, checked before any work is done."""
 
+from __future__ import annotations
+
 from collections.abc import Sized
 from typing import Any
 
@@ -18,21 +20,21 @@ def build_labelled_dataset(
     max_samples: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Build a dataset and make sure that features and labels can be taken from it.
+    """Builds a dataset that features and labels can be taken from.
 
     Args:
-        dataset: Config of an mmpretrain dataset with labels, or the dataset.
-        key: Name of the config key that it came from, for the messages.
-        max_samples: Keep a random choice of this many images. Default: all.
-        seed: Of the choice.
+        dataset: config of an mmpretrain dataset with labels, or the dataset.
+        key: config key that it came from, for the messages.
+        max_samples: number of images, chosen at random; all by default.
+        seed: of the choice.
 
     Returns:
         The dataset, or a ``Subset`` of it.
 
     Raises:
-        FileNotFoundError: The folder or annotation file does not exist.
-        ValueError: It is empty, has no labels or a single class, or its pipeline
-            does not end with ``PackInputs``.
+        FileNotFoundError: the folder or annotation file does not exist.
+        ValueError: the dataset is empty, has no labels or a single class, or its pipeline does
+            not end with ``PackInputs``.
     """
     built = _build(dataset, key) if isinstance(dataset, dict) else dataset
     size = len(built) if isinstance(built, Sized) else 0
@@ -51,19 +53,19 @@ def build_labelled_dataset(
 def check_same_classes(
     train: Dataset, val: Dataset, *, keys: tuple[str, str] = ('train_dataset', 'val_dataset')
 ) -> None:
-    """Refuse two datasets whose class indices stand for different classes.
+    """Refuses two datasets whose class indices stand for different classes.
 
-    Folders are compared by name where both are numbered by folders, else names of classes
-    where neither is. Where one is, its folders may be called otherwise than the classes, and
-    the numbers of classes are compared.
+    Compares the names of folders if both datasets number folders, the names of classes if
+    neither does, and only the numbers of classes if one does: its folders may have other names
+    than the classes.
 
     Args:
-        train: Dataset.
-        val: Dataset.
-        keys: Their config keys, for the message.
+        train: training set.
+        val: validation set.
+        keys: their config keys, for the message.
 
     Raises:
-        ValueError: Both name their classes, and they differ.
+        ValueError: both name their classes, and they differ.
     """
     folders, classes = ([of(train), of(val)] for of in (_folders, _classes))
     first, second = folders if all(folders) else classes
@@ -80,14 +82,10 @@ def check_same_classes(
 def _build(config: dict[str, Any], key: str) -> Dataset:
     try:
         return DATASETS.build(config)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'{key} could not be read: {error}. Correct {key}.data_root (now '
-            f'{config.get("data_root", "")!r}).'
-        ) from error
-    except (RuntimeError, NotADirectoryError) as error:
-        raise ValueError(
-            f'{key} could not be built: {error} It needs labelled images, one subfolder a '
+    except (FileNotFoundError, NotADirectoryError, RuntimeError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f'{key} could not be built: {error} It needs labelled images, one subfolder per '
             f'class, in {key}.data_root (now {config.get("data_root", "")!r}).'
         ) from error
 
@@ -102,24 +100,24 @@ def _check_item(dataset: Dataset, key: str) -> None:
     if item['data_samples'].get('gt_label') is None:
         raise ValueError(
             f'{key} has images but no labels, and kNN accuracy needs labels. Use a labelled '
-            f'dataset there (for a CustomDataset: with_label=True, one subfolder a class).'
+            f'dataset there (for a CustomDataset: with_label=True, one subfolder per class).'
         )
     classes = _classes(dataset)
     if classes and len(classes) < 2:
         raise ValueError(
             f'All images of {key} are in one class ({classes[0]!r}), so any accuracy would be '
-            f'100 %. Sort {key}.data_root into one subfolder a class.'
+            f'100 %. Sort {key}.data_root into one subfolder per class.'
         )
 
 
 def _inner(dataset: Dataset) -> Dataset:
-    """The data set that a subset or a wrapper is made of, of several the first."""
+    """The dataset in a subset or a wrapper, the first of several."""
     parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     return _inner(parts[0]) if isinstance(parts[0], Dataset) else dataset
 
 
 def _folders(dataset: Dataset) -> tuple[str, ...]:
-    # ImageNet's names are its own, whatever the folders that it numbers
+    # ImageNet has class names of its own; the folders that it numbers have others
     return tuple(getattr(_inner(dataset), 'folder_to_idx', ()))
 
 

@@ -1,4 +1,8 @@
-"""Diversity and discrimination of features, for networks with attention and without."""
+"""Diversity and discrimination of features, for networks with and without attention.
+
+Features are (N, D), one row per image. All functions raise a ValueError for fewer than two rows
+and for NaN or Inf.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,16 @@ from torch import Tensor
 
 
 def effective_rank(features: Tensor) -> float:
-    r"""Effective rank of the centred features: how many directions they spread over.
+    r"""Effective rank of the centered features: the number of directions they spread over.
 
     .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \quad p_i = \sigma_i / \sum_j \sigma_j
 
     with the singular values of the matrix. 1: all images lie on a line (dimensional collapse);
     at most min(N - 1, D). Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007;
-    centring is ours, so that a mean that all images share does not count as a direction.
-
-    Args:
-        features: (N, D), one row an image.
+    centering is ours, so that a mean that all images share does not count as a direction.
 
     Returns:
         0 if all rows are equal up to rounding.
-
-    Raises:
-        ValueError: not a matrix of two rows or more, or NaN or Inf in it.
     """
     _check(features)
     rounding = torch.finfo(features.dtype).eps * max(features.shape)
@@ -32,32 +30,26 @@ def effective_rank(features: Tensor) -> float:
     if singular.sum() <= rounding * features.norm():
         return 0.0
     shares = singular / singular.sum()
-    return torch.special.entr(shares).sum().exp().item()
+    return _entropy_rank(shares)
 
 
 def rankme(features: Tensor) -> float:
-    r"""RankMe: the effective rank of the features as they are, not centred.
+    r"""RankMe: the effective rank of the features without centering.
 
     .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \quad p_i = \sigma_i / \sum_j \sigma_j + 10^{-7}
 
-    Source: Garrido et al., "RankMe", ICML 2023 (arXiv 2210.02885), of 25600 images there; a
+    Source: Garrido et al., "RankMe", ICML 2023 (arXiv 2210.02885), from 25600 images there; a
     value from fewer images than dimensions is bounded by their number.
-
-    Args:
-        features: (N, D), one row an image.
 
     Returns:
         0 if all features are zero.
-
-    Raises:
-        ValueError: as `effective_rank`.
     """
     _check(features)
     singular = torch.linalg.svdvals(features.double())
     if not singular.sum():
         return 0.0
     shares = singular / singular.sum() + 1e-7
-    return torch.special.entr(shares).sum().exp().item()
+    return _entropy_rank(shares)
 
 
 def class_separability(features: Tensor, labels: Tensor) -> float:
@@ -68,19 +60,19 @@ def class_separability(features: Tensor, labels: Tensor) -> float:
         \mathrm{tr}\, S_B = \sum_c n_c \lVert \mu_c - \mu \rVert^2, \quad
         \mathrm{tr}\, S_W = \sum_i \lVert x_i - \mu_{c(i)} \rVert^2
 
-    Not changed by rotation, shift and common scale. Unrelated labels give about
+    Invariant to rotation, shift and common scale. Unrelated labels give about
     (C - 1) / (N - C), not 0. Source: Fukunaga, "Introduction to Statistical Pattern
     Recognition", 1990, chapter 10 (the criterion tr S_B / tr S_W).
 
     Args:
-        features: (N, D), one row an image.
+        features: (N, D).
         labels: (N,) class indices.
 
     Returns:
         Infinity if the images of each class have equal features and classes differ.
 
     Raises:
-        ValueError: as `effective_rank`; fewer than two classes, or no class of two images.
+        ValueError: fewer than two classes, or no class of two images.
     """
     _check(features)
     labels = labels.to(features.device)
@@ -99,18 +91,15 @@ def class_separability(features: Tensor, labels: Tensor) -> float:
 
 
 def uniformity(features: Tensor, *, t: float = 2.0) -> float:
-    r"""How evenly unit features spread over the sphere; the lower, the more.
+    r"""How evenly unit features spread over the sphere; lower is more even.
 
     .. math:: \log \underset{i < j}{\mathrm{mean}} \; e^{-t \lVert x_i - x_j \rVert^2}
 
     0: all equal. Source: Wang and Isola, ICML 2020 (arXiv 2005.10242), t = 2 there.
 
     Args:
-        features: (N, D), one row an image; normalised here.
-        t: how much near pairs count.
-
-    Raises:
-        ValueError: as `effective_rank`.
+        features: (N, D), normalized here.
+        t: weight of near pairs.
     """
     _check(features)
     units = F.normalize(features.double(), dim=1)
@@ -122,15 +111,15 @@ def alignment(features: Tensor, others: Tensor) -> float:
 
     .. math:: \mathrm{mean}_i \lVert x_i - y_i \rVert^2
 
-    0: the change between the views is not seen; 2: as apart as independent features are. Source:
-    Wang and Isola, ICML 2020 (arXiv 2005.10242), alpha = 2 there.
+    0: invariant to the change of view; 2: as far apart as independent features. Source: Wang and
+    Isola, ICML 2020 (arXiv 2005.10242), alpha = 2 there.
 
     Args:
-        features: (N, D), one row an image; normalised here.
+        features: (N, D), normalized here.
         others: (N, D) of the other view, in the same order.
 
     Raises:
-        ValueError: as `effective_rank`, or the shapes differ.
+        ValueError: the shapes differ.
     """
     _check(features)
     _check(others)
@@ -139,8 +128,7 @@ def alignment(features: Tensor, others: Tensor) -> float:
             f'Two views of the same images have features of one shape, got '
             f'{tuple(features.shape)} and {tuple(others.shape)}.'
         )
-    pairs = (F.normalize(rows.double(), dim=1) for rows in (features, others))
-    first, second = pairs
+    first, second = (F.normalize(rows.double(), dim=1) for rows in (features, others))
     return (first - second).square().sum(1).mean().item()
 
 
@@ -151,8 +139,8 @@ def token_similarity(tokens: Tensor) -> Tensor:
         \frac{1}{n (n - 1)} \sum_{i \ne j} \cos(x_i, x_j)
         = \frac{\lVert \sum_i u_i \rVert^2 - n}{n (n - 1)}, \quad u_i = x_i / \lVert x_i \rVert
 
-    1: all positions say the same (over-smoothing). It is the diversity within an image that a
-    CNN has too, as the homogeneity of tokens is for a ViT (Gong et al. 2021, arXiv 2104.12753).
+    1: all positions are alike (over-smoothing). Source: Gong et al. 2021 (arXiv 2104.12753), for
+    the tokens of a ViT; the positions of a CNN's map here as well.
 
     Args:
         tokens: (B, n, D), n of 2 or more.
@@ -173,15 +161,24 @@ def token_similarity(tokens: Tensor) -> Tensor:
     return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (count * (count - 1))
 
 
+def check_finite(features: Tensor, name: str = 'features') -> None:
+    """Refuses (N, D) features with NaN or Inf, with a ValueError."""
+    broken = int((~features.isfinite().all(1)).sum())
+    if broken:
+        raise ValueError(
+            f'{broken} of {len(features)} {name} hold NaN or Inf: the weights of the network are '
+            'broken. Go back to an earlier checkpoint.'
+        )
+
+
 def _check(features: Tensor) -> None:
     if features.dim() != 2 or len(features) < 2:
         raise ValueError(
             f'Features are (N, D) with one row for each of 2 or more images, got '
             f'{tuple(features.shape)}: use more images (--num).'
         )
-    broken = int((~features.isfinite().all(1)).sum())
-    if broken:
-        raise ValueError(
-            f'{broken} of {len(features)} features hold NaN or Inf: the weights of the network '
-            'are broken. Go back to an earlier checkpoint.'
-        )
+    check_finite(features)
+
+
+def _entropy_rank(shares: Tensor) -> float:
+    return torch.special.entr(shares).sum().exp().item()

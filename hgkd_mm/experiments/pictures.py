@@ -12,8 +12,8 @@ from mmseg.apis import inference_model, init_model
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from hgkd_mm.inspect import draw_predictions
 from hgkd_mm.scenes import CLASSES
-from hgkd_mm.visualization import Instances, draw_instances, draw_semantic
 
 from .training import Job
 
@@ -42,7 +42,7 @@ def draw_detection(path: Path, jobs: dict[str, Job], scenes: Path, count: int = 
             _best(sample.pred_instances, len(true.labels))
             for sample, true in zip(samples, columns[TRUTH], strict=True)
         ]
-    draw_instances(
+    draw_predictions(
         images=[_read(file) for file in files],
         columns=columns,
         path=path,
@@ -72,7 +72,7 @@ def draw_segmentation(path: Path, jobs: dict[str, Job], scenes: Path, count: int
         model = init_model(str(job.work_dir / 'config.py'), str(job.checkpoint), device='cpu')
         samples = inference_model(model, [str(file) for file in files])
         columns[start] = [sample.pred_sem_seg.data[0].numpy() for sample in samples]
-    draw_semantic(
+    draw_predictions(
         images=[_read(file) for file in files],
         columns=columns,
         path=path,
@@ -98,24 +98,17 @@ def _images_with_several(truth: COCO, count: int) -> list[int]:
     return chosen
 
 
-def _true_instances(truth: COCO, image_id: int) -> Instances:
+def _true_instances(truth: COCO, image_id: int) -> InstanceData:
     found = truth.loadAnns(truth.getAnnIds(image_id))
     boxes = np.array([annotation['bbox'] for annotation in found], dtype=np.float64)
     boxes[:, 2:] += boxes[:, :2]
-    return Instances(
-        boxes=boxes,
+    return InstanceData(
+        bboxes=boxes,
         masks=np.stack([truth.annToMask(annotation) for annotation in found]).astype(bool),
         labels=np.array([annotation['category_id'] - 1 for annotation in found]),
-        scores=None,
     )
 
 
-def _best(found: InstanceData, count: int) -> Instances:
+def _best(found: InstanceData, count: int) -> InstanceData:
     """The detections of the highest scores; after a short training a threshold would hide all."""
-    kept = found[found.scores.argsort(descending=True)[:count]]
-    return Instances(
-        boxes=kept.bboxes.numpy(),
-        masks=kept.masks.numpy().astype(bool),
-        labels=kept.labels.numpy(),
-        scores=kept.scores.numpy(),
-    )
+    return found[found.scores.argsort(descending=True)[:count]]

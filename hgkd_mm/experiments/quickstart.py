@@ -23,12 +23,12 @@ from torch.utils.data import Dataset
 
 from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
+from hgkd_mm.inspect import denormalize, draw_quickstart_figure, read_scalars
 from hgkd_mm.scenes import CLASSES, SceneFolder, make_scenes
 from hgkd_mm.sparse import CellMask, sparsify
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import add_config_flag
 from hgkd_mm.utils.work_dir import held
-from hgkd_mm.visualization import denormalize, draw_quickstart_figure, read_scalars
 
 from .evaluation import FrozenEvaluation, Score, build_student
 from .places import SCENES, WORK_DIRS
@@ -211,7 +211,6 @@ def draw(
             if key.startswith('loss_')
         },
         path=path,
-        share_components=True,
         title='H-GKD on Scenes: what the student sees, and what it makes of whole images',
     )
 

@@ -27,12 +27,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import override
 from hgkd_mm.utils.processor import usable_cores
 from hgkd_mm.utils.signals import exit_on_sigterm
 from hgkd_mm.utils.work_dir import held, passed_on
-from hgkd_mm.visualization import read_scalars
 
 from .places import RESOURCES, WORKSPACE
 

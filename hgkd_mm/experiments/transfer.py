@@ -14,13 +14,13 @@ from mmengine.device import get_device
 
 from hgkd_mm.benchmark import versions
 from hgkd_mm.evaluation import build_labelled_dataset
+from hgkd_mm.inspect import read_scalars
 from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.utils.work_dir import held
-from hgkd_mm.visualization import read_scalars
 
 from .places import CONFIGS, SCENES, WORK_DIRS
 from .seeds import over_seeds, print_transfer_table, write_seeds_summary

@@ -1,4 +1,4 @@
-"""Small vision transformers as subjects of an analysis."""
+"""Small vision transformers to analyze."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
 from helpers.teachers import SIZES, randomised
-from hgkd_mm.analysis import Subject
-from hgkd_mm.visualization.input_format import InputFormat
+from hgkd_mm.inspect.images import InputFormat
+from hgkd_mm.inspect.networks import LoadedNetwork
 
 FORMAT = InputFormat(mean=(120, 110, 100), std=(50, 60, 70), rgb=True)
 
 
-def subject_of(network: nn.Module) -> Subject:
+def loaded(network: nn.Module) -> LoadedNetwork:
     """A network as it is."""
-    return Subject(network=network, title='a network', weights='Its own.', input_format=FORMAT)
+    return LoadedNetwork(
+        network=network, title='a network', weights='Its own.', input_format=FORMAT
+    )
 
 
 def small_vit(**kwargs: object) -> nn.Module:

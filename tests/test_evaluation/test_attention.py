@@ -70,9 +70,8 @@ def test_a_shift_by_one_patch_is_the_patch_size() -> None:
         for column in range(4):
             # the last column looks back, all others ahead
             shift[4 * row + column, 4 * row + (column + 1 if column < 3 else 2)] = 1
-    assert attention_distance(
-        with_prefix(shift, 1), grid=GRID, patch_size=PATCH
-    ).item() == pytest.approx(PATCH)
+    distance = attention_distance(with_prefix(shift, 1), grid=GRID, patch_size=PATCH).item()
+    assert distance == pytest.approx(PATCH)
     # down by two rows and left by one
     knight = torch.eye(N)
     knight[3], knight[3, 10] = 0, 1
@@ -125,9 +124,9 @@ def test_half_precision_is_taken_up() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r'not a grid of 4 x 4 patches'):
+    with pytest.raises(ValueError, match=r'4 x 4'):
         attention_distance(drawn(), grid=(4, 4), patch_size=16)
-    with pytest.raises(ValueError, match=r'\(B, heads, N, N\).*got \(12, 12\)'):
+    with pytest.raises(ValueError, match=r'\(12, 12\)'):
         attention_nmi(torch.eye(12))
-    with pytest.raises(ValueError, match=r'leaves 1 patches.*--size'):
+    with pytest.raises(ValueError, match='--size'):
         attention_nmi(drawn(tokens=2))

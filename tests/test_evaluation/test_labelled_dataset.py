@@ -32,29 +32,22 @@ def test_random_choice_is_reproducible_and_spread_over_classes(tmp_path: Path) -
     assert set(labels) == {0, 1}
 
 
-def test_missing_folder_names_the_key(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r'KNN\.train.*KNN\.train\.data_root'):
+def test_folders_and_pipelines_that_do_not_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'KNN\.train\.data_root'):
         build_labelled_dataset(config(tmp_path / 'nowhere'), key='KNN.train')
-
-
-def test_empty_flat_and_unlabelled_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ValueError, match='one subfolder a class'):
-        build_labelled_dataset(config(tmp_path / 'empty'), key='train')
     flat = write_folder(tmp_path / 'flat', {'': 3})
-    with pytest.raises(ValueError, match='one subfolder a class'):
-        build_labelled_dataset(config(flat), key='train')
-    with pytest.raises(ValueError, match='no labels'):
-        build_labelled_dataset(config(flat, with_label=False), key='train')
     single = write_folder(tmp_path / 'single', {'images': 3})
-    with pytest.raises(ValueError, match="one class .'images'"):
-        build_labelled_dataset(config(single), key='train')
-
-
-def test_pipeline_must_pack(tmp_path: Path) -> None:
-    root = write_folder(tmp_path, {'a': 1, 'b': 1})
-    with pytest.raises(ValueError, match='PackInputs'):
-        build_labelled_dataset(config(root, pipeline=PIPELINE[:1]), key='train')
+    good = write_folder(tmp_path / 'good', {'a': 1, 'b': 1})
+    for settings, message in (
+        (config(tmp_path / 'empty'), r'train\.data_root'),
+        (config(flat), r'train\.data_root'),
+        (config(flat, with_label=False), 'labels'),
+        (config(single), "'images'"),
+        (config(good, pipeline=PIPELINE[:1]), 'PackInputs'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_labelled_dataset(settings, key='train')
 
 
 def test_classes_must_agree(tmp_path: Path) -> None:
@@ -65,5 +58,5 @@ def test_classes_must_agree(tmp_path: Path) -> None:
         config(write_folder(tmp_path / 'val', {'a': 1, 'c': 1})), key='val'
     )
     check_same_classes(train, train)
-    with pytest.raises(ValueError, match='in one only: b, c'):
+    with pytest.raises(ValueError, match='b, c'):
         check_same_classes(train, val)

@@ -99,18 +99,15 @@ def test_token_similarity() -> None:
 
 
 def test_refusals() -> None:
-    rows = drawn()
-    with pytest.raises(ValueError, match=r'got \(1, 7\)'):
-        effective_rank(rows[:1])
-    broken = rows.clone()
+    rows, broken = drawn(), drawn()
     broken[3, 2] = torch.nan
-    with pytest.raises(ValueError, match='1 of 20 features hold NaN'):
-        rankme(broken)
-    with pytest.raises(ValueError, match='20 labels 1 classes'):
-        class_separability(rows, torch.zeros(20))
-    with pytest.raises(ValueError, match='20 labels 20 classes'):
-        class_separability(rows, torch.arange(20))
-    with pytest.raises(ValueError, match=r'one shape, got \(20, 7\) and \(19, 7\)'):
-        alignment(rows, rows[1:])
-    with pytest.raises(ValueError, match=r'got \(2, 1, 7\)'):
-        token_similarity(drawn(2)[:, None])
+    for measure, arguments, message in (
+        (effective_rank, (rows[:1],), r'\(1, 7\)'),
+        (rankme, (broken,), '1 of 20 features'),
+        (class_separability, (rows, torch.zeros(20)), '20 labels 1 classes'),
+        (class_separability, (rows, torch.arange(20)), '20 labels 20 classes'),
+        (alignment, (rows, rows[1:]), r'\(20, 7\) and \(19, 7\)'),
+        (token_similarity, (drawn(2)[:, None],), r'\(2, 1, 7\)'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure(*arguments)
