@@ -13,6 +13,4 @@ _base_ = './hgkd_r50_mae.py'
 model = dict(
     # No drop path: SparK's falls with the depth and is .05 at ResNet-50, its smallest (inferred).
     backbone=dict(depth=18, drop_path_rate=0.0),
-    neck=dict(in_channels=(64, 128, 256, 512)),
-    heads=dict(sim=dict(in_channels=512)),
 )

@@ -21,5 +21,4 @@ model = dict(
             'mae_vit-large-p16_8xb512-fp16-coslr-1600e_in1k_20220825-cc7e98c9.pth',
         )
     ),
-    heads=dict(feat=dict(embed_dim=1024), sim=dict(embed_dim=1024)),
 )

@@ -10,7 +10,7 @@ from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 from torch import nn
 
 from hgkd_mm.models.teachers import BaseTeacher
-from hgkd_mm.models.teachers.tokens import Pair
+from hgkd_mm.models.tokens import Pair
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,9 @@
-"""Queries, keys and values of a vision transformer while it runs, read by hooks."""
+"""Attention of vision transformers: queries, keys and values read by hooks, and BEiT's, fused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,33 +14,43 @@ from timm.models.vision_transformer import Attention as TimmAttention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .beit_attention import FusedBEiTAttention
+from .outputs import QKV
 
-Keep = Callable[['QKV'], None]
+Keep = Callable[[QKV], None]
 
 
-@dataclass(frozen=True)
-class QKV:
-    """What one attention layer compares, for a batch.
+class FusedBEiTAttention(nn.Module):
+    """``BEiTAttention`` through ``scaled_dot_product_attention``, without all pairs in memory.
 
-    The logits are ``q @ k^T / sqrt(d) + bias``, whatever the layer multiplies its queries by.
-
-    Attributes:
-        q: (B, heads, N, d) queries of all N tokens, class and other prefix tokens first.
-        k: (B, heads, N, d) keys.
-        v: (B, heads, N, d) values.
-        bias: (1 or B, heads, N, N), added to the logits (BEiT's relative positions), or None.
+    Args:
+        attention: mmpretrain's module, whose weights are used; without a position bias of its
+            own.
     """
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    bias: Tensor | None = None
+    def __init__(self, attention: BEiTAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.scale = attention.scale
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+        with_bias = attention.bias == 'qv_bias'
+        self.q_bias = attention.q_bias if with_bias else None
+        self.v_bias = attention.v_bias if with_bias else None
 
-    def attention(self) -> Tensor:
-        """(B, heads, N, N) of softmax(q k^T / sqrt(d) + bias); each row sums to 1."""
-        logits = self.q @ self.k.transpose(-2, -1) * self.q.shape[-1] ** -0.5
-        return (logits if self.bias is None else logits + self.bias).softmax(-1)
+    def forward(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
+        """(B, N, D) tokens to as many.
+
+        Args:
+            x: tokens.
+            rel_pos_bias: (heads, N, N) or (B, heads, N, N), added to the logits.
+        """
+        q, k, v = _beit_products(self, x)
+        if rel_pos_bias is not None:
+            rel_pos_bias = rel_pos_bias.to(q.dtype)
+            if rel_pos_bias.dim() == 3:
+                rel_pos_bias = rel_pos_bias.unsqueeze(0)
+        out = F.scaled_dot_product_attention(q * self.scale, k, v, rel_pos_bias, scale=1.0)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 def attention_blocks(vit: nn.Module) -> list[nn.Module]:
@@ -204,17 +213,24 @@ def _of_beit(
     rel_pos_bias: Tensor | None = None,
 ) -> QKV:
     """From BEiT's input: its tokens and the position bias that blocks share, beside its own."""
-    linear_bias = attention.qkv.bias
-    if linear_bias is None and attention._parameters.get('q_bias') is not None:
-        nothing = torch.zeros_like(attention.v_bias)
-        linear_bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
-    q, k, v = _split(F.linear(x, attention.qkv.weight, linear_bias), attention.num_heads)
+    q, k, v = _beit_products(attention, x)
     usual = q.shape[-1] ** -0.5
     if attention.scale != usual:
         q = q * (attention.scale / usual)
     given = [bias for bias in (own, rel_pos_bias) if bias is not None]
     bias = sum(one if one.dim() == 4 else one.unsqueeze(0) for one in given) if given else None
     return QKV(q, k, v, bias)
+
+
+def _beit_products(
+    attention: BEiTAttention | FusedBEiTAttention, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, of which BEiT's keys have no bias."""
+    bias = attention.qkv.bias
+    if bias is None and attention._parameters.get('q_bias') is not None:
+        nothing = torch.zeros_like(attention.v_bias)
+        bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
+    return _split(F.linear(x, attention.qkv.weight, bias), attention.num_heads)
 
 
 def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .qkv import check_numbers
-from .teachers.tokens import take
+from .tokens import take
 
 DISTANCES = ('cosine', 'euclidean', 'random')
 

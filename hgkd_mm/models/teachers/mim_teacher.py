@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
+from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
-from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
+from .encoders import BEiTEncoder, MAEDecoder, RelativePositions, ViTEncoder, table_length
 from .loading import load_strictly
-from .relative_position import RelativePositions, table_length
-from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 # The sizes of the MAE and BEiT papers. mmpretrain's own 's' is an older and wider network.
 _ARCHS = {'s': 'deit-small', 'b': 'base', 'l': 'large', 'h': 'huge'}

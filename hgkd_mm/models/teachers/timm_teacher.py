@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
+from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .loading import load_strictly
-from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 
 @MODELS.register_module()

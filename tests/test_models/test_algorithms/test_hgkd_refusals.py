@@ -10,8 +10,8 @@ def config(**backbone: object) -> dict:
     return dict(
         type='HGKD',
         backbone=dict(out_indices=(0, 1, 2, 3), **backbone),
-        neck=dict(type='UNetDecoder', in_channels=(64, 128, 256, 512), width=64),
-        heads=dict(pixel=dict(type='PixelReconstructionHead', in_channels=32, out_stride=16)),
+        neck=dict(type='UNetDecoder', width=64),
+        heads=dict(pixel=dict(type='PixelReconstructionHead')),
     )
 
 

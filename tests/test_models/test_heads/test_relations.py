@@ -9,7 +9,7 @@ from helpers.half import HALVES
 from scipy.special import softmax
 from torch import Tensor
 
-from hgkd_mm.models.heads.relations import at_positions, relation_divergence, relation_logits
+from hgkd_mm.models.heads.token_relation import at_positions, relation_divergence, relation_logits
 from hgkd_mm.models.outputs import LayerTokens
 from hgkd_mm.models.qkv import QKV
 

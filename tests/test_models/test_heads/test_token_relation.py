@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hgkd_mm.models.heads import TokenRelationHead
-from hgkd_mm.models.heads.relations import relation_divergence, relation_logits
+from hgkd_mm.models.heads.base import Needs, Partners
+from hgkd_mm.models.heads.token_relation import (
+    TokenRelationHead,
+    relation_divergence,
+    relation_logits,
+)
 from hgkd_mm.models.outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
 from hgkd_mm.models.qkv import QKV
 
@@ -141,7 +145,7 @@ def block() -> SimpleNamespace:
     return SimpleNamespace(attn=SimpleNamespace(num_heads=2))
 
 
-def parts(**changes) -> dict:
+def partners(**changes) -> Partners:
     teacher = SimpleNamespace(
         blocks=lambda: [block()] * 4,
         embedding_dim=8,
@@ -160,14 +164,16 @@ def parts(**changes) -> dict:
     for name, value in changes.items():
         whose, name = name.split('_', 1)
         setattr(teacher if whose == 'teacher' else backbone, name, value)
-    return dict(neck=None, teacher=teacher, backbone=backbone)
+    student = SimpleNamespace(output=TransformerOutput, backbone=backbone)
+    return Partners('model.heads.rel', student, teacher)
 
 
 def test_layers_counted_backwards() -> None:
     relation = head(student_layers=[-1], teacher_layers=[-2])
-    relation.check('model.heads.rel', **parts())
+    relation.check(partners())
     assert (relation.student_layers, relation.teacher_layers) == ((5,), (2,))
     assert relation.num_heads == 2
+    assert relation.needs == Needs('layers', (5,), (2,))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +181,8 @@ def test_layers_counted_backwards() -> None:
     [
         (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
         (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
-        ({}, dict(teacher_patch_size=14), "those of teacher 'mim' 14 x 14"),
-        ({}, dict(teacher_teacher_view='visible'), "teachers.mim.teacher_view='full'"),
+        ({}, dict(teacher_patch_size=14), '14 x 14'),
+        ({}, dict(teacher_teacher_view='visible'), "teacher_view='visible'"),
         (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
         (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
     ],
@@ -184,4 +190,4 @@ def test_layers_counted_backwards() -> None:
 def test_refused_before_training(arguments: dict, changes: dict, sentence: str) -> None:
     relation = head(**(dict(student_layers=[1]) | arguments))
     with pytest.raises(ValueError, match=sentence):
-        relation.check('model.heads.rel', **parts(**changes))
+        relation.check(partners(**changes))

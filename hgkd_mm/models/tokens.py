@@ -1,4 +1,4 @@
-"""Which tokens of a teacher are visible, and running a network on those only."""
+"""Tokens of vision transformers: their size, which are visible, and running on those only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from hgkd_mm.sparse import CellMask
 
 Pair = tuple[int, int]
 Group = tuple[Tensor | None, Tensor]
+
+
+def patch_size(vit: nn.Module) -> Pair:
+    """Pixels (height, width) of the patches that an mmpretrain transformer makes tokens of.
+
+    Raises:
+        ValueError: patches overlap or leave gaps, so that tokens are no tiling of the image.
+    """
+    projection = vit.patch_embed.projection
+    size, stride = projection.kernel_size, projection.stride
+    if size != stride:
+        raise ValueError(
+            f'Patches of {size[0]} x {size[1]} px every {stride[0]} x {stride[1]} px do not tile '
+            'the image, but heads compare tokens one by one: leave stride out of '
+            'model.backbone.patch_cfg.'
+        )
+    return size
 
 
 def visible_tokens(mask: CellMask, grid: Pair) -> Tensor:
