@@ -54,14 +54,10 @@ class FusedBEiTAttention(nn.Module):
 
 
 def attention_blocks(vit: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a network whose attention can be read, in order.
-
-    Args:
-        vit: a vision transformer of mmpretrain or timm whose blocks attend globally. Of teachers
-            see :meth:`BaseTeacher.blocks`.
+    """The transformer blocks of a network of mmpretrain or timm, in order.
 
     Raises:
-        TypeError: it has none.
+        TypeError: it has none with global attention that can be read.
     """
     blocks = [block for block in vit.modules() if type(_attention(block)) in _HOOKS]
     if not blocks:
@@ -88,7 +84,7 @@ def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[in
     Args:
         layers: indices from 0, or from -1 backwards.
         count: blocks that run.
-        key: the config key or flag that they are from, for messages.
+        key: the config key or flag, for messages.
 
     Raises:
         ValueError: an index is out of range.
@@ -105,15 +101,12 @@ def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[in
 def choose_blocks(
     blocks: Sequence[nn.Module], layers: Sequence[int], *, key: str
 ) -> dict[int, nn.Module]:
-    """Blocks by their index, for `read_qkv`.
+    """Index from 0 to block, in the order of ``layers``, for `read_qkv`.
 
     Args:
         blocks: of a network, in order.
         layers: indices from 0, or from -1 backwards.
-        key: the config key or flag that they are from, for messages.
-
-    Returns:
-        Index from 0 to block, in the order of ``layers``.
+        key: the config key or flag, for messages.
 
     Raises:
         ValueError: an index is out of range, or a block is named twice.
@@ -131,11 +124,11 @@ def choose_blocks(
 def read_qkv(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, QKV]]:
     """Reads queries, keys and values of blocks that run inside a ``with``.
 
-    Hooks alone: the network computes as ever, and they are gone afterwards, also after an error.
-    Gradients flow through what is read. Of mmpretrain's ``MultiheadAttention`` and timm's
-    ``Attention`` it is the output of their ``qkv`` layer. BEiT's attention never calls that
-    layer, so of it the queries, keys and values are computed a second time from its input.
-    Masks that are passed to timm's forward are not read.
+    The network computes as ever, and the hooks are gone afterwards, also after an error.
+    Gradients flow through what is read: the output of the ``qkv`` layer of mmpretrain's
+    ``MultiheadAttention`` and timm's ``Attention``. BEiT's attention never calls that layer, so
+    its queries, keys and values are computed a second time. Masks that are passed to timm's
+    forward are not read.
 
     Args:
         blocks: any index to a block with a readable ``attn``, see `choose_blocks`.

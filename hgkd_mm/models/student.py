@@ -1,8 +1,8 @@
 """Widths of a student, known before its weights are drawn.
 
-Heads are built before the backbone, so that a seed gives the same initial weights whatever is
-derived. What heads need to know of the networks that come later is read from a copy that is
-built without memory, on PyTorch's meta device.
+Heads draw their weights before the backbone does, and keep to this order so that a seed gives
+the weights of earlier versions. Widths of the backbone and neck are therefore read from copies
+that are built without memory, on PyTorch's meta device.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Student:
     Args:
         backbone: config or module.
         neck: config, module or None.
-        output: class of what the student hands to heads, StudentOutput or TransformerOutput.
-        image_size: pixels of the square image that shows which maps the backbone gives.
+        output: StudentOutput or TransformerOutput.
+        image_size: pixels of the square image of the dry run.
     """
 
     def __init__(
@@ -44,10 +44,8 @@ class Student:
 
     @cached_property
     def backbone(self) -> nn.Module:
-        """The backbone, possibly without memory for its weights."""
-        if isinstance(self.given_backbone, nn.Module):
-            return self.given_backbone
-        return _without_side_effects(lambda device: _on(device, self.given_backbone))
+        """The backbone; one that is yet to be built has no memory for its weights."""
+        return _unbuilt(self.given_backbone)
 
     @cached_property
     def channels(self) -> tuple[int, ...]:
@@ -67,10 +65,8 @@ class Student:
 
     @cached_property
     def neck(self) -> nn.Module | None:
-        """The neck, possibly without memory for its weights."""
-        if self.neck_config is None or isinstance(self.neck_config, nn.Module):
-            return self.neck_config
-        return _without_side_effects(lambda device: _on(device, self.neck_config))
+        """The neck; one that is yet to be built has no memory for its weights."""
+        return None if self.neck_config is None else _unbuilt(self.neck_config)
 
     def _dry_run(self, device: str) -> tuple[int, ...]:
         backbone = _on(device, self.given_backbone)
@@ -137,6 +133,12 @@ def _without_side_effects(work: Callable[[str], T]) -> T:
         with contextlib.suppress(Exception):
             return work('meta')
         return work('cpu')
+
+
+def _unbuilt(part: Part) -> nn.Module:
+    if isinstance(part, nn.Module):
+        return part
+    return _without_side_effects(lambda device: _on(device, part))
 
 
 def _on(device: str, part: Part) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Progressive redundant token masking: tokens like the others are left out on the way."""
+"""Progressive redundant token masking of Hybrid Distill."""
 
 from __future__ import annotations
 
@@ -107,11 +107,7 @@ class RedundantTokenMasking:
         return after
 
     def counts(self, tokens: int, blocks: int) -> tuple[int, ...]:
-        """Patch tokens that are left after each drop.
-
-        Args:
-            tokens: of the whole image.
-            blocks: of the transformer.
+        """Patch tokens that are left after each drop, of an image's ``tokens``.
 
         Raises:
             ValueError: nothing would be left.
@@ -122,13 +118,7 @@ class RedundantTokenMasking:
         return tuple(left[1:])
 
     def keep(self, tokens: Tensor) -> Tensor:
-        """The positions of those that are kept, in ascending order.
-
-        Args:
-            tokens: (B, n, D) patch tokens.
-
-        Returns:
-            (B, k) long.
+        """Positions (B, k) of the patch tokens (B, n, D) that are kept, in ascending order.
 
         Raises:
             ValueError: nothing would be left.

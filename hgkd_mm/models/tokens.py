@@ -31,17 +31,10 @@ def patch_size(vit: nn.Module) -> Pair:
 
 
 def visible_tokens(mask: CellMask, grid: Pair) -> Tensor:
-    """The mask on a teacher's token grid.
+    """The student's mask on a teacher's token grid (gh, gw): (B, gh, gw) bool, True = visible.
 
     A token that covers several cells counts as visible only if all of them are, so that no
     hidden pixel reaches the teacher.
-
-    Args:
-        mask: the cells that the student sees.
-        grid: (gh, gw) tokens of the teacher.
-
-    Returns:
-        (B, gh, gw) bool, True = visible.
 
     Raises:
         ValueError: neither grid is a whole multiple of the other.
@@ -88,7 +81,7 @@ def on_visible(
     """Runs a transformer on the visible tokens alone and puts its output back in place.
 
     Args:
-        batch: (B, ...) what ``run`` works on: images or all their tokens.
+        batch: (B, ...) images or all their tokens.
         visible: (B, gh, gw) bool.
         run: takes (b, ...) of the batch and the (b, k) positions of its visible tokens, gives a
             (b, C) class token and (b, k, C) tokens.

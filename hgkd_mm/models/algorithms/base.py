@@ -81,12 +81,7 @@ class DistillModel(BaseSelfSupervisor):
         self.teachers = FrozenTeachers(built_teachers)
 
     def losses(self, student: Any, targets: Mapping[str, TeacherOutput]) -> dict[str, Tensor]:
-        """``loss_<head>``: the weighted loss of each head.
-
-        Args:
-            student: the student's output.
-            targets: each teacher's, by its name.
-        """
+        """``loss_<head>`` of the outputs of the student and, by name, the teachers; weighted."""
         return {
             f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
             for name, head in self.heads.items()
@@ -117,15 +112,13 @@ class DistillModel(BaseSelfSupervisor):
         Raises:
             ValueError: another mode, or more than one view.
         """
-        if mode == 'tensor':
-            return self.extract_feat(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples, **options)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
-        raise ValueError(
-            f"{type(self).__name__} has the modes 'tensor', 'loss' and 'predict', got {mode!r}."
-        )
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        raise ValueError(f"mode is {mode!r}, expected 'tensor', 'loss' or 'predict'.")
 
     def predict(
         self, inputs: Images, data_samples: list[DataSample] | None = None

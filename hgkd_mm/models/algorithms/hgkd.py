@@ -22,9 +22,9 @@ class HGKD(DistillModel):
 
     The student, an unmodified CNN, computes on the visible cells of each image only; its
     neck densifies and decodes; each head compares the result with its teacher's output.
-    Teachers see what their ``teacher_view`` says, run once per step, and stay frozen
-    outside ``state_dict``, optimizer and DDP. With a ``PixelReconstructionHead`` and no
-    teacher this is SparK. Any number of teachers and heads may be combined.
+    Teachers see what their ``teacher_view`` says and run once per step. With a
+    ``PixelReconstructionHead`` and no teacher this is SparK. Any number of teachers and heads
+    may be combined.
 
     Masks come from PyTorch's global generator on the images' device. MMEngine seeds
     all ranks alike by default; with ``randomness=dict(diff_rank_seed=True)`` in the config
@@ -87,15 +87,12 @@ class HGKD(DistillModel):
         data_samples: list[DataSample] | None = None,
         mask: CellMask | None = None,
     ) -> dict[str, Tensor]:
-        """One step's losses.
+        """``loss_<head>`` of a batch (B, 3, H, W); MMEngine's total is their sum.
 
         Args:
-            inputs: (B, 3, H, W) normalized images, alone or in a list of one view.
+            inputs: normalized images, alone or in a list of one view.
             data_samples: not used; the method needs no labels (stated).
             mask: visible cells; drawn anew if None.
-
-        Returns:
-            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum.
 
         Raises:
             ValueError: more than one view, or an image size that does not divide by the cell.
@@ -107,12 +104,7 @@ class HGKD(DistillModel):
     def compare(
         self, images: Tensor, mask: CellMask
     ) -> tuple[StudentOutput, dict[str, TeacherOutput]]:
-        """The student's output, and that of each teacher by its name, which heads compare.
-
-        Args:
-            images: (B, 3, H, W) normalized images.
-            mask: visible cells, on the images' device.
-        """
+        """The student's output of images (B, 3, H, W), and that of each teacher by its name."""
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
         maps = as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))

@@ -36,11 +36,11 @@ class HybridDistill(DistillModel):
     on those that are left. Teachers see whole images, once a step.
 
     Any number of teachers and heads may be combined. The student is an unmodified
-    ``mmpretrain.VisionTransformer``; tokens are dropped, and queries and keys read, by hooks.
+    ``mmpretrain.VisionTransformer``; hooks drop tokens and read queries and keys.
 
     Args:
         backbone: the student, config or module, with ``out_type='raw'`` and the last block for
-            output, which are the settings that give every token.
+            output, which give every token.
         heads: name to head.
         teachers: name to teacher.
         masking: arguments of :class:`RedundantTokenMasking`; None keeps every token.
@@ -89,14 +89,7 @@ class HybridDistill(DistillModel):
     def loss(
         self, inputs: Images, data_samples: list[DataSample] | None = None
     ) -> dict[str, Tensor]:
-        """One step's losses.
-
-        Args:
-            inputs: (B, 3, H, W) normalized images, alone or in a list of one view.
-            data_samples: not used; the method needs no labels.
-
-        Returns:
-            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum.
+        """``loss_<head>`` of a batch (B, 3, H, W); MMEngine's total is their sum.
 
         Raises:
             ValueError: more than one view, or images of which the masking leaves nothing.

@@ -132,12 +132,7 @@ class DistillHead(BaseModule):
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """Arguments of the head that follow from the networks it is built for.
-
-        Args:
-            given: the arguments that the config gives.
-            partners: these networks.
-        """
+        """Arguments that follow from the networks, beside those that the config has given."""
         return {}
 
     def check(self, partners: Partners) -> None:
@@ -153,18 +148,15 @@ class DistillHead(BaseModule):
 def project_to_grid(
     decoded: Tensor, project: nn.Module, grid: tuple[int, int], *, teacher: str
 ) -> Tensor:
-    """A decoded map through a 1x1 projection, one position for each token of a teacher.
+    """A decoded map (B, C, h, w), projected, on a teacher's token grid: (B, D, gh, gw).
 
     A map finer than the token grid is averaged over each token, a coarser one interpolated.
 
     Args:
-        decoded: (B, C, h, w).
+        decoded: the map.
         project: 1x1 convolution from C to D channels.
-        grid: (gh, gw) tokens.
+        grid: (gh, gw).
         teacher: name of the teacher, for messages.
-
-    Returns:
-        (B, D, gh, gw).
 
     Raises:
         ValueError: the two sizes are not multiples of each other.

@@ -160,14 +160,12 @@ class FeatureImitationHead(FeatureHead):
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """See :meth:`DistillHead.derive`."""
         return {
             'in_channels': partners.decoder.out_channels,
             'embed_dim': partners.teacher.embed_dim,
         }
 
     def check(self, partners: Partners) -> None:
-        """See :meth:`DistillHead.check`."""
         if self.positions == 'masked' and partners.teacher.teacher_view == 'visible':
             raise ValueError(
                 f"{partners.key}.positions='masked' asks for tokens that teacher "
@@ -177,12 +175,6 @@ class FeatureImitationHead(FeatureHead):
             )
 
     def forward(self, student: StudentOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`.
-
-        Raises:
-            ValueError: the sizes of the decoded map and the token grid are not multiples
-                of each other.
-        """
         grid = tuple(teacher.tokens.shape[2:])
         predicted = at_least_float32(self.predict(student.decoded, grid))
         self.follow(teacher.tokens.permute(0, 2, 3, 1), teacher.valid)
@@ -195,11 +187,7 @@ class FeatureImitationHead(FeatureHead):
         return self.normalized(teacher.tokens.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def predict(self, decoded: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The student's guess at :meth:`target`, (B, D, gh, gw), of its decoded map (B, C, h, w).
-
-        Raises:
-            ValueError: the two sizes are not multiples of each other.
-        """
+        """The prediction of :meth:`target`, (B, D, gh, gw), from a decoded map (B, C, h, w)."""
         return project_to_grid(decoded, self.project, grid, teacher=self.teacher)
 
     def _counted(self, student: StudentOutput, valid: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -278,14 +266,12 @@ class FeatureDistillationHead(FeatureHead):
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """See :meth:`DistillHead.derive`."""
         return {
             'in_channels': partners.transformer.embed_dims,
             'embed_dim': partners.teacher.embed_dim,
         }
 
     def check(self, partners: Partners) -> None:
-        """See :meth:`DistillHead.check`."""
         partners.check_token_grid()
         both = partners.teacher.has_cls and partners.transformer.cls_token is not None
         if self.with_cls and not both:
@@ -295,7 +281,6 @@ class FeatureDistillationHead(FeatureHead):
             )
 
     def forward(self, student: TransformerOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`."""
         target = teacher.tokens.flatten(2).transpose(1, 2)
         if student.index is not None:
             target = take(target, student.index)

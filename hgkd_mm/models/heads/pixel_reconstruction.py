@@ -53,7 +53,6 @@ class PixelReconstructionHead(DistillHead):
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """See :meth:`DistillHead.derive`."""
         neck = partners.decoder
         return {'in_channels': neck.out_channels, 'out_stride': neck.out_stride}
 
@@ -75,7 +74,6 @@ class PixelReconstructionHead(DistillHead):
         return torch.where(visible, images, predicted.flatten(4, 5).flatten(2, 3))
 
     def forward(self, student: StudentOutput, teacher: None = None) -> Tensor:
-        """See :meth:`DistillHead.forward`."""
         grid = student.mask.grid
         target = split_cells(at_least_float32(student.images), grid)
         mean, std = _cell_statistics(target)

@@ -130,14 +130,13 @@ class SimilarityDistributionHead(DistillHead):
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """See :meth:`DistillHead.derive`."""
         return {
             'in_channels': partners.map_channels[-1],
             'embed_dim': partners.teacher.embedding_dim,
         }
 
     def forward(self, student: StudentOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`. In training mode the queue is filled afterwards."""
+        """See :meth:`DistillHead.forward`; in training mode the queue is filled afterwards."""
         z_s, own = self._unit_vectors(student, teacher)
         with torch.autocast(z_s.device.type, enabled=False):
             loss = self._loss(z_s, own)

@@ -98,14 +98,12 @@ class TokenRelationHead(DistillHead):
 
     @property
     def needs(self) -> Needs:
-        """See :class:`DistillHead`."""
         if self.student_layers is None:
             return Needs('decoded', teacher_layers=self.teacher_layers)
         return Needs('layers', self.student_layers, self.teacher_layers)
 
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
-        """See :meth:`DistillHead.derive`."""
         if given.get('student_layers') is not None:
             partners.require('layers')
             return {}
@@ -115,7 +113,7 @@ class TokenRelationHead(DistillHead):
         return derived
 
     def check(self, partners: Partners) -> None:
-        """See :meth:`DistillHead.check`; layers counted backwards are counted from 0 after it."""
+        """See :meth:`DistillHead.check`; afterwards layers are counted from 0."""
         key, teacher = partners.key, partners.teacher
         try:
             blocks = teacher.blocks()
@@ -153,7 +151,6 @@ class TokenRelationHead(DistillHead):
             )
 
     def forward(self, student: TransformerOutput | StudentOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`."""
         if self.student_layers is None:
             pairs = self._pairs_of_map(student.decoded, teacher)
         else:
@@ -161,12 +158,7 @@ class TokenRelationHead(DistillHead):
         return torch.stack([self.divergence(*pair) for pair in pairs]).mean()
 
     def divergence(self, student: QKV, teacher: QKV) -> Tensor:
-        """Sum of the KL divergences of all relations between the same tokens.
-
-        Args:
-            student: (B, h, N, d) each.
-            teacher: (B, h', N, d') each.
-        """
+        """Sum of the KL divergences of all relations between the same N tokens."""
         heads = self.num_heads or teacher.q.shape[1]
         terms = [
             relation_divergence(
@@ -237,15 +229,10 @@ def relation_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def at_positions(tokens: LayerTokens, index: Tensor | None, *, with_cls: bool) -> QKV:
-    """Queries, keys and values of chosen tokens of a layer.
+    """Queries, keys and values of the tokens at positions (B, n); of all if None.
 
-    Taking the tokens takes rows and columns of the logits, so that relations among those that
-    are left still sum to 1.
-
-    Args:
-        tokens: of a layer.
-        index: (B, n) positions on the token grid; None for all that there are.
-        with_cls: keep the prefix tokens, in front.
+    This takes rows and columns of the logits, so that relations among those that are left
+    still sum to 1. With ``with_cls`` prefix tokens stay, in front.
     """
 
     def chosen(x: Tensor) -> Tensor:

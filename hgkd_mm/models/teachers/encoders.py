@@ -42,16 +42,13 @@ class ViTEncoder(nn.Module):
     def forward(
         self, tokens: Tensor, grid: Pair, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Runs the blocks.
+        """Class token (b, D) and tokens (b, k, D) after the blocks.
 
         Args:
             tokens: (b, k, D) embeddings with their positions, all of them or those at
                 ``index``.
             grid: (gh, gw) of the whole image.
-            index: (b, k) which tokens these are; all in raster order if None.
-
-        Returns:
-            (b, D) class token and (b, k, D) tokens.
+            index: (b, k) positions of these tokens; all in raster order if None.
         """
         cls, positions = self.vit.cls_token, self._positions(grid)
         cls = cls if positions is None else cls + positions[:, :1]
@@ -102,7 +99,7 @@ class BEiTEncoder(ViTEncoder):
 
 
 class MAEDecoder(nn.Module):
-    """``MAEPretrainDecoder`` up to its norm: what MAE infers of hidden patches, as features.
+    """``MAEPretrainDecoder`` up to its norm: MAE's inference of hidden patches, as features.
 
     Args:
         decoder: mmpretrain's network, weights loaded.
@@ -117,15 +114,12 @@ class MAEDecoder(nn.Module):
         self.layer = layer
 
     def forward(self, cls: Tensor, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Decodes all positions from the visible ones.
+        """Features (B, N, decoder width) of all positions, from the visible ones.
 
         Args:
             cls: (B, D) the encoder's class token.
-            tokens: (B, N, D) the encoder's tokens; what stands where hidden is not used.
+            tokens: (B, N, D) the encoder's tokens; those of hidden positions are not used.
             visible: (B, gh, gw) bool.
-
-        Returns:
-            (B, N, decoder width).
         """
         x = self.decoder.decoder_embed(torch.cat([cls.unsqueeze(1), tokens], dim=1))
         shown = visible.flatten(1).unsqueeze(-1)
@@ -151,7 +145,7 @@ def table_length(grid: Pair) -> int:
 
 
 class RelativePositions(nn.Module):
-    """Looks up what BEiT adds to its attention logits (BEiT section 2.2 and its code).
+    """The bias that BEiT adds to its attention logits (BEiT section 2.2 and its code).
 
     mmpretrain's ``BEiTViT`` knows the grid of pre-training only, and resizes with a scipy
     function that no longer exists; timm's port of BEiT's own resizing (geometrically spaced

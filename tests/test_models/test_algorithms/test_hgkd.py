@@ -267,7 +267,7 @@ def test_refuses_bad_inputs(images: Tensor) -> None:
         model.loss(images[:, :, :60])
     with pytest.raises(ValueError, match='one view of each image, the pipeline gives 2'):
         model.loss([images, images])
-    with pytest.raises(ValueError, match="modes 'tensor', 'loss' and 'predict'"):
+    with pytest.raises(ValueError, match="mode is 'train'"):
         model(images, mode='train')
 
 
