@@ -181,20 +181,13 @@ def _hook_timm(attention: TimmAttention, keep: Keep) -> RemovableHandle:
     return attention.qkv.register_forward_hook(hook)
 
 
-def _hook_beit(attention: BEiTAttention, keep: Keep) -> RemovableHandle:
+def _hook_beit(attention: BEiTAttention | FusedBEiTAttention, keep: Keep) -> RemovableHandle:
     def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
         own = None
-        if attention.relative_position_bias_table is not None:
-            table = attention.relative_position_bias_table[attention.relative_position_index]
-            own = table.movedim(-1, 0)
+        table = attention._parameters.get('relative_position_bias_table')
+        if table is not None:
+            own = table[attention.relative_position_index].movedim(-1, 0)
         keep(_of_beit(attention, own, *args, **kwargs))
-
-    return attention.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _hook_fused_beit(attention: FusedBEiTAttention, keep: Keep) -> RemovableHandle:
-    def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
-        keep(_of_beit(attention, None, *args, **kwargs))
 
     return attention.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -235,6 +228,6 @@ def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 _HOOKS: dict[type, Callable[[nn.Module, Keep], RemovableHandle]] = {
     MultiheadAttention: _hook_mmpretrain,
     BEiTAttention: _hook_beit,
-    FusedBEiTAttention: _hook_fused_beit,
+    FusedBEiTAttention: _hook_beit,
     TimmAttention: _hook_timm,
 }

@@ -199,8 +199,7 @@ def relation_logits(first: Tensor, second: Tensor, num_heads: int) -> Tensor:
         first: (B, h, N, c), queries for example.
         second: (B, h, N, c), keys for example.
         num_heads: relation heads. If they are not h, all h * c channels are split anew, as
-            MiniLMv2 does (arXiv 2012.15828, section 3.1), so that networks of different heads
-            and widths can be compared.
+            MiniLMv2 does (arXiv 2012.15828, section 3.1).
 
     Returns:
         (B, num_heads, N, N), at least float32, under autocast too, with d = h * c / num_heads.
@@ -212,18 +211,11 @@ def relation_logits(first: Tensor, second: Tensor, num_heads: int) -> Tensor:
 
 
 def relation_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""KL divergence of a student's relations from a teacher's, :math:`\mathrm{KL}(R^T \| R^S)`.
+    r""":math:`\mathrm{KL}(R^T \| R^S)`, summed over keys, mean over images, heads and queries.
 
-    Relations R are the softmax of the logits over the last axis. Logarithms are those of
-    log-softmax, so that a relation that vanishes in half precision gives no infinity.
-
-    Args:
-        student: (B, h, N, N) logits.
-        teacher: (B, h, N, N) logits.
-
-    Returns:
-        Mean over images, heads and query tokens of the sum over keys.
+    Relations R are the softmax over keys of the logits, (B, h, N, N).
     """
+    # Of log-softmax, so that a relation that vanishes in half precision gives no infinity.
     log_student, log_teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     return F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(-1).mean()
 

@@ -244,6 +244,7 @@ def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor, bad: fl
         (dict(mask=dict(cell=0)), r'model\.mask\.cell must be .* got 0'),
         (dict(mask=dict(ratio=1.0)), r'model\.mask\.ratio must be in \[0, 1\), got 1.0'),
         (dict(mask=dict(size=32)), r"\['size'\] as well"),
+        (dict(engine='tile'), r"model\.engine .*'tiles'.*got 'tile'"),
     ],
 )
 def test_refuses_bad_configs(kwargs: dict, message: str) -> None:
@@ -348,3 +349,8 @@ def test_a_neck_that_no_head_reads_is_not_built(images: Tensor) -> None:
     loss.backward()
     assert loss > 0
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_checkpointing_that_could_not_repeat_its_draws_is_refused() -> None:
+    with pytest.raises(ValueError, match='drop_path_rate=0'):
+        build(backbone=dict(type='ResNet', **SMALL, with_cp=True, drop_path_rate=0.1))
