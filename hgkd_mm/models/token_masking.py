@@ -45,7 +45,7 @@ class RedundantTokenMasking:
     Stated: "a progressive redundant token masking strategy is also utilized to reduce the
     distilling costs and avoid falling into local optima"; less aggressive than MAE's (review).
     Inferred, hence knobs (docs/sources.md 2.5): the steps are those of PCAE's code, by the same
-    authors: tokens are L2-normalised, and those nearest to their mean are redundant.
+    authors: tokens are L2-normalized, and those nearest to their mean are redundant.
 
     Prefix tokens (class, registers) are never dropped, and no gradient runs through the choice.
 
@@ -54,7 +54,7 @@ class RedundantTokenMasking:
             .7: PCAE's .5 leaves 12.5 % after three drops, fewer than MAE shows; .7 leaves 34 %.
         after: blocks, counted from 0, after which tokens are dropped; None for
             :math:`0, \lfloor L/3 \rfloor, 2 \lfloor L/3 \rfloor` of L blocks (PCAE's code).
-        distance: 'cosine' to the mean of the normalised tokens, 'euclidean' to the mean of the
+        distance: 'cosine' to the mean of the normalized tokens, 'euclidean' to the mean of the
             tokens as they are, or 'random', which drops any (the ablation).
 
     Raises:

@@ -169,7 +169,7 @@ class DistillModel(BaseSelfSupervisor):
             return inputs
         if len(inputs) != 1:
             raise ValueError(
-                f'{type(self).__name__} wants one view of each image, the pipeline gives '
+                f'{type(self).__name__} takes one view of each image, the pipeline gives '
                 f'{len(inputs)}: remove MultiView from train_dataloader.dataset.pipeline.'
             )
         return inputs[0]
@@ -195,7 +195,7 @@ def _build_teachers(
             continue
         if teacher not in configs:
             raise ValueError(
-                f"model.heads.{name} wants teacher '{teacher}', but model.teachers has "
+                f"model.heads.{name} names teacher '{teacher}', but model.teachers has "
                 f'{sorted(configs) or "none"}: correct model.heads.{name}.teacher, or add that '
                 'teacher.'
             )

@@ -30,19 +30,15 @@ class HGKD(DistillModel):
     all ranks alike by default; with ``randomness=dict(diff_rank_seed=True)`` in the config
     each rank draws its own.
 
+    Further arguments are those of :class:`DistillModel`.
+
     Args:
         backbone: the CNN, config or module, giving maps from fine to coarse.
-        heads: name to head. A head that is None is left out, so that an override can remove
-            an inherited one (``model.heads.sim=None``).
         neck: decoder of the maps, with ``out_channels`` and ``out_stride``. Heads that read the
             decoded map need it; without such heads it is not built.
-        teachers: name to teacher. Only those that a head names are built.
         mask: ``cell``, side of a cell in pixels, and ``ratio``, hidden fraction of the cells.
             Inferred defaults 32 and .6, SparK's (docs/sources.md 1.3a).
         engine: how the student computes on visible cells, see :func:`sparsify`.
-        data_preprocessor: its mean and std are what teachers convert from.
-        pretrained: checkpoint of the whole model to start from.
-        init_cfg: initialization config.
 
     Raises:
         ValueError: no head, an unknown teacher or engine, widths that do not fit, or a bad mask.

@@ -38,15 +38,12 @@ class HybridDistill(DistillModel):
     Any number of teachers and heads may be combined. The student is an unmodified
     ``mmpretrain.VisionTransformer``; hooks drop tokens and read queries and keys.
 
+    Further arguments are those of :class:`DistillModel`.
+
     Args:
         backbone: the student, config or module, with ``out_type='raw'`` and the last block for
             output, which give every token.
-        heads: name to head.
-        teachers: name to teacher.
         masking: arguments of :class:`RedundantTokenMasking`; None keeps every token.
-        data_preprocessor: its mean and std are what teachers convert from.
-        pretrained: checkpoint of the whole model to start from.
-        init_cfg: initialization config.
 
     Raises:
         TypeError: the student is no ``VisionTransformer`` of mmpretrain, or masks by itself.

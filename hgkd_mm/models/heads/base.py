@@ -104,7 +104,7 @@ class Partners:
 
 
 class DistillHead(BaseModule):
-    """One term of the objective.
+    """One term of the objective. Every head takes these arguments.
 
     Args:
         teacher: name of the teacher (key of ``model.teachers``), or None if the head needs none.

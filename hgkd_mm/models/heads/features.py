@@ -23,7 +23,6 @@ class FeatureHead(DistillHead):
     """A projection of the student's features and a normalization of the teacher's.
 
     Args:
-        teacher: name of the teacher.
         project: layer from the student's width to the teacher's.
         embed_dim: width D of the teacher's tokens.
         target_norm: 'layer_norm' (non-affine LayerNorm over channels, eps 1e-6), 'whiten'
@@ -33,8 +32,6 @@ class FeatureHead(DistillHead):
             Whitening is for teachers whose tokens are nearly equal (cosine .9 and more, as in a
             MAE that was trained briefly): the part they share is learned in a few steps, and
             their differences are lost in the mean. It costs an eigendecomposition a step.
-        weight: factor of the term.
-        init_cfg: of the projection.
 
     Raises:
         ValueError: unknown ``target_norm``, or a rank out of range.
@@ -101,7 +98,6 @@ class FeatureImitationHead(FeatureHead):
     averaged over each token, a coarser one interpolated.
 
     Args:
-        teacher: name of the teacher.
         in_channels: channels of the decoded map; derived in a model.
         embed_dim: width D of the teacher's tokens; derived in a model.
         positions: which tokens count, of those that the teacher computed: 'all', the
@@ -112,8 +108,6 @@ class FeatureImitationHead(FeatureHead):
             Feature-Distillation both normalize so (docs/sources.md 1.3d), since a few channels
             of a ViT with a hundredfold magnitude would dominate the MSE.
         whiten_rank: older spelling of the rank in ``target_norm``.
-        weight: factor of the term.
-        init_cfg: of the projection; truncated normal of std .02 by default.
 
     Raises:
         ValueError: unknown ``positions`` or ``target_norm``, or a rank out of range or without
@@ -213,7 +207,6 @@ class FeatureDistillationHead(FeatureHead):
     beta 2, class token included.
 
     Args:
-        teacher: name of the teacher.
         in_channels: width of the student; derived in a model.
         embed_dim: width of the teacher's tokens; derived in a model.
         criterion: 'smooth_l1', 'mse', or 'cosine', 1 - cosine similarity.
@@ -221,7 +214,6 @@ class FeatureDistillationHead(FeatureHead):
         target_norm: see :class:`FeatureHead`; True for 'layer_norm' and False for None.
         with_cls: the class token counts as one of the tokens.
         weight: factor of the term: alpha, 1 in Hybrid Distill (stated, by a review).
-        init_cfg: of the projection; truncated normal of std .02 by default.
 
     Raises:
         ValueError: unknown ``criterion`` or ``target_norm``, or a beta that is not positive.

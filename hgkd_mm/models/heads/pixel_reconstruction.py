@@ -32,8 +32,6 @@ class PixelReconstructionHead(DistillHead):
     Args:
         in_channels: channels of the decoded map; derived in a model.
         out_stride: stride of the decoded map; derived in a model.
-        weight: factor of the term.
-        init_cfg: of the convolution; truncated normal of std .02 by default.
     """
 
     needs: ClassVar[Needs] = Needs('decoded')

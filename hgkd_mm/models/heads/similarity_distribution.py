@@ -39,7 +39,6 @@ class SimilarityDistributionHead(DistillHead):
     Computed in float32 also under autocast.
 
     Args:
-        teacher: name of the teacher.
         in_channels: channels of the student's last map; derived in a model.
         embed_dim: width E of the teacher's embedding; derived in a model.
         queue_size: capacity K. Inferred default 65536, SEED's.
@@ -64,8 +63,6 @@ class SimilarityDistributionHead(DistillHead):
         own_entry: let the image's own teacher embedding be candidate 0, as in SEED. Inferred
             default False: the equations compare with the queue, and with a candidate of
             similarity 1 the correlation is decided by that entry alone.
-        weight: factor of the term.
-        init_cfg: of the projector; truncated normal of std .02 by default.
 
     Raises:
         ValueError: a temperature is not positive, the queue cannot hold two entries, or

@@ -50,7 +50,6 @@ class TokenRelationHead(DistillHead):
         with_cls: class tokens take part, where both networks have one (TinyMIM's choice). Not
             for CNN students.
         weight: factor of the term: beta, 1 in Hybrid Distill (stated, by a review).
-        init_cfg: of the projections; truncated normal of std .02 by default.
 
     Raises:
         ValueError: neither or both of ``student_layers`` and ``in_channels``, layers that are no

@@ -164,7 +164,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             ValueError: sizes don't fit, or the mask is missing.
         """
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f'A teacher wants images (B, 3, H, W), got {tuple(images.shape)}.')
+            raise ValueError(f'A teacher takes images (B, 3, H, W), got {tuple(images.shape)}.')
         grid = self.grid((images.shape[2], images.shape[3]))
         visible = None
         if self.teacher_view != 'full':

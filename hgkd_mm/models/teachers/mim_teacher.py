@@ -114,7 +114,7 @@ class MIMTeacher(BaseTeacher):
         )
         decodes = family == 'mae' and teacher_view == 'mim'
         # Built without memory, so that no weight can keep a random value, nor the making of a
-        # teacher move the random numbers that the student is initialised with.
+        # teacher move the random numbers that the student is initialized with.
         with torch.device('meta'):
             vit = _vit(family, settings, img_size, patch_size, final_norm, teacher_view, weights)
             mae_decoder = _decoder(vit, patch_size, decoder) if decodes else None

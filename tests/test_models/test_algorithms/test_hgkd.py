@@ -238,8 +238,8 @@ def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor, bad: fl
     [
         (dict(heads={}), 'no head'),
         (dict(heads=dict(feat=None)), 'no head'),
-        (dict(teachers={}), r"model\.heads\.feat wants teacher 'mim'.*has none"),
-        (dict(teachers=dict(mae=PatchTeacher())), r"wants teacher 'mim'.*\['mae'\]"),
+        (dict(teachers={}), r"model\.heads\.feat names teacher 'mim'.*has none"),
+        (dict(teachers=dict(mae=PatchTeacher())), r"names teacher 'mim'.*\['mae'\]"),
         (dict(neck=None), r'model\.heads\.feat .*neck'),
         (dict(mask=dict(cell=0)), r'model\.mask\.cell must be .* got 0'),
         (dict(mask=dict(ratio=1.0)), r'model\.mask\.ratio must be in \[0, 1\), got 1.0'),
