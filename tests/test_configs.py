@@ -24,7 +24,6 @@ from torch import nn
 
 import hgkd_mm.engine  # noqa: F401  (registers)
 from hgkd_mm.models import TIMMTeacher  # registers the models
-from hgkd_mm.models.balance import LossBalance
 from hgkd_mm.utils.launch import add_config_flag, load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'pretrain'
@@ -113,9 +112,7 @@ def test_the_options_of_a_header_can_be_given(name: str) -> None:
     add_config_flag(parser, example='')
     for flag in re.findall(r'--cfg-options(?:\s+(?:"[^"]+"|[\w.]+=[^\s,;)]+))+', header):
         options = parser.parse_args(shlex.split(flag)).cfg_options
-        balance = load_config(str(CONFIGS / f'{name}.py'), options).model.get('balance')
-        if 'model.balance.type' in options:
-            assert isinstance(MODELS.build(balance), LossBalance)
+        load_config(str(CONFIGS / f'{name}.py'), options)
         for key, value in options.items():
             if key.endswith('checkpoint'):
                 assert value == 'FILE'
@@ -156,9 +153,9 @@ def test_backbone_has_the_maps_that_the_neck_wants(name: str, tmp_path: Path) ->
     with torch.no_grad():
         maps = model.extract_feat(torch.zeros(1, 3, 64, 64))
     assert [64 // m.shape[-1] for m in maps] == [4, 8, 16, 32]
-    assert tuple(m.shape[1] for m in maps) == config.model.neck.in_channels
+    assert tuple(m.shape[1] for m in maps) == model.neck.in_channels
     if 'sim' in config.model.heads:
-        assert config.model.heads.sim.in_channels == maps[-1].shape[1]
+        assert model.heads['sim'].in_channels == maps[-1].shape[1]
 
 
 @pytest.mark.parametrize('name', BIG)

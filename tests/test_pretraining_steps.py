@@ -127,14 +127,11 @@ def test_hybrid_distill_on_scenes(scenes: Path, tmp_path: Path) -> None:
     assert 0 <= log['knn/top1'][0] <= 100
 
 
-@pytest.mark.parametrize('balance', [None, 'GradientBalance', 'UncertaintyBalance'])
-def test_hybrid_hgkd_on_scenes(scenes: Path, tmp_path: Path, balance: str | None) -> None:
-    settings = {} if balance is None else {'model.balance': dict(type=balance)}
-    run = scenes_runner('hybrid-hgkd_r18_scenes', scenes, tmp_path, **settings)
+def test_hybrid_hgkd_on_scenes(scenes: Path, tmp_path: Path) -> None:
+    run = scenes_runner('hybrid-hgkd_r18_scenes', scenes, tmp_path)
     log = train(run)
     terms = {key.removeprefix('train/loss_') for key in log if key.startswith('train/loss_')}
-    extra = {'uncertainty'} if balance == 'UncertaintyBalance' else set()
-    assert terms == {'feat', 'sim', 'cl_feat', 'cl_sim', 'relation'} | extra
+    assert terms == {'feat', 'sim', 'cl_feat', 'cl_sim', 'relation'}
     assert all(math.isfinite(value) for term in terms for value in log[f'train/loss_{term}'])
     assert [run.model.heads[name].queue.num_stored for name in ('sim', 'cl_sim')] == [24, 24]
     assert 0 <= log['knn/top1'][0] <= 100

@@ -13,6 +13,4 @@ _base_ = './hgkd_r50_mae.py'
 model = dict(
     # The last map of each stride: 4, 8, 16, 32. mmpretrain's MobileNetV2 has no drop path.
     backbone=dict(_delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 7)),
-    neck=dict(in_channels=(24, 32, 96, 1280)),
-    heads=dict(sim=dict(in_channels=1280)),
 )

@@ -24,7 +24,7 @@ model = dict(
         to_rgb=True,
     ),
     backbone=dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3), zero_init_residual=False),
-    neck=dict(type='UNetDecoder', in_channels=(64, 128, 256, 512), width=256, out_stride=16),
+    neck=dict(type='UNetDecoder', width=256, out_stride=16),
     teachers=dict(
         mim=dict(
             type='MIMTeacher',
@@ -43,18 +43,13 @@ model = dict(
         feat=dict(
             type='FeatureImitationHead',
             teacher='mim',
-            in_channels=128,
-            embed_dim=192,
-            target_norm='whiten',
-            whiten_rank=64,
+            target_norm=dict(type='whiten', rank=64),
         ),
         sim=dict(
             type='SimilarityDistributionHead',
             teacher='mim',
-            in_channels=512,
-            embed_dim=192,
             queue_size=2048,
-            whiten=True,
+            target_norm=dict(type='whiten'),
         ),
     ),
     mask=dict(cell=32, ratio=0.6),

@@ -29,29 +29,14 @@ model = dict(
         cl_feat=dict(
             type='FeatureImitationHead',
             teacher='cl',
-            in_channels=128,
-            embed_dim=192,
-            target_norm='whiten',
-            whiten_rank=64,
+            target_norm=dict(type='whiten', rank=64),
         ),
         cl_sim=dict(
             type='SimilarityDistributionHead',
             teacher='cl',
-            in_channels=512,
-            embed_dim=192,
             queue_size=2048,
-            whiten=True,
+            target_norm=dict(type='whiten'),
         ),
-        relation=dict(
-            type='TokenRelationHead',
-            teacher='mim',
-            teacher_layers=[3],
-            in_channels=128,
-            embed_dim=192,
-        ),
+        relation=dict(type='TokenRelationHead', teacher='mim', teacher_layers=[3]),
     ),
 )
-# The learned weights of model.balance.type=UncertaintyBalance are no weights to decay; at the
-# network's own rate, 752 steps moved each of them by the same .35, far from where they rest.
-_balance = dict(lr_mult=10.0, decay_mult=0.0)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(balance=_balance)))

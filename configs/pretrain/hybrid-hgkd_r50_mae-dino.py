@@ -7,7 +7,6 @@ Run:        bash tools/dist_train.sh configs/pretrain/hybrid-hgkd_r50_mae-dino.p
 Teachers:   fetched once, or files of yours: --cfg-options model.teachers.cl.checkpoint=FILE
             model.teachers.mim.checkpoint=FILE
 Without:    --cfg-options model.heads.relation=None, or another head
-Balance:    --cfg-options model.balance.type=GradientBalance, or UncertaintyBalance
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.
 Metric:     not run. The log has kNN top-1 every 20 epochs.
@@ -26,21 +25,9 @@ model = dict(
         )
     ),
     heads=dict(
-        cl_feat=dict(type='FeatureImitationHead', teacher='cl', in_channels=256, embed_dim=768),
-        cl_sim=dict(
-            type='SimilarityDistributionHead',
-            teacher='cl',
-            in_channels=2048,
-            embed_dim=768,
-            queue_size=65536,
-        ),
+        cl_feat=dict(type='FeatureImitationHead', teacher='cl'),
+        cl_sim=dict(type='SimilarityDistributionHead', teacher='cl', queue_size=65536),
         # The ninth of 12: three quarters up, as TinyMIM's best of a ViT-L, 18 of 24 (inferred).
-        relation=dict(
-            type='TokenRelationHead',
-            teacher='mim',
-            teacher_layers=[8],
-            in_channels=256,
-            embed_dim=768,
-        ),
+        relation=dict(type='TokenRelationHead', teacher='mim', teacher_layers=[8]),
     ),
 )

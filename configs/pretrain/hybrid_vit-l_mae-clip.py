@@ -30,8 +30,5 @@ model = dict(
             'mae_vit-large-p16_8xb512-fp16-coslr-1600e_in1k_20220825-cc7e98c9.pth',
         ),
     ),
-    heads=dict(
-        feat=dict(in_channels=1024, embed_dim=1024),
-        relation=dict(student_layers=[11, 17, 23], teacher_layers=[11, 17, 23]),
-    ),
+    heads=dict(relation=dict(student_layers=[11, 17, 23], teacher_layers=[11, 17, 23])),
 )

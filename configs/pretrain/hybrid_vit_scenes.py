@@ -37,7 +37,7 @@ model = dict(
         ),
     ),
     heads=dict(
-        feat=dict(type='FeatureDistillationHead', teacher='cl', in_channels=192, embed_dim=192),
+        feat=dict(type='FeatureDistillationHead', teacher='cl'),
         relation=dict(
             type='TokenRelationHead',
             teacher='mim',

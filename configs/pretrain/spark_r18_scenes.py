@@ -15,8 +15,5 @@ _base_ = ['./hgkd_r18_scenes.py']
 model = dict(
     neck=dict(out_stride=2),
     teachers=dict(_delete_=True),
-    heads=dict(
-        _delete_=True,
-        pixel=dict(type='PixelReconstructionHead', in_channels=16, out_stride=2),
-    ),
+    heads=dict(_delete_=True, pixel=dict(type='PixelReconstructionHead')),
 )

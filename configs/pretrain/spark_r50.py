@@ -14,5 +14,5 @@ _base_ = './hgkd_r50_mae.py'
 model = dict(
     neck=dict(out_stride=1),
     teachers=dict(_delete_=True),
-    heads=dict(_delete_=True, pixel=dict(type='PixelReconstructionHead', in_channels=16)),
+    heads=dict(_delete_=True, pixel=dict(type='PixelReconstructionHead')),
 )

@@ -79,11 +79,7 @@ SMALL = Sizes(
     options={
         'model.backbone.depth': 18,
         'model.backbone.drop_path_rate': 0.0,
-        'model.neck.in_channels': (64, 128, 256, 512),
         'model.teachers.mim.arch': {'_delete_': True, **_TEACHER},
-        'model.heads.feat.embed_dim': 24,
-        'model.heads.sim.embed_dim': 24,
-        'model.heads.sim.in_channels': 512,
         'model.heads.sim.queue_size': 64,
     },
     training={'images': 12, 'seconds': 60.0, 'steps': 4, 'warmup': 1},

@@ -36,8 +36,7 @@ class Variant:
     options: dict[str, object]
 
 
-# The decoder's map of 112 px has 32 of its 512 channels left.
-_TO_112 = {'neck.out_stride': 2, 'heads.feat.in_channels': 32}
+_TO_112 = {'neck.out_stride': 2}
 _BF16 = {'teachers.mim.dtype': 'bfloat16'}
 _VISIBLE = {'teachers.mim.teacher_view': 'visible'}
 VARIANTS = (

@@ -1,7 +1,6 @@
 """Algorithms, teachers, necks and heads; importing this registers them in mmpretrain's MODELS."""
 
 from .algorithms import HGKD, HybridDistill
-from .balance import GradientBalance, UncertaintyBalance
 from .heads import (
     DistillHead,
     FeatureDistillationHead,
@@ -10,18 +9,17 @@ from .heads import (
     SimilarityDistributionHead,
     TokenRelationHead,
 )
-from .necks import UNetDecoder
 from .outputs import StudentOutput, TeacherOutput, TransformerOutput
 from .queue import MemoryQueue
 from .teachers import MIMTeacher, TIMMTeacher
 from .token_masking import RedundantTokenMasking
+from .unet_decoder import UNetDecoder
 
 __all__ = [
     'HGKD',
     'DistillHead',
     'FeatureDistillationHead',
     'FeatureImitationHead',
-    'GradientBalance',
     'HybridDistill',
     'MIMTeacher',
     'MemoryQueue',
@@ -34,5 +32,4 @@ __all__ = [
     'TokenRelationHead',
     'TransformerOutput',
     'UNetDecoder',
-    'UncertaintyBalance',
 ]

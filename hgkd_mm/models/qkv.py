@@ -1,10 +1,9 @@
-"""Queries, keys and values of a vision transformer while it runs, read by hooks."""
+"""Attention of vision transformers: queries, keys and values read by hooks, and BEiT's, fused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,44 +14,50 @@ from timm.models.vision_transformer import Attention as TimmAttention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .beit_attention import FusedBEiTAttention
+from .outputs import QKV
 
-Keep = Callable[['QKV'], None]
+Keep = Callable[[QKV], None]
 
 
-@dataclass(frozen=True)
-class QKV:
-    """What one attention layer compares, for a batch.
+class FusedBEiTAttention(nn.Module):
+    """``BEiTAttention`` through ``scaled_dot_product_attention``, without all pairs in memory.
 
-    The logits are ``q @ k^T / sqrt(d) + bias``, whatever the layer multiplies its queries by.
-
-    Attributes:
-        q: (B, heads, N, d) queries of all N tokens, class and other prefix tokens first.
-        k: (B, heads, N, d) keys.
-        v: (B, heads, N, d) values.
-        bias: (1 or B, heads, N, N), added to the logits (BEiT's relative positions), or None.
+    Args:
+        attention: mmpretrain's module, whose weights are used; without a position bias of its
+            own.
     """
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    bias: Tensor | None = None
+    def __init__(self, attention: BEiTAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.scale = attention.scale
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+        with_bias = attention.bias == 'qv_bias'
+        self.q_bias = attention.q_bias if with_bias else None
+        self.v_bias = attention.v_bias if with_bias else None
 
-    def attention(self) -> Tensor:
-        """(B, heads, N, N) of softmax(q k^T / sqrt(d) + bias); each row sums to 1."""
-        logits = self.q @ self.k.transpose(-2, -1) * self.q.shape[-1] ** -0.5
-        return (logits if self.bias is None else logits + self.bias).softmax(-1)
+    def forward(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
+        """(B, N, D) tokens to as many.
+
+        Args:
+            x: tokens.
+            rel_pos_bias: (heads, N, N) or (B, heads, N, N), added to the logits.
+        """
+        q, k, v = _beit_products(self, x)
+        if rel_pos_bias is not None:
+            rel_pos_bias = rel_pos_bias.to(q.dtype)
+            if rel_pos_bias.dim() == 3:
+                rel_pos_bias = rel_pos_bias.unsqueeze(0)
+        out = F.scaled_dot_product_attention(q * self.scale, k, v, rel_pos_bias, scale=1.0)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 def attention_blocks(vit: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a network whose attention can be read, in order.
-
-    Args:
-        vit: a vision transformer of mmpretrain or timm whose blocks attend globally. Of teachers
-            see :meth:`BaseTeacher.blocks`.
+    """The transformer blocks of a network of mmpretrain or timm, in order.
 
     Raises:
-        TypeError: it has none.
+        TypeError: it has none with global attention that can be read.
     """
     blocks = [block for block in vit.modules() if type(_attention(block)) in _HOOKS]
     if not blocks:
@@ -79,7 +84,7 @@ def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[in
     Args:
         layers: indices from 0, or from -1 backwards.
         count: blocks that run.
-        key: the config key or flag that they are from, for messages.
+        key: the config key or flag, for messages.
 
     Raises:
         ValueError: an index is out of range.
@@ -96,15 +101,12 @@ def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[in
 def choose_blocks(
     blocks: Sequence[nn.Module], layers: Sequence[int], *, key: str
 ) -> dict[int, nn.Module]:
-    """Blocks by their index, for `read_qkv`.
+    """Index from 0 to block, in the order of ``layers``, for `read_qkv`.
 
     Args:
         blocks: of a network, in order.
         layers: indices from 0, or from -1 backwards.
-        key: the config key or flag that they are from, for messages.
-
-    Returns:
-        Index from 0 to block, in the order of ``layers``.
+        key: the config key or flag, for messages.
 
     Raises:
         ValueError: an index is out of range, or a block is named twice.
@@ -122,11 +124,11 @@ def choose_blocks(
 def read_qkv(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, QKV]]:
     """Reads queries, keys and values of blocks that run inside a ``with``.
 
-    Hooks alone: the network computes as ever, and they are gone afterwards, also after an error.
-    Gradients flow through what is read. Of mmpretrain's ``MultiheadAttention`` and timm's
-    ``Attention`` it is the output of their ``qkv`` layer. BEiT's attention never calls that
-    layer, so of it the queries, keys and values are computed a second time from its input.
-    Masks that are passed to timm's forward are not read.
+    The network computes as ever, and the hooks are gone afterwards, also after an error.
+    Gradients flow through what is read: the output of the ``qkv`` layer of mmpretrain's
+    ``MultiheadAttention`` and timm's ``Attention``. BEiT's attention never calls that layer, so
+    its queries, keys and values are computed a second time. Masks that are passed to timm's
+    forward are not read.
 
     Args:
         blocks: any index to a block with a readable ``attn``, see `choose_blocks`.
@@ -179,20 +181,13 @@ def _hook_timm(attention: TimmAttention, keep: Keep) -> RemovableHandle:
     return attention.qkv.register_forward_hook(hook)
 
 
-def _hook_beit(attention: BEiTAttention, keep: Keep) -> RemovableHandle:
+def _hook_beit(attention: BEiTAttention | FusedBEiTAttention, keep: Keep) -> RemovableHandle:
     def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
         own = None
-        if attention.relative_position_bias_table is not None:
-            table = attention.relative_position_bias_table[attention.relative_position_index]
-            own = table.movedim(-1, 0)
+        table = attention._parameters.get('relative_position_bias_table')
+        if table is not None:
+            own = table[attention.relative_position_index].movedim(-1, 0)
         keep(_of_beit(attention, own, *args, **kwargs))
-
-    return attention.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _hook_fused_beit(attention: FusedBEiTAttention, keep: Keep) -> RemovableHandle:
-    def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
-        keep(_of_beit(attention, None, *args, **kwargs))
 
     return attention.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -204,17 +199,24 @@ def _of_beit(
     rel_pos_bias: Tensor | None = None,
 ) -> QKV:
     """From BEiT's input: its tokens and the position bias that blocks share, beside its own."""
-    linear_bias = attention.qkv.bias
-    if linear_bias is None and attention._parameters.get('q_bias') is not None:
-        nothing = torch.zeros_like(attention.v_bias)
-        linear_bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
-    q, k, v = _split(F.linear(x, attention.qkv.weight, linear_bias), attention.num_heads)
+    q, k, v = _beit_products(attention, x)
     usual = q.shape[-1] ** -0.5
     if attention.scale != usual:
         q = q * (attention.scale / usual)
     given = [bias for bias in (own, rel_pos_bias) if bias is not None]
     bias = sum(one if one.dim() == 4 else one.unsqueeze(0) for one in given) if given else None
     return QKV(q, k, v, bias)
+
+
+def _beit_products(
+    attention: BEiTAttention | FusedBEiTAttention, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, of which BEiT's keys have no bias."""
+    bias = attention.qkv.bias
+    if bias is None and attention._parameters.get('q_bias') is not None:
+        nothing = torch.zeros_like(attention.v_bias)
+        bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
+    return _split(F.linear(x, attention.qkv.weight, bias), attention.num_heads)
 
 
 def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,6 +228,6 @@ def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 _HOOKS: dict[type, Callable[[nn.Module, Keep], RemovableHandle]] = {
     MultiheadAttention: _hook_mmpretrain,
     BEiTAttention: _hook_beit,
-    FusedBEiTAttention: _hook_fused_beit,
+    FusedBEiTAttention: _hook_beit,
     TimmAttention: _hook_timm,
 }

@@ -10,14 +10,11 @@ class MemoryQueue(nn.Module):
 
     Stated: similarities are computed via a memory queue (H-GKD TL;DR). Inferred from
     SEED (docs/sources.md 1.3b): it holds teacher embeddings only, gathered over ranks, and takes
-    in a batch after that batch's loss. Unlike SEED's it starts empty instead of full of
-    random vectors, and the batch need not divide its size.
+    in a batch after that batch's loss. Unlike SEED's it starts empty, not full of random
+    vectors, and the batch need not divide its size.
 
-    Entries not yet written never count as similarities: ``stored()`` returns the written
-    ones only. The fill level and the write position follow from the batch sizes, so they
-    are kept as Python ints and no value is read back from the device to slice; the
-    buffers ``pointer`` and ``filled`` mirror them for the checkpoint, and loading one sets
-    the ints from the buffers.
+    The fill level and the write position are Python ints, so that no value is read back from
+    the device; the buffers ``pointer`` and ``filled`` mirror them for the checkpoint.
 
     Args:
         size: capacity K, in entries.
@@ -36,7 +33,7 @@ class MemoryQueue(nn.Module):
         if size < 1 or dim < 1:
             raise ValueError(
                 f'A memory queue needs a positive size and width, got {size} entries of width '
-                f'{dim}: set queue_size and embed_dim of the head.'
+                f'{dim}: set queue_size of the head.'
             )
         self.size = size
         self.dim = dim
@@ -52,11 +49,9 @@ class MemoryQueue(nn.Module):
         return self._count
 
     def stored(self) -> Tensor:
-        """A copy (n, E) of the entries written so far, n = ``num_stored``.
-
-        A copy, because ``enqueue`` writes in place before the loss that used the entries
-        is differentiated.
-        """
+        """A copy (n, E) of the entries written so far, n = ``num_stored``."""
+        # A copy, because enqueue writes in place before the loss of these entries is
+        # differentiated.
         # Until the first wrap, entries are written from the start: [:count] is all of them.
         return self.entries[: self._count].clone()
 
@@ -69,16 +64,7 @@ class MemoryQueue(nn.Module):
 
         Args:
             embeddings: (B, E) of this rank.
-
-        Raises:
-            ValueError: the width is not the queue's.
         """
-        if embeddings.dim() != 2 or embeddings.shape[1] != self.dim:
-            raise ValueError(
-                f'The queue holds embeddings of width {self.dim}, got a batch of shape '
-                f"{tuple(embeddings.shape)}: set embed_dim of the head to the teacher's "
-                'embedding width.'
-            )
         rows = gather_rows(embeddings.detach().to(self.entries.dtype))
         total = rows.shape[0]
         dropped = max(total - self.size, 0)
@@ -113,8 +99,7 @@ class MemoryQueue(nn.Module):
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows (n, E) of all ranks in rank order, (sum of n, E); n may differ between ranks.
 
-    With more than one rank the sizes are exchanged first and read back: one small
-    synchronisation per call.
+    With more than one rank the sizes are exchanged first and read back: a synchronization.
     """
     if get_world_size() == 1:
         return rows

@@ -1,4 +1,4 @@
-"""Progressive redundant token masking: tokens like the others are left out on the way."""
+"""Progressive redundant token masking of Hybrid Distill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .qkv import check_numbers
-from .teachers.tokens import take
+from .tokens import take
 
 DISTANCES = ('cosine', 'euclidean', 'random')
 
@@ -45,7 +45,7 @@ class RedundantTokenMasking:
     Stated: "a progressive redundant token masking strategy is also utilized to reduce the
     distilling costs and avoid falling into local optima"; less aggressive than MAE's (review).
     Inferred, hence knobs (docs/sources.md 2.5): the steps are those of PCAE's code, by the same
-    authors: tokens are L2-normalised, and those nearest to their mean are redundant.
+    authors: tokens are L2-normalized, and those nearest to their mean are redundant.
 
     Prefix tokens (class, registers) are never dropped, and no gradient runs through the choice.
 
@@ -54,7 +54,7 @@ class RedundantTokenMasking:
             .7: PCAE's .5 leaves 12.5 % after three drops, fewer than MAE shows; .7 leaves 34 %.
         after: blocks, counted from 0, after which tokens are dropped; None for
             :math:`0, \lfloor L/3 \rfloor, 2 \lfloor L/3 \rfloor` of L blocks (PCAE's code).
-        distance: 'cosine' to the mean of the normalised tokens, 'euclidean' to the mean of the
+        distance: 'cosine' to the mean of the normalized tokens, 'euclidean' to the mean of the
             tokens as they are, or 'random', which drops any (the ablation).
 
     Raises:
@@ -107,11 +107,7 @@ class RedundantTokenMasking:
         return after
 
     def counts(self, tokens: int, blocks: int) -> tuple[int, ...]:
-        """Patch tokens that are left after each drop.
-
-        Args:
-            tokens: of the whole image.
-            blocks: of the transformer.
+        """Patch tokens that are left after each drop, of an image's ``tokens``.
 
         Raises:
             ValueError: nothing would be left.
@@ -122,13 +118,7 @@ class RedundantTokenMasking:
         return tuple(left[1:])
 
     def keep(self, tokens: Tensor) -> Tensor:
-        """The positions of those that are kept, in ascending order.
-
-        Args:
-            tokens: (B, n, D) patch tokens.
-
-        Returns:
-            (B, k) long.
+        """Positions (B, k) of the patch tokens (B, n, D) that are kept, in ascending order.
 
         Raises:
             ValueError: nothing would be left.

@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from helpers.teachers import ARCH, DECODER, SIZES, mae_parts, prefixed, save
+from helpers.teachers import DECODER, SIZES, mae_parts, prefixed, save
 
-WIDTHS = (8, 16, 32, 64)
-FEAT = dict(
-    type='FeatureImitationHead', teacher='mim', in_channels=16, embed_dim=ARCH['embed_dims']
-)
-SIM = dict(
-    type='SimilarityDistributionHead',
-    teacher='mim',
-    in_channels=WIDTHS[-1],
-    embed_dim=ARCH['embed_dims'],
-    queue_size=40,
-)
-PIXEL = dict(type='PixelReconstructionHead', in_channels=16, out_stride=16)
+FEAT = dict(type='FeatureImitationHead', teacher='mim')
+SIM = dict(type='SimilarityDistributionHead', teacher='mim', queue_size=40)
+PIXEL = dict(type='PixelReconstructionHead')
 
 
 def mae_file(folder: Path) -> Path:
@@ -44,7 +35,7 @@ def hgkd(**kwargs: Any) -> dict:
         backbone=dict(
             type='ResNet', depth=18, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3)
         ),
-        neck=dict(type='UNetDecoder', in_channels=WIDTHS, width=32),
+        neck=dict(type='UNetDecoder', width=32),
         mask=dict(cell=32, ratio=0.5),
     )
     return settings | kwargs

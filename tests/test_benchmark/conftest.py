@@ -16,11 +16,8 @@ def config(tmp_path: Path) -> Path:
     model = whole.model
     model.backbone.depth = 18
     model.backbone.drop_path_rate = 0.0
-    model.neck.in_channels = (64, 128, 256, 512)
     model.teachers.mim.arch = ARCH
-    for head in model.heads.values():
-        head.embed_dim = ARCH['embed_dims']
-    model.heads.sim.update(in_channels=512, queue_size=8)
+    model.heads.sim.queue_size = 8
     path = tmp_path / 'small.py'
     whole.dump(path)
     return path

@@ -90,8 +90,7 @@ def test_pasted_reconstruction() -> None:
     ],
 )
 def test_feature_columns(weights: Path, teacher_view: str, titles: list[str]) -> None:
-    head = FEAT | (dict(embed_dim=16) if teacher_view == 'mim' else {})
-    model = build(dict(feat=head), mim=mae_teacher(weights, teacher_view=teacher_view))
+    model = build(dict(feat=FEAT), mim=mae_teacher(weights, teacher_view=teacher_view))
     columns = show(model).columns[2:]
     both = ['teacher sees\nthe whole image', 'student sees\nthe whole image']
     assert [c.title for c in columns] == titles + (both[1:] if teacher_view == 'full' else both)
@@ -162,7 +161,7 @@ def test_an_empty_queue_is_said(weights: Path, own_entry: bool) -> None:
 
 def test_several_teachers_and_heads(weights: Path) -> None:
     model = build(
-        dict(feat=FEAT, sim=SIM, other=FEAT | dict(teacher='b', embed_dim=16)),
+        dict(feat=FEAT, sim=SIM, other=FEAT | dict(teacher='b')),
         mim=mae_teacher(weights),
         b=mae_teacher(weights, teacher_view='mim'),
     )

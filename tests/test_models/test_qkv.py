@@ -14,8 +14,13 @@ from timm.models import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
 from hgkd_mm.models import MIMTeacher
-from hgkd_mm.models.beit_attention import FusedBEiTAttention
-from hgkd_mm.models.qkv import QKV, attention_blocks, choose_blocks, read_qkv
+from hgkd_mm.models.qkv import (
+    QKV,
+    FusedBEiTAttention,
+    attention_blocks,
+    choose_blocks,
+    read_qkv,
+)
 
 HEADS, DIM = ARCH['num_heads'], ARCH['embed_dims'] // ARCH['num_heads']
 

@@ -89,12 +89,6 @@ def test_queue_of_another_size_in_a_lenient_load_leaves_it_empty() -> None:
     assert parent['queue'].stored().shape == (0, 3)
 
 
-@pytest.mark.parametrize('shape', [(2, 4), (3,)])
-def test_refuses_another_width(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match='width 3.*embed_dim'):
-        MemoryQueue(size=2, dim=3).enqueue(torch.zeros(shape))
-
-
 @pytest.mark.parametrize(('size', 'dim'), [(0, 3), (4, 0)])
 def test_refuses_an_empty_shape(size: int, dim: int) -> None:
     with pytest.raises(ValueError, match='queue_size'):

@@ -1,4 +1,4 @@
-"""What each term is worth on Scenes: pixels, L_feat, L_sim, second teacher, relations, balances.
+"""What each term is worth on Scenes: pixels, L_feat, L_sim, second teacher, relations.
 
 Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
 Each variant is a config and overrides of it; all must take the same steps of the same batch.
@@ -24,14 +24,4 @@ variants = [
     ),
     dict(name='+ relations, one teacher', config=_hybrid, options=_one_teacher),
     dict(name='+ second teacher + relations', config=_hybrid),
-    dict(
-        name='+ both, GradientBalance',
-        config=_hybrid,
-        options={'model.balance.type': 'GradientBalance'},
-    ),
-    dict(
-        name='+ both, UncertaintyBalance',
-        config=_hybrid,
-        options={'model.balance.type': 'UncertaintyBalance'},
-    ),
 ]

@@ -16,7 +16,7 @@ model = dict(
         to_rgb=True,
     ),
     backbone=dict(type='ResNet', depth=50, out_indices=(0, 1, 2, 3), drop_path_rate=0.05),
-    neck=dict(type='UNetDecoder', in_channels=(256, 512, 1024, 2048), width=512, out_stride=16),
+    neck=dict(type='UNetDecoder', width=512, out_stride=16),
     teachers=dict(
         mim=dict(
             type='MIMTeacher',
@@ -29,14 +29,8 @@ model = dict(
         )
     ),
     heads=dict(
-        feat=dict(type='FeatureImitationHead', teacher='mim', in_channels=256, embed_dim=768),
-        sim=dict(
-            type='SimilarityDistributionHead',
-            teacher='mim',
-            in_channels=2048,
-            embed_dim=768,
-            queue_size=65536,
-        ),
+        feat=dict(type='FeatureImitationHead', teacher='mim'),
+        sim=dict(type='SimilarityDistributionHead', teacher='mim', queue_size=65536),
     ),
     mask=dict(cell=32, ratio=0.6),
     engine='tiles',

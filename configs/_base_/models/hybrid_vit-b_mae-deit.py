@@ -38,7 +38,7 @@ model = dict(
         ),
     ),
     heads=dict(
-        feat=dict(type='FeatureDistillationHead', teacher='cl', in_channels=768, embed_dim=768),
+        feat=dict(type='FeatureDistillationHead', teacher='cl'),
         relation=dict(
             type='TokenRelationHead',
             teacher='mim',

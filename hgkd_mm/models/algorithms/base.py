@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import ModuleDict
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
-from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..heads.base import DistillHead
+from ..heads.base import DistillHead, Partners
 from ..outputs import TeacherOutput
-from ..teachers.frozen import FrozenTeachers
+from ..student import Part, Student, as_tuple, build, kind_of, warn, with_derived
+from ..teachers.base import BaseTeacher, FrozenTeachers
 
 Images = Tensor | list[Tensor] | tuple[Tensor, ...]
 
@@ -27,119 +25,70 @@ class DistillModel(BaseSelfSupervisor):
     """A student that learns without labels from frozen teachers.
 
     Each head is one term of the objective, and compares the student with the teacher that it
-    names. Teachers stay outside ``state_dict``, optimizer and DDP.
+    names. Teachers stay outside ``state_dict``, optimizer and DDP. The widths of heads and neck
+    follow from backbone, neck and teachers (:meth:`DistillHead.derive`).
 
     Args:
-        backbone: the student, config or module.
+        student: the student, not yet built.
         heads: name to head. A head that is None is left out, so that an override can remove
             an inherited one (``model.heads.sim=None``).
-        neck: between backbone and heads; if no head reads it, it is not built.
         teachers: name to teacher. Only those that a head names are built.
         data_preprocessor: its mean and std are what teachers convert from.
         pretrained: checkpoint of the whole model to start from.
-        init_cfg: initialisation config.
+        init_cfg: initialization config.
 
     Raises:
-        ValueError: no head, or an unknown teacher.
+        ValueError: no head, an unknown teacher, or a head that does not fit.
     """
 
     def __init__(
         self,
         *,
-        backbone: dict | nn.Module,
-        heads: dict[str, dict | DistillHead | None],
-        neck: dict | nn.Module | None = None,
-        teachers: dict[str, dict | nn.Module] | None = None,
-        data_preprocessor: dict | nn.Module | None = None,
+        student: Student,
+        heads: Mapping[str, dict | DistillHead | None],
+        teachers: Mapping[str, Part] | None = None,
+        data_preprocessor: Part | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        built = {name: build(head) for name, head in heads.items() if head is not None}
-        if not built:
+        heads = {name: head for name, head in heads.items() if head is not None}
+        if not heads:
             raise ValueError(
                 f'{type(self).__name__} has no head, so nothing to learn from: add one to '
                 'model.heads.'
             )
+        built_teachers = _build_teachers(heads, teachers or {})
+        built = {
+            name: _build_head(f'model.heads.{name}', head, student, built_teachers)
+            for name, head in heads.items()
+        }
         # Parameters that no loss reaches would also stop DistributedDataParallel.
-        if neck is not None and not any(head.reads_decoded for head in built.values()):
+        decodes = any(head.needs.student == 'decoded' for head in built.values())
+        if student.given_neck is not None and not decodes:
             warn('The neck is not built: no head reads the decoded map.')
-            neck = None
         super().__init__(
-            backbone=backbone,
-            neck=neck,
+            backbone=student.given_backbone,
+            neck=student.neck_config if decodes else None,
             pretrained=pretrained,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
         # mmengine's ModuleDict, unlike PyTorch's, hands init_weights on to its members.
         self.heads = ModuleDict(built)
-        self.teachers = self._build_teachers(teachers or {})
-
-    def check_heads(self, output: type) -> None:
-        """Refuses heads that do not fit the student or their teacher, and says which layers count.
-
-        Args:
-            output: what this algorithm hands to its heads.
-
-        Raises:
-            ValueError: a head does not fit.
-        """
-        for name, head in self.heads.items():
-            if head.reads is not output:
-                raise ValueError(
-                    f'model.heads.{name}, a {type(head).__name__}, reads a {head.reads.__name__}, '
-                    f'and the student of {type(self).__name__} gives a {output.__name__}: take '
-                    'another head or algorithm (docs/pretraining.md).'
-                )
-            teacher = self.teacher_of(head)
-            head.check(
-                f'model.heads.{name}', neck=self.neck, teacher=teacher, backbone=self.backbone
-            )
-            if head.teacher_layers:
-                teacher.read_layers(head.teacher_layers)
+        mean, std = self._input_statistics()
+        for teacher in built_teachers.values():
+            teacher.match_input(mean, std)
+        self.teachers = FrozenTeachers(built_teachers)
 
     def losses(self, student: Any, targets: Mapping[str, TeacherOutput]) -> dict[str, Tensor]:
-        """``loss_<head>``: the weighted loss of each head.
-
-        Args:
-            student: the student's output.
-            targets: each teacher's, by its name.
-        """
+        """``loss_<head>`` of the outputs of the student and, by name, the teachers; weighted."""
         return {
-            f'loss_{name}': self.heads[name].weight * term
-            for name, term in self.terms(student, targets).items()
+            f'loss_{name}': head.weight * head(student, targets.get(head.teacher))
+            for name, head in self.heads.items()
         }
 
-    def terms(self, student: Any, targets: Mapping[str, TeacherOutput]) -> dict[str, Tensor]:
-        """The unweighted loss of each head by its name; arguments as of :meth:`losses`."""
-        return {name: head(student, targets.get(head.teacher)) for name, head in self.heads.items()}
-
-    def teacher_of(self, head: DistillHead) -> nn.Module | None:
-        """The teacher that a head names."""
-        return None if head.teacher is None else self.teachers[head.teacher]
-
-    def _build_teachers(self, configs: dict[str, dict | nn.Module]) -> FrozenTeachers:
-        wanted = {}
-        for name, head in self.heads.items():
-            if head.teacher is None or head.teacher in wanted:
-                continue
-            if head.teacher not in configs:
-                raise ValueError(
-                    f"model.heads.{name} wants teacher '{head.teacher}', but model.teachers has "
-                    f'{sorted(configs) or "none"}: correct model.heads.{name}.teacher, or add that '
-                    'teacher.'
-                )
-            wanted[head.teacher] = build(configs[head.teacher])
-        unused = sorted(set(configs) - set(wanted))
-        if unused:
-            warn(f'Teachers {unused} are not built: no head uses them.')
-        mean, std = self._input_statistics()
-        for teacher in wanted.values():
-            teacher.match_input(mean, std)
-        return FrozenTeachers(wanted)
-
     def _input_statistics(self) -> tuple[list[float], list[float]]:
-        # Preprocessors that do not normalise have no such buffers.
+        # Preprocessors that do not normalize have no such buffers.
         mean = getattr(self.data_preprocessor, 'mean', torch.zeros(3))
         std = getattr(self.data_preprocessor, 'std', torch.ones(3))
         return mean.flatten().expand(3).tolist(), std.flatten().expand(3).tolist()
@@ -154,7 +103,7 @@ class DistillModel(BaseSelfSupervisor):
         """Entry point of MMEngine's runner.
 
         Args:
-            inputs: (B, 3, H, W) normalised images, alone or in a list of one view.
+            inputs: (B, 3, H, W) normalized images, alone or in a list of one view.
             data_samples: labels and meta information, if any.
             mode: 'tensor' for :meth:`extract_feat`, 'loss' for :meth:`loss`, 'predict' for
                 :meth:`predict`.
@@ -163,15 +112,13 @@ class DistillModel(BaseSelfSupervisor):
         Raises:
             ValueError: another mode, or more than one view.
         """
-        if mode == 'tensor':
-            return self.extract_feat(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples, **options)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
-        raise ValueError(
-            f"{type(self).__name__} has the modes 'tensor', 'loss' and 'predict', got {mode!r}."
-        )
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        raise ValueError(f"mode is {mode!r}, expected 'tensor', 'loss' or 'predict'.")
 
     def predict(
         self, inputs: Images, data_samples: list[DataSample] | None = None
@@ -181,8 +128,7 @@ class DistillModel(BaseSelfSupervisor):
         Returns:
             The data samples (new ones if none are given), each with ``feature``, (C,).
         """
-        maps = self.extract_feat(inputs)
-        features = as_tuple(maps)[-1].mean((2, 3))
+        features = as_tuple(self.extract_feat(inputs))[-1].mean((2, 3))
         data_samples = data_samples or [DataSample() for _ in features]
         for sample, feature in zip(data_samples, features, strict=True):
             sample.set_field(feature, 'feature')
@@ -223,7 +169,7 @@ class DistillModel(BaseSelfSupervisor):
             return inputs
         if len(inputs) != 1:
             raise ValueError(
-                f'{type(self).__name__} wants one view of each image, the pipeline gives '
+                f'{type(self).__name__} takes one view of each image, the pipeline gives '
                 f'{len(inputs)}: remove MultiView from train_dataloader.dataset.pipeline.'
             )
         return inputs[0]
@@ -234,16 +180,44 @@ class DistillModel(BaseSelfSupervisor):
         return super()._apply(fn, recurse)
 
 
-def as_tuple(maps: object) -> tuple:
-    """One map or several, as a tuple."""
-    return tuple(maps) if isinstance(maps, list | tuple) else (maps,)
+def _teacher_name(head: dict | DistillHead) -> str | None:
+    return head.teacher if isinstance(head, nn.Module) else head.get('teacher')
 
 
-def build(config: dict | nn.Module) -> nn.Module:
-    """What a config describes; a module as it is."""
-    return config if isinstance(config, nn.Module) else MODELS.build(config)
+def _build_teachers(
+    heads: Mapping[str, dict | DistillHead], configs: Mapping[str, Part]
+) -> dict[str, BaseTeacher]:
+    """The teachers that heads name."""
+    wanted = {}
+    for name, head in heads.items():
+        teacher = _teacher_name(head)
+        if teacher is None or teacher in wanted:
+            continue
+        if teacher not in configs:
+            raise ValueError(
+                f"model.heads.{name} names teacher '{teacher}', but model.teachers has "
+                f'{sorted(configs) or "none"}: correct model.heads.{name}.teacher, or add that '
+                'teacher.'
+            )
+        wanted[teacher] = build(configs[teacher])
+    unused = sorted(set(configs) - set(wanted))
+    if unused:
+        warn(f'Teachers {unused} are not built: no head uses them.')
+    return wanted
 
 
-def warn(message: str) -> None:
-    """Says so in the log of the run."""
-    print_log(message, logger='current', level=logging.WARNING)
+def _build_head(
+    key: str, head: dict | DistillHead, student: Student, teachers: Mapping[str, BaseTeacher]
+) -> DistillHead:
+    """A head with the widths of its partners."""
+    partners = Partners(key, student, teachers.get(_teacher_name(head)))
+    kind = kind_of(head)
+    if kind is not None:
+        given = vars(head) if isinstance(head, nn.Module) else head
+        head = with_derived(key, head, kind.derive(given, partners))
+    head = build(head)
+    partners.require(head.needs.student)
+    head.check(partners)
+    if head.needs.teacher_layers:
+        partners.teacher.read_layers(head.needs.teacher_layers)
+    return head

@@ -2,13 +2,14 @@
 
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput, TeacherOutput
-from .base import DistillModel, Images, as_tuple, build
+from ..student import Part, Student, as_tuple
+from .base import DistillModel, Images
 
 
 @MODELS.register_module()
@@ -21,30 +22,23 @@ class HGKD(DistillModel):
 
     The student, an unmodified CNN, computes on the visible cells of each image only; its
     neck densifies and decodes; each head compares the result with its teacher's output.
-    Teachers see what their ``teacher_view`` says, run once per step, and stay frozen
-    outside ``state_dict``, optimizer and DDP. With a ``PixelReconstructionHead`` and no
-    teacher this is SparK. Any number of teachers and heads may be combined.
+    Teachers see what their ``teacher_view`` says and run once per step. With a
+    ``PixelReconstructionHead`` and no teacher this is SparK. Any number of teachers and heads
+    may be combined.
 
     Masks come from PyTorch's global generator on the images' device. MMEngine seeds
     all ranks alike by default; with ``randomness=dict(diff_rank_seed=True)`` in the config
     each rank draws its own.
 
+    Further arguments are those of :class:`DistillModel`.
+
     Args:
         backbone: the CNN, config or module, giving maps from fine to coarse.
-        heads: name to head. A head that is None is left out, so that an override can remove
-            an inherited one (``model.heads.sim=None``).
-        neck: decoder of the maps; heads that read the decoded map need it, and if there is
-            none it is not built.
-        teachers: name to teacher. Only those that a head names are built.
+        neck: decoder of the maps, with ``out_channels`` and ``out_stride``. Heads that read the
+            decoded map need it; without such heads it is not built.
         mask: ``cell``, side of a cell in pixels, and ``ratio``, hidden fraction of the cells.
             Inferred defaults 32 and .6, SparK's (docs/sources.md 1.3a).
-        balance: weights of the heads against each other, found while training
-            (:class:`GradientBalance`, :class:`UncertaintyBalance`), beside their own; None for
-            the plain sum (stated).
         engine: how the student computes on visible cells, see :func:`sparsify`.
-        data_preprocessor: its mean and std are what teachers convert from.
-        pretrained: checkpoint of the whole model to start from.
-        init_cfg: initialisation config.
 
     Raises:
         ValueError: no head, an unknown teacher or engine, widths that do not fit, or a bad mask.
@@ -54,22 +48,22 @@ class HGKD(DistillModel):
     def __init__(
         self,
         *,
-        backbone: dict | nn.Module,
+        backbone: Part,
         heads: dict[str, dict | DistillHead | None],
-        neck: dict | nn.Module | None = None,
-        teachers: dict[str, dict | nn.Module] | None = None,
+        neck: Part | None = None,
+        teachers: dict[str, Part] | None = None,
         mask: dict | None = None,
-        balance: dict | nn.Module | None = None,
         engine: str = 'tiles',
-        data_preprocessor: dict | nn.Module | None = None,
+        data_preprocessor: Part | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        cell, mask_ratio = _read_mask(mask or {})
-        engine = _read_engine(engine)
+        cell, mask_ratio = _read_mask(**(mask or {}))
+        if engine not in ENGINE_NAMES:
+            raise ValueError(f'model.engine must be one of {list(ENGINE_NAMES)}, got {engine!r}.')
+        find_engine(engine)  # a missing package is an error before training
         super().__init__(
-            backbone=backbone,
-            neck=neck,
+            student=Student(backbone, neck, output=StudentOutput, image_size=4 * cell),
             heads=heads,
             teachers=teachers,
             pretrained=pretrained,
@@ -78,10 +72,6 @@ class HGKD(DistillModel):
         )
         self.cell, self.mask_ratio, self.engine = cell, mask_ratio, engine
         prepare(self.backbone)
-        self.check_heads(StudentOutput)
-        self.balance = None if balance is None else build(balance)
-        if self.balance is not None:
-            self.balance.name_terms(list(self.heads))
 
     def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
         """The backbone's maps of whole images, computed densely, without a mask."""
@@ -93,37 +83,24 @@ class HGKD(DistillModel):
         data_samples: list[DataSample] | None = None,
         mask: CellMask | None = None,
     ) -> dict[str, Tensor]:
-        """One step's losses.
+        """``loss_<head>`` of a batch (B, 3, H, W); MMEngine's total is their sum.
 
         Args:
-            inputs: (B, 3, H, W) normalised images, alone or in a list of one view.
+            inputs: normalized images, alone or in a list of one view.
             data_samples: not used; the method needs no labels (stated).
             mask: visible cells; drawn anew if None.
-
-        Returns:
-            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum. With a
-            ``balance`` also what it adds.
 
         Raises:
             ValueError: more than one view, or an image size that does not divide by the cell.
         """
         images = self.single_view(inputs)
         mask = self.draw_mask(images) if mask is None else mask.to(images.device)
-        student, targets = self.compare(images, mask)
-        if self.balance is None:
-            return self.losses(student, targets)
-        weights = {name: head.weight for name, head in self.heads.items()}
-        return self.balance(self.terms(student, targets), weights, student.maps[-1].data)
+        return self.losses(*self.compare(images, mask))
 
     def compare(
         self, images: Tensor, mask: CellMask
     ) -> tuple[StudentOutput, dict[str, TeacherOutput]]:
-        """What the heads compare: the student's output, and each teacher's by its name.
-
-        Args:
-            images: (B, 3, H, W) normalised images.
-            mask: visible cells, on the images' device.
-        """
+        """The student's output of images (B, 3, H, W), and that of each teacher by its name."""
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
         maps = as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
@@ -150,19 +127,11 @@ class HGKD(DistillModel):
         )
 
 
-def _read_engine(engine: str) -> str:
-    if engine not in ENGINE_NAMES:
-        raise ValueError(f'model.engine must be one of {list(ENGINE_NAMES)}, got {engine!r}.')
-    find_engine(engine)  # so that a package that is missing is told of now
-    return engine
-
-
-def _read_mask(config: dict) -> tuple[int, float]:
-    settings = dict(cell=32, ratio=0.6) | config
-    unknown = sorted(set(settings) - {'cell', 'ratio'})
+def _read_mask(cell: int = 32, ratio: float = 0.6, **unknown: object) -> tuple[int, float]:
     if unknown:
-        raise ValueError(f"model.mask has the keys 'cell' and 'ratio', got {unknown} as well.")
-    cell, ratio = settings['cell'], settings['ratio']
+        raise ValueError(
+            f"model.mask has the keys 'cell' and 'ratio', got {sorted(unknown)} as well."
+        )
     if cell < 1:
         raise ValueError(f'model.mask.cell must be a positive number of pixels, got {cell}.')
     if not 0 <= ratio < 1:

@@ -13,11 +13,12 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..heads.base import DistillHead
-from ..outputs import LayerTokens, TeacherOutput, TransformerOutput
-from ..patches import patch_size
-from ..qkv import QKV, attention_blocks, read_qkv
+from ..outputs import QKV, LayerTokens, TeacherOutput, TransformerOutput
+from ..qkv import attention_blocks, read_qkv
+from ..student import Part, Student, warn
 from ..token_masking import RedundantTokenMasking
-from .base import DistillModel, Images, warn
+from ..tokens import patch_size
+from .base import DistillModel, Images
 
 
 @MODELS.register_module()
@@ -35,17 +36,14 @@ class HybridDistill(DistillModel):
     on those that are left. Teachers see whole images, once a step.
 
     Any number of teachers and heads may be combined. The student is an unmodified
-    ``mmpretrain.VisionTransformer``; tokens are dropped, and queries and keys read, by hooks.
+    ``mmpretrain.VisionTransformer``; hooks drop tokens and read queries and keys.
+
+    Further arguments are those of :class:`DistillModel`.
 
     Args:
         backbone: the student, config or module, with ``out_type='raw'`` and the last block for
-            output, which are the settings that give every token.
-        heads: name to head.
-        teachers: name to teacher.
+            output, which give every token.
         masking: arguments of :class:`RedundantTokenMasking`; None keeps every token.
-        data_preprocessor: its mean and std are what teachers convert from.
-        pretrained: checkpoint of the whole model to start from.
-        init_cfg: initialisation config.
 
     Raises:
         TypeError: the student is no ``VisionTransformer`` of mmpretrain, or masks by itself.
@@ -56,70 +54,53 @@ class HybridDistill(DistillModel):
     def __init__(
         self,
         *,
-        backbone: dict | nn.Module,
+        backbone: Part,
         heads: dict[str, dict | DistillHead | None],
-        teachers: dict[str, dict | nn.Module] | None = None,
+        teachers: dict[str, Part] | None = None,
         masking: dict | None = None,
-        data_preprocessor: dict | nn.Module | None = None,
+        data_preprocessor: Part | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         masking = None if masking is None else _read_masking(masking)
+        student = Student(backbone, output=TransformerOutput)
+        _check_student(student.backbone)
         super().__init__(
-            backbone=backbone,
+            student=student,
             heads=heads,
             teachers=teachers,
             data_preprocessor=data_preprocessor,
             pretrained=pretrained,
             init_cfg=init_cfg,
         )
-        _check_student(self.backbone)
         self.masking = masking
         blocks = attention_blocks(self.backbone)
         if masking is not None:
             masking.counts(math.prod(self.backbone.patch_resolution), len(blocks))
-        self.check_heads(TransformerOutput)
-        self.layers = sorted(
-            {layer for head in self.heads.values() for layer in head.student_layers or ()}
-        )
+        needs = [head.needs for head in self.heads.values()]
+        self.layers = sorted({layer for need in needs for layer in need.student_layers})
         _check_trained(self.backbone, blocks, self.layers)
-        if not any(head.reads_tokens for head in self.heads.values()):
+        if all(need.student == 'layers' for need in needs):
             _freeze_behind(self.backbone, blocks, self.layers[-1])
 
     def loss(
         self, inputs: Images, data_samples: list[DataSample] | None = None
     ) -> dict[str, Tensor]:
-        """One step's losses.
-
-        Args:
-            inputs: (B, 3, H, W) normalised images, alone or in a list of one view.
-            data_samples: not used; the method needs no labels.
-
-        Returns:
-            ``loss_<head>``: weighted loss of each head. MMEngine's total is their sum.
+        """``loss_<head>`` of a batch (B, 3, H, W); MMEngine's total is their sum.
 
         Raises:
             ValueError: more than one view, or images of which the masking leaves nothing.
         """
-        images = self.single_view(inputs)
-        student, targets = self.compare(images)
-        return self.losses(student, targets)
+        return self.losses(*self.compare(self.single_view(inputs)))
 
     def compare(self, images: Tensor) -> tuple[TransformerOutput, dict[str, TeacherOutput]]:
-        """What the heads compare: the student's output, and each teacher's by its name.
-
-        Args:
-            images: (B, 3, H, W) normalised images.
-        """
+        """The student's output of images (B, 3, H, W), and that of each teacher by its name."""
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images) for name, teacher in self.teachers.items()}
         return self.run_student(images), targets
 
     def run_student(self, images: Tensor) -> TransformerOutput:
-        """The student's tokens, without those that it dropped.
-
-        Args:
-            images: (B, 3, H, W) normalised images.
+        """The student's tokens of images (B, 3, H, W), without those that it dropped.
 
         Raises:
             ValueError: images of which the masking leaves nothing.
@@ -221,7 +202,7 @@ def _check_trained(
 
 
 def _freeze_behind(backbone: VisionTransformer, blocks: Sequence[nn.Module], last: int) -> None:
-    """Takes out of training what no head looks at: DistributedDataParallel would wait for it."""
+    """Freezes what no head reads: DistributedDataParallel would wait for its gradients."""
     read = {
         id(value)
         for part in (blocks[last].ln1, blocks[last].attn.qkv)

@@ -1,8 +1,7 @@
 """Loss heads, one term of the objective each."""
 
 from .base import DistillHead
-from .feature_distillation import FeatureDistillationHead
-from .feature_imitation import FeatureImitationHead
+from .features import FeatureDistillationHead, FeatureImitationHead
 from .pixel_reconstruction import PixelReconstructionHead
 from .similarity_distribution import SimilarityDistributionHead
 from .token_relation import TokenRelationHead

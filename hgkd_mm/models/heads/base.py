@@ -1,35 +1,121 @@
-"""What every loss head is."""
+"""What loss heads share: their protocol, and a decoded map on a teacher's tokens."""
+
+from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput, TransformerOutput
-from ..patches import patch_size
+from ..student import Student
+from ..tokens import patch_size
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a head reads; what no head reads is not computed, or not trained.
+
+    Attributes:
+        student: the field of the student's output: 'maps' or 'decoded' of a CNN
+            (:class:`StudentOutput`), 'tokens' or 'layers' of a transformer
+            (:class:`TransformerOutput`).
+        student_layers: blocks of a transformer student, for 'layers'.
+        teacher_layers: blocks of the teacher whose queries, keys and values are read.
+    """
+
+    student: Literal['maps', 'decoded', 'tokens', 'layers']
+    student_layers: tuple[int, ...] = ()
+    teacher_layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Partners:
+    """The networks that a head is built for.
+
+    Attributes:
+        key: config key of the head, for messages.
+        student: the student, not yet built.
+        teacher: the teacher that the head names, or None.
+    """
+
+    key: str
+    student: Student
+    teacher: nn.Module | None
+
+    def require(self, field: str) -> None:
+        """Raises ValueError unless the student's output has a field."""
+        if field not in self.student.output.__dataclass_fields__:
+            raise ValueError(
+                f"{self.key} reads '{field}' of the student, which gives a "
+                f'{self.student.output.__name__}: take another head or algorithm '
+                '(docs/pretraining.md).'
+            )
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The neck, with ``out_channels`` and ``out_stride``; ValueError if there is none."""
+        self.require('decoded')
+        if self.student.neck is None:
+            raise ValueError(
+                f'{self.key} reads the decoded map, but the model has no neck: add '
+                "neck=dict(type='UNetDecoder', ...)."
+            )
+        return self.student.neck
+
+    @property
+    def map_channels(self) -> tuple[int, ...]:
+        """Channels of a CNN student's maps, fine to coarse."""
+        self.require('maps')
+        return self.student.channels
+
+    @property
+    def transformer(self) -> nn.Module:
+        """A transformer student's network."""
+        self.require('tokens')
+        return self.student.backbone
+
+    def check_token_grid(self) -> None:
+        """Refuses a teacher whose tokens are not those of a transformer student.
+
+        Raises:
+            ValueError: patches of another size, or a teacher that does not see whole images,
+                since a transformer student draws no mask of cells.
+        """
+        own, teacher = patch_size(self.transformer), self.teacher
+        if own != (teacher.patch_size, teacher.patch_size):
+            raise ValueError(
+                f'{self.key} compares tokens one by one, but those of the student cover {own[0]} x '
+                f'{own[1]} pixels and those of its teacher {teacher.patch_size} x '
+                f'{teacher.patch_size}: take a teacher of the same patch size, or set its '
+                f'token_stride={own[0]}, which resizes the images for it.'
+            )
+        if teacher.teacher_view != 'full':
+            raise ValueError(
+                f'{self.key} compares all tokens of whole images, but its teacher has '
+                f"teacher_view='{teacher.teacher_view}': set teacher_view='full' in "
+                'model.teachers.'
+            )
 
 
 class DistillHead(BaseModule):
-    """One term of the objective.
+    """One term of the objective. Every head takes these arguments.
 
     Args:
-        teacher: name of the teacher (key of ``model.teachers``) whose output the head
-            wants, or None if it needs no teacher.
+        teacher: name of the teacher (key of ``model.teachers``), or None if the head needs none.
         weight: factor of the term in the total. H-GKD sums its terms plainly (stated), so 1.
-        init_cfg: initialisation of the head's layers.
+        init_cfg: of the head's layers; truncated normal of std .02 by default.
 
     Raises:
         ValueError: the weight is negative.
     """
 
-    reads_decoded = True  # a model none of whose heads does runs without its neck
-    reads_tokens = True  # a transformer none of whose heads does learns up to the blocks they read
-    reads: type = (
-        StudentOutput  # what it wants of the student: a CNN's output, or TransformerOutput
-    )
-    teacher_layers: tuple[int, ...] = ()  # blocks of the teacher whose attention it wants to see
-    student_layers: tuple[int, ...] | None = None  # the same of a transformer student
+    needs: ClassVar[Needs] = Needs('decoded')
 
     def __init__(
         self,
@@ -38,14 +124,19 @@ class DistillHead(BaseModule):
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
         if weight < 0:
-            raise ValueError(
-                f'The weight of {type(self).__name__} is {weight}, expected 0 or more: set weight '
-                'of the head.'
-            )
+            raise ValueError(f'weight of {type(self).__name__} is {weight}, expected 0 or more.')
         self.teacher = teacher
         self.weight = weight
+
+    @classmethod
+    def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
+        """Arguments that follow from the networks, beside those that the config has given."""
+        return {}
+
+    def check(self, partners: Partners) -> None:
+        """Refuses what can neither be derived nor work, with a ValueError, before training."""
 
     @abstractmethod
     def forward(
@@ -53,68 +144,36 @@ class DistillHead(BaseModule):
     ) -> Tensor:
         """The unweighted loss, a scalar."""
 
-    def check(
-        self,
-        key: str,
-        *,
-        neck: nn.Module | None,
-        teacher: nn.Module | None,
-        backbone: nn.Module | None = None,
-    ) -> None:
-        """Refuses a configuration that cannot work, before training starts.
 
-        Args:
-            key: config key of the head, for messages.
-            neck: the student's neck, with ``out_channels`` and ``out_stride``.
-            teacher: the teacher that the head named.
-            backbone: the student's backbone.
+def project_to_grid(
+    decoded: Tensor, project: nn.Module, grid: tuple[int, int], *, teacher: str
+) -> Tensor:
+    """A decoded map (B, C, h, w), projected, on a teacher's token grid: (B, D, gh, gw).
 
-        Raises:
-            ValueError: widths or views do not fit.
-        """
-
-
-def check_decoder(key: str, *, neck: nn.Module | None, in_channels: int) -> nn.Module:
-    """The neck, if it feeds a head of ``in_channels``; a ValueError that says why otherwise."""
-    if neck is None:
-        raise ValueError(
-            f'{key} reads the decoded map, but the model has no neck: add '
-            "neck=dict(type='UNetDecoder', ...)."
-        )
-    if neck.out_channels != in_channels:
-        raise ValueError(
-            f'{key}.in_channels is {in_channels}, but the neck gives {neck.out_channels} channels: '
-            f'set {key}.in_channels={neck.out_channels} or change neck.width or neck.out_stride.'
-        )
-    return neck
-
-
-def check_token_grid(key: str, *, backbone: nn.Module, teacher: nn.Module, name: str) -> None:
-    """Refuses a teacher whose tokens are not those of a transformer student.
+    A map finer than the token grid is averaged over each token, a coarser one interpolated.
 
     Args:
-        key: config key of the head.
-        backbone: the student.
-        teacher: the teacher.
-        name: its name.
+        decoded: the map.
+        project: 1x1 convolution from C to D channels.
+        grid: (gh, gw).
+        teacher: name of the teacher, for messages.
 
     Raises:
-        ValueError: patches of another size, or a teacher that does not see whole images, since
-            a transformer student draws no mask of cells.
+        ValueError: the two sizes are not multiples of each other.
     """
-    own = patch_size(backbone)
-    if own != (teacher.patch_size, teacher.patch_size):
-        raise ValueError(
-            f'{key} compares tokens one by one, but those of the student cover {own[0]} x {own[1]} '
-            f"pixels and those of teacher '{name}' {teacher.patch_size} x {teacher.patch_size}: "
-            f'take a teacher of the same patch size, or set model.teachers.{name}.token_stride='
-            f'{own[0]}, which resizes the images for it.'
-        )
-    if teacher.teacher_view != 'full':
-        raise ValueError(
-            f"{key} wants all tokens of whole images of teacher '{name}', which has "
-            f"teacher_view='{teacher.teacher_view}': set model.teachers.{name}.teacher_view='full'."
-        )
+    (h, w), (gh, gw) = decoded.shape[2:], grid
+    # Projection and resizing commute; each order below does the less work.
+    if h % gh == 0 and w % gw == 0:
+        if (h, w) != grid:
+            decoded = F.avg_pool2d(decoded, (h // gh, w // gw))
+        return project(decoded)
+    if gh % h == 0 and gw % w == 0:
+        return F.interpolate(project(decoded), size=grid, mode='bilinear', align_corners=False)
+    raise ValueError(
+        f"The decoded map of {h} x {w} and the {gh} x {gw} tokens of teacher '{teacher}' are not "
+        'multiples of each other: set model.neck.out_stride to the patch size of the teacher, or '
+        'take an image size that both divide.'
+    )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -1,17 +1,20 @@
 """SparK's loss: the pixels of the hidden cells."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import StudentOutput
-from .base import DistillHead, at_least_float32, check_decoder
+from .base import DistillHead, Needs, Partners, at_least_float32
 
 
 @MODELS.register_module()
 class PixelReconstructionHead(DistillHead):
-    r"""Mean squared error of the hidden cells, each standardised; no teacher.
+    r"""Mean squared error of the hidden cells, each standardized; no teacher.
 
     .. math::
         L_\mathrm{pixel} = \frac{1}{|H|} \sum_{c \in H} \frac{1}{3 p^2}
@@ -27,11 +30,11 @@ class PixelReconstructionHead(DistillHead):
     whose cost is at full resolution); s = 1 is SparK's own.
 
     Args:
-        in_channels: channels of the decoded map.
-        out_stride: stride of the decoded map.
-        weight: factor of the term.
-        init_cfg: of the convolution; truncated normal of std .02 by default.
+        in_channels: channels of the decoded map; derived in a model.
+        out_stride: stride of the decoded map; derived in a model.
     """
+
+    needs: ClassVar[Needs] = Needs('decoded')
 
     def __init__(
         self,
@@ -41,41 +44,25 @@ class PixelReconstructionHead(DistillHead):
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(
-            teacher=None,
-            weight=weight,
-            init_cfg=init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02),
-        )
+        super().__init__(teacher=None, weight=weight, init_cfg=init_cfg)
         self.in_channels = in_channels
         self.out_stride = out_stride
         self.project = nn.Conv2d(in_channels, 3 * out_stride**2, 1)
 
-    def check(
-        self,
-        key: str,
-        *,
-        neck: nn.Module | None,
-        teacher: nn.Module | None,
-        backbone: nn.Module | None = None,
-    ) -> None:
-        """See :meth:`DistillHead.check`."""
-        neck = check_decoder(key, neck=neck, in_channels=self.in_channels)
-        if neck.out_stride != self.out_stride:
-            raise ValueError(
-                f'{key}.out_stride is {self.out_stride}, but neck.out_stride is '
-                f'{neck.out_stride}: they must be equal.'
-            )
+    @classmethod
+    def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
+        neck = partners.decoder
+        return {'in_channels': neck.out_channels, 'out_stride': neck.out_stride}
 
     def reconstruct(self, decoded: Tensor) -> Tensor:
-        """The predicted, per-cell standardised image (B, 3, H, W) of a decoded map."""
+        """The predicted, per-cell standardized image (B, 3, H, W) of a decoded map."""
         return F.pixel_shuffle(self.project(decoded), self.out_stride)
 
     def fill_in(self, student: StudentOutput) -> Tensor:
         """The images (B, 3, H, W) with their hidden cells from the prediction.
 
-        A predicted cell is standardised; here it gets the mean and the deviation of the cell
-        that it stands for, as in MAE's demo. They are not predicted: what is to be judged is
-        the structure.
+        A predicted cell is standardized; here it gets the mean and the deviation of the true
+        cell, as in MAE's demo. They are not predicted, since the structure is to be judged.
         """
         images = at_least_float32(student.images)
         predicted = at_least_float32(self.reconstruct(student.decoded))
@@ -85,7 +72,6 @@ class PixelReconstructionHead(DistillHead):
         return torch.where(visible, images, predicted.flatten(4, 5).flatten(2, 3))
 
     def forward(self, student: StudentOutput, teacher: None = None) -> Tensor:
-        """See :meth:`DistillHead.forward`."""
         grid = student.mask.grid
         target = split_cells(at_least_float32(student.images), grid)
         mean, std = _cell_statistics(target)

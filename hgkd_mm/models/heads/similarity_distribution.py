@@ -1,5 +1,8 @@
 """L_sim: imitation of the teacher's similarities to a memory queue."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
@@ -7,8 +10,8 @@ from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput
 from ..queue import MemoryQueue
-from .base import DistillHead, at_least_float32
-from .whitening import zca_transform
+from .base import DistillHead, Needs, Partners, at_least_float32
+from .whitening import read_target_norm, zca_transform
 
 
 @MODELS.register_module()
@@ -36,9 +39,8 @@ class SimilarityDistributionHead(DistillHead):
     Computed in float32 also under autocast.
 
     Args:
-        teacher: name of the teacher.
-        in_channels: channels of the student's last map.
-        embed_dim: width E of the teacher's embedding.
+        in_channels: channels of the student's last map; derived in a model.
+        embed_dim: width E of the teacher's embedding; derived in a model.
         queue_size: capacity K. Inferred default 65536, SEED's.
         hidden_channels: width of the projector's hidden layer; ``in_channels`` if None, as
             in SEED.
@@ -49,25 +51,25 @@ class SimilarityDistributionHead(DistillHead):
         center: subtract the mean of the queue from teacher embeddings before taking unit
             vectors. Inferred default True: mean-pooled features of MIM transformers share one
             large common direction (cosine about .9 between any two images), so without it
-            all similarities are nearly equal at any usual temperature and what tells
-            images apart is a small remainder. The queue stores uncentred unit vectors, and
+            all similarities are nearly equal at any usual temperature and the differences
+            between images are a small remainder. The queue stores uncentered unit vectors, and
             the mean is taken anew each step, so no entry goes stale.
-        whiten: decorrelate the centred embeddings as well, by the covariance of the queue
-            (:func:`zca_transform`). Inferred default False. For teachers whose embeddings vary
-            in a few directions only (an effective rank of 6 of 192 for the quickstart's MAE):
-            imitating those similarities would collapse the student onto the same directions.
-            It costs an eigendecomposition a step.
+        target_norm: 'whiten', or ``dict(type='whiten', rank=64)``, decorrelates the centered
+            embeddings by the covariance of the queue (:func:`zca_transform`). Inferred default
+            None. For teachers whose embeddings vary in a few directions only (an effective
+            rank of 6 of 192 for the quickstart's MAE): imitating those similarities would
+            collapse the student onto the same directions. It costs an eigendecomposition a step.
+        whiten: older spelling: True for ``target_norm='whiten'``, False for None.
         own_entry: let the image's own teacher embedding be candidate 0, as in SEED. Inferred
             default False: the equations compare with the queue, and with a candidate of
             similarity 1 the correlation is decided by that entry alone.
-        weight: factor of the term.
-        init_cfg: of the projector; truncated normal of std .02 by default.
 
     Raises:
-        ValueError: a temperature is not positive, or the queue cannot hold two entries.
+        ValueError: a temperature is not positive, the queue cannot hold two entries, or
+            whitening is unknown, without centering or of a rank out of range.
     """
 
-    reads_decoded = False
+    needs: ClassVar[Needs] = Needs('maps')
 
     def __init__(
         self,
@@ -80,37 +82,42 @@ class SimilarityDistributionHead(DistillHead):
         tau_s: float = 0.2,
         tau_t: float = 0.2,
         center: bool = True,
-        whiten: bool = False,
+        target_norm: str | dict | None = None,
+        whiten: bool | None = None,
         own_entry: bool = False,
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(
-            teacher=teacher,
-            weight=weight,
-            init_cfg=init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02),
-        )
+        super().__init__(teacher=teacher, weight=weight, init_cfg=init_cfg)
         if tau_s <= 0 or tau_t <= 0:
             raise ValueError(
                 f'Temperatures must be positive, got tau_s={tau_s} and tau_t={tau_t}: set tau_s '
                 'and tau_t of SimilarityDistributionHead.'
-            )
-        if whiten and not center:
-            raise ValueError(
-                'whiten=True of SimilarityDistributionHead needs center=True: a covariance is '
-                'taken around the mean.'
             )
         if queue_size < 2:
             raise ValueError(
                 f'A similarity distribution needs a queue of at least 2 entries, got {queue_size}: '
                 'set queue_size of SimilarityDistributionHead.'
             )
+        if whiten is not None:
+            target_norm = (target_norm or 'whiten') if whiten else None
+        kind, self.whiten_rank = read_target_norm(
+            target_norm,
+            known=('whiten', None),
+            dim=embed_dim,
+            key='target_norm of SimilarityDistributionHead',
+        )
+        self.whiten = kind == 'whiten'
+        if self.whiten and not center:
+            raise ValueError(
+                f'target_norm={target_norm!r} of SimilarityDistributionHead needs center=True: a '
+                'covariance is taken around the mean.'
+            )
         self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.tau_s = tau_s
         self.tau_t = tau_t
         self.center = center
-        self.whiten = whiten
         self.own_entry = own_entry
         hidden = hidden_channels or in_channels
         self.projector = nn.Sequential(
@@ -118,28 +125,15 @@ class SimilarityDistributionHead(DistillHead):
         )
         self.queue = MemoryQueue(size=queue_size, dim=embed_dim)
 
-    def check(
-        self,
-        key: str,
-        *,
-        neck: nn.Module | None,
-        teacher: nn.Module | None,
-        backbone: nn.Module | None = None,
-    ) -> None:
-        """See :meth:`DistillHead.check`."""
-        if teacher.embedding_dim != self.embed_dim:
-            raise ValueError(
-                f'{key}.embed_dim is {self.embed_dim}, but the embedding of teacher '
-                f"'{self.teacher}' has width {teacher.embedding_dim}: set "
-                f'{key}.embed_dim={teacher.embedding_dim}.'
-            )
+    @classmethod
+    def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
+        return {
+            'in_channels': partners.map_channels[-1],
+            'embed_dim': partners.teacher.embedding_dim,
+        }
 
     def forward(self, student: StudentOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`. In training mode the queue is filled afterwards.
-
-        Raises:
-            ValueError: the last map is not ``in_channels`` wide.
-        """
+        """See :meth:`DistillHead.forward`; in training mode the queue is filled afterwards."""
         z_s, own = self._unit_vectors(student, teacher)
         with torch.autocast(z_s.device.type, enabled=False):
             loss = self._loss(z_s, own)
@@ -150,7 +144,7 @@ class SimilarityDistributionHead(DistillHead):
     def distributions(
         self, student: StudentOutput, teacher: TeacherOutput
     ) -> tuple[Tensor, Tensor]:
-        """What the loss compares, for people to look at; the queue is left as it is.
+        """The distributions that the loss compares; the queue is left as it is.
 
         Returns:
             :math:`p^s` and :math:`p^t`, (B, K) each, K the number of candidates: entries stored
@@ -164,12 +158,6 @@ class SimilarityDistributionHead(DistillHead):
         self, student: StudentOutput, teacher: TeacherOutput
     ) -> tuple[Tensor, Tensor]:
         pooled = student.maps[-1].mean_visible()
-        if pooled.shape[1] != self.in_channels:
-            raise ValueError(
-                f'The last map of the backbone has {pooled.shape[1]} channels, but '
-                f'SimilarityDistributionHead was built for {self.in_channels}: set in_channels of '
-                f'the head to {pooled.shape[1]}.'
-            )
         embedding = at_least_float32(teacher.embedding)
         with torch.autocast(pooled.device.type, enabled=False):
             projected = self.projector(at_least_float32(pooled))
@@ -187,7 +175,7 @@ class SimilarityDistributionHead(DistillHead):
             mean = entries.mean(0)
             entries, own = entries - mean, own - mean
             if self.whiten:
-                transform = zca_transform(entries.T @ entries / len(entries))
+                transform = zca_transform(entries.T @ entries / len(entries), rank=self.whiten_rank)
                 entries, own = entries @ transform, own @ transform
             entries, own = F.normalize(entries, dim=1), F.normalize(own, dim=1)
         p_s = self._distribution(z_s, own, entries, self.tau_s)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
-from ..qkv import QKV, check_numbers, layers_from_zero
-from .base import DistillHead, check_decoder, check_token_grid
-from .map_tokens import project_to_grid
-from .relations import at_positions, relation_divergence, relation_logits
+from ..outputs import QKV, LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
+from ..qkv import check_numbers, layers_from_zero
+from .base import DistillHead, Needs, Partners, at_least_float32, project_to_grid
 
 
 @MODELS.register_module()
@@ -40,15 +41,15 @@ class TokenRelationHead(DistillHead):
         teacher: name of the teacher, a vision transformer.
         teacher_layers: its blocks, from 0, or from -1 backwards.
         student_layers: blocks of a transformer student, as many; None for a CNN student.
-        in_channels: channels of a CNN student's decoded map; None for a transformer student.
-        embed_dim: width of a CNN student's queries, keys and values; needed with ``in_channels``.
+        in_channels: channels of a CNN student's decoded map; derived in a model.
+        embed_dim: width of a CNN student's queries, keys and values; in a model that of the
+            teacher by default.
         relations: pairs of 'q', 'k' and 'v'. Inferred default QK and VV, TinyMIM's.
         num_heads: relation heads; None for those of the teacher. Where a network has others,
             its channels are split anew.
         with_cls: class tokens take part, where both networks have one (TinyMIM's choice). Not
             for CNN students.
         weight: factor of the term: beta, 1 in Hybrid Distill (stated, by a review).
-        init_cfg: of the projections; truncated normal of std .02 by default.
 
     Raises:
         ValueError: neither or both of ``student_layers`` and ``in_channels``, layers that are no
@@ -70,14 +71,11 @@ class TokenRelationHead(DistillHead):
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(
-            teacher=teacher,
-            weight=weight,
-            init_cfg=init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02),
-        )
+        super().__init__(teacher=teacher, weight=weight, init_cfg=init_cfg)
         if num_heads is not None and num_heads < 1:
             raise ValueError(f'num_heads of TokenRelationHead is {num_heads}, expected 1 or more.')
-        _check_arguments(teacher_layers, student_layers, in_channels, embed_dim, with_cls)
+        _check_layers(teacher_layers, student_layers)
+        _check_source(student_layers, in_channels, embed_dim, with_cls)
         unknown = [pair for pair in relations if len(pair) != 2 or set(pair) - set('qkv')]
         if unknown or not relations:
             raise ValueError(
@@ -91,24 +89,31 @@ class TokenRelationHead(DistillHead):
         self.relations = tuple(relations)
         self.num_heads = num_heads
         self.with_cls = with_cls
-        self.reads_decoded = in_channels is not None
-        self.reads_tokens = False
-        self.reads = TransformerOutput if in_channels is None else StudentOutput
         self.projections = nn.ModuleList()
         if in_channels is not None:
             self.projections.extend(
                 nn.Conv2d(in_channels, 3 * embed_dim, 1) for _ in teacher_layers
             )
 
-    def check(
-        self,
-        key: str,
-        *,
-        neck: nn.Module | None,
-        teacher: nn.Module | None,
-        backbone: nn.Module | None = None,
-    ) -> None:
-        """See :meth:`DistillHead.check`; layers counted backwards are counted from 0 after it."""
+    @property
+    def needs(self) -> Needs:
+        if self.student_layers is None:
+            return Needs('decoded', teacher_layers=self.teacher_layers)
+        return Needs('layers', self.student_layers, self.teacher_layers)
+
+    @classmethod
+    def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
+        if given.get('student_layers') is not None:
+            partners.require('layers')
+            return {}
+        derived = {'in_channels': partners.decoder.out_channels}
+        if given.get('embed_dim') is None:
+            derived['embed_dim'] = partners.teacher.embedding_dim
+        return derived
+
+    def check(self, partners: Partners) -> None:
+        """See :meth:`DistillHead.check`; afterwards layers are counted from 0."""
+        key, teacher = partners.key, partners.teacher
         try:
             blocks = teacher.blocks()
         except TypeError as error:
@@ -116,28 +121,27 @@ class TokenRelationHead(DistillHead):
         self.teacher_layers = layers_from_zero(
             self.teacher_layers, len(blocks), key=f'{key}.teacher_layers'
         )
-        num_heads = self.num_heads or blocks[self.teacher_layers[0]].attn.num_heads
+        self.num_heads = self.num_heads or blocks[self.teacher_layers[0]].attn.num_heads
         widths = {f"teacher '{self.teacher}'": teacher.embedding_dim}
-        if self.in_channels is not None:
-            check_decoder(key, neck=neck, in_channels=self.in_channels)
+        if self.student_layers is None:
             widths[f'{key}.embed_dim'] = self.embed_dim
         else:
-            self._check_transformer(key, backbone, teacher)
-            widths['the student'] = backbone.embed_dims
+            self._check_transformer(partners)
+            widths['the student'] = partners.transformer.embed_dims
         for what, width in widths.items():
-            if width % num_heads:
+            if width % self.num_heads:
                 raise ValueError(
-                    f'{num_heads} relation heads do not divide the width {width} of {what}: set '
-                    f'{key}.num_heads.'
+                    f'{self.num_heads} relation heads do not divide the width {width} of {what}: '
+                    f'set {key}.num_heads.'
                 )
-        self.num_heads = num_heads
 
-    def _check_transformer(self, key: str, backbone: nn.Module, teacher: nn.Module) -> None:
-        check_token_grid(key, backbone=backbone, teacher=teacher, name=self.teacher)
+    def _check_transformer(self, partners: Partners) -> None:
+        partners.check_token_grid()
+        key, student = partners.key, partners.transformer
         self.student_layers = layers_from_zero(
-            self.student_layers, len(backbone.layers), key=f'{key}.student_layers'
+            self.student_layers, len(student.layers), key=f'{key}.student_layers'
         )
-        prefixes = teacher.prefix, backbone.num_extra_tokens
+        prefixes = partners.teacher.prefix, student.num_extra_tokens
         if self.with_cls and prefixes != (1, 1):
             raise ValueError(
                 f'{key}.with_cls needs one class token in both networks, teacher '
@@ -146,27 +150,14 @@ class TokenRelationHead(DistillHead):
             )
 
     def forward(self, student: TransformerOutput | StudentOutput, teacher: TeacherOutput) -> Tensor:
-        """See :meth:`DistillHead.forward`."""
-        if self.in_channels is None:
-            pairs = [
-                self._of_blocks(student.layers[ours], teacher.layers[theirs])
-                for ours, theirs in zip(self.student_layers, self.teacher_layers, strict=True)
-            ]
+        if self.student_layers is None:
+            pairs = self._pairs_of_map(student.decoded, teacher)
         else:
-            grid = tuple(teacher.tokens.shape[2:])
-            pairs = [
-                self._of_map(student.decoded, project, teacher.layers[theirs], grid)
-                for project, theirs in zip(self.projections, self.teacher_layers, strict=True)
-            ]
+            pairs = self._pairs_of_layers(student.layers, teacher.layers)
         return torch.stack([self.divergence(*pair) for pair in pairs]).mean()
 
     def divergence(self, student: QKV, teacher: QKV) -> Tensor:
-        """Sum of the KL divergences of all relations between the same tokens.
-
-        Args:
-            student: (B, h, N, d) each.
-            teacher: (B, h', N, d') each.
-        """
+        """Sum of the KL divergences of all relations between the same N tokens."""
         heads = self.num_heads or teacher.q.shape[1]
         terms = [
             relation_divergence(
@@ -177,44 +168,103 @@ class TokenRelationHead(DistillHead):
         ]
         return torch.stack(terms).sum()
 
-    def _of_blocks(self, student: LayerTokens, teacher: LayerTokens) -> tuple[QKV, QKV]:
-        return (
-            at_positions(student, None, with_cls=self.with_cls),
-            at_positions(teacher, student.index, with_cls=self.with_cls),
+    def _pairs_of_layers(
+        self, student: Mapping[int, LayerTokens], teacher: Mapping[int, LayerTokens]
+    ) -> list[tuple[QKV, QKV]]:
+        pairs = []
+        for ours, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
+            own = student[ours]
+            other = at_positions(teacher[theirs], own.index, with_cls=self.with_cls)
+            pairs.append((at_positions(own, None, with_cls=self.with_cls), other))
+        return pairs
+
+    def _pairs_of_map(self, decoded: Tensor, teacher: TeacherOutput) -> list[tuple[QKV, QKV]]:
+        pairs, grid = [], tuple(teacher.tokens.shape[2:])
+        for project, theirs in zip(self.projections, self.teacher_layers, strict=True):
+            other = teacher.layers[theirs]
+            maps = project_to_grid(decoded, project, grid, teacher=self.teacher)
+            tokens = maps.flatten(2).transpose(1, 2).unflatten(2, (3, 1, -1)).permute(2, 0, 3, 1, 4)
+            own = LayerTokens(qkv=QKV(q=tokens[0], k=tokens[1], v=tokens[2]), prefix=0)
+            # A teacher that sees visible cells only has rows for these alone.
+            own = at_positions(own, other.index, with_cls=False)
+            pairs.append((own, at_positions(other, None, with_cls=False)))
+        return pairs
+
+
+def relation_logits(first: Tensor, second: Tensor, num_heads: int) -> Tensor:
+    r"""Scaled products :math:`A B^\top / \sqrt d` of every pair of tokens, head by head.
+
+    Args:
+        first: (B, h, N, c), queries for example.
+        second: (B, h, N, c), keys for example.
+        num_heads: relation heads. If they are not h, all h * c channels are split anew, as
+            MiniLMv2 does (arXiv 2012.15828, section 3.1).
+
+    Returns:
+        (B, num_heads, N, N), at least float32, under autocast too, with d = h * c / num_heads.
+    """
+    # Autocast would take the product in half precision again, where it is coarse or overflows.
+    with torch.autocast(first.device.type, enabled=False):
+        first, second = (_split(at_least_float32(x), num_heads) for x in (first, second))
+        return first / math.sqrt(first.shape[3]) @ second.transpose(2, 3)
+
+
+def relation_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    r""":math:`\mathrm{KL}(R^T \| R^S)`, summed over keys, mean over images, heads and queries.
+
+    Relations R are the softmax over keys of the logits, (B, h, N, N).
+    """
+    # Of log-softmax, so that a relation that vanishes in half precision gives no infinity.
+    log_student, log_teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+    return F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(-1).mean()
+
+
+def at_positions(tokens: LayerTokens, index: Tensor | None, *, with_cls: bool) -> QKV:
+    """Queries, keys and values of the tokens at positions (B, n); of all if None.
+
+    This takes rows and columns of the logits, so that relations among those that are left
+    still sum to 1. With ``with_cls`` prefix tokens stay, in front.
+    """
+
+    def chosen(x: Tensor) -> Tensor:
+        prefix, patches = x[:, :, : tokens.prefix], x[:, :, tokens.prefix :]
+        if index is not None:
+            where = index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+            patches = patches.gather(2, where)
+        return torch.cat([prefix, patches], dim=2) if with_cls else patches
+
+    q, k, v = (chosen(x) for x in (tokens.qkv.q, tokens.qkv.k, tokens.qkv.v))
+    return QKV(q=q, k=k, v=v)
+
+
+def _split(x: Tensor, num_heads: int) -> Tensor:
+    """(B, h, N, c) to (B, num_heads, N, h * c / num_heads)."""
+    if x.shape[1] == num_heads:
+        return x
+    return x.transpose(1, 2).flatten(2).unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def _check_layers(teacher_layers: Sequence[int], student_layers: Sequence[int] | None) -> None:
+    check_numbers('teacher_layers of TokenRelationHead', teacher_layers)
+    check_numbers('student_layers of TokenRelationHead', student_layers)
+    if not teacher_layers or (student_layers and len(student_layers) != len(teacher_layers)):
+        raise ValueError(
+            f'TokenRelationHead compares layers one by one; got student_layers={student_layers} '
+            f'and teacher_layers={list(teacher_layers)}.'
         )
 
-    def _of_map(
-        self, decoded: Tensor, project: nn.Module, teacher: LayerTokens, grid: tuple[int, int]
-    ) -> tuple[QKV, QKV]:
-        maps = project_to_grid(decoded, project, grid, teacher=self.teacher)
-        tokens = maps.flatten(2).transpose(1, 2).unflatten(2, (3, 1, -1)).permute(2, 0, 3, 1, 4)
-        own = LayerTokens(qkv=QKV(q=tokens[0], k=tokens[1], v=tokens[2]), prefix=0)
-        # A teacher that sees visible cells only has rows for these alone.
-        return (
-            at_positions(own, teacher.index, with_cls=False),
-            at_positions(teacher, None, with_cls=False),
-        )
 
-
-def _check_arguments(
-    teacher_layers: Sequence[int],
+def _check_source(
     student_layers: Sequence[int] | None,
     in_channels: int | None,
     embed_dim: int | None,
     with_cls: bool,
 ) -> None:
-    check_numbers('teacher_layers of TokenRelationHead', teacher_layers)
-    check_numbers('student_layers of TokenRelationHead', student_layers)
     if (student_layers is None) == (in_channels is None):
         raise ValueError(
             'TokenRelationHead reads either blocks of a transformer (student_layers) or the '
             f'decoded map of a CNN (in_channels); got student_layers={student_layers} and '
             f'in_channels={in_channels}.'
-        )
-    if not teacher_layers or (student_layers and len(student_layers) != len(teacher_layers)):
-        raise ValueError(
-            f'TokenRelationHead compares layers one by one; got student_layers={student_layers} '
-            f'and teacher_layers={list(teacher_layers)}.'
         )
     if in_channels is not None and (embed_dim is None or with_cls):
         raise ValueError(

@@ -1,4 +1,8 @@
-"""Decorrelation of teacher features, with statistics that follow the data."""
+"""How heads normalize a teacher's features, and whitening, one of these ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -7,14 +11,40 @@ from torch import Tensor, nn
 RIDGE = 0.02
 
 
+def read_target_norm(
+    setting: str | dict | None, *, known: Sequence[str | None], dim: int, key: str
+) -> tuple[str | None, int | None]:
+    """Kind of normalization, and the rank of a whitening.
+
+    Args:
+        setting: a name or None, or ``dict(type='whiten', rank=64)``.
+        known: the names that the head knows.
+        dim: channels of the features.
+        key: config key, for messages.
+
+    Raises:
+        ValueError: an unknown name or key, or a rank that is not between 1 and ``dim``.
+    """
+    config = dict(setting) if isinstance(setting, Mapping) else {'type': setting}
+    kind, rank = config.pop('type', None), config.pop('rank', None)
+    if config or kind not in known or (rank is not None and kind != 'whiten'):
+        raise ValueError(
+            f'{key} is {setting!r}, expected one of {list(known)}, or '
+            "dict(type='whiten', rank=64) for the leading directions alone."
+        )
+    if rank is not None and not 1 <= rank <= dim:
+        raise ValueError(f'{key}.rank is {rank}, expected 1 to {dim}, the width of the features.')
+    return kind, rank
+
+
 def zca_transform(covariance: Tensor, ridge: float = RIDGE, rank: int | None = None) -> Tensor:
     """(D, D): inverse square root of a covariance.
 
     Args:
         covariance: (D, D).
-        ridge: so many mean variances are added to each.
-        rank: only the directions of largest variance are kept, so many of them, and scaled by
-            sqrt(D / rank), so that the mean square of what comes out stays near 1.
+        ridge: multiple of the mean variance that is added to each variance.
+        rank: number of directions that are kept, those of largest variance, scaled by
+            sqrt(D / rank), so that the mean square of the result stays near 1; all if None.
     """
     floor = ridge * covariance.diagonal().mean().clamp(min=1e-12)
     values, vectors = torch.linalg.eigh(covariance)
@@ -31,26 +61,20 @@ class Whitening(nn.Module):
 
     :math:`\mu` and :math:`C` are averages over the batches of all ranks, plain ones at first and
     exponential ones later. ZCA, not PCA, because its result does not depend on the sign or
-    order of eigenvectors, which change from step to step. With a ``rank``, :math:`C^{-1/2}` is
-    that of the leading directions alone; two directions of nearly the same variance may change
-    places at the end of the list.
+    order of eigenvectors, which change from step to step. With a ``rank``, two directions of
+    nearly the same variance may change places at the end of the list.
 
     Args:
         dim: channels D.
         momentum: least share of the newest batch in the averages.
         ridge: :math:`\epsilon`, so that directions without content are not blown up to noise.
-        rank: see :func:`zca_transform`; all directions if None.
-
-    Raises:
-        ValueError: the rank is not between 1 and ``dim``.
+        rank: see :func:`zca_transform`.
     """
 
     def __init__(
         self, dim: int, *, momentum: float = 0.01, ridge: float = RIDGE, rank: int | None = None
     ) -> None:
         super().__init__()
-        if rank is not None and not 1 <= rank <= dim:
-            raise ValueError(f'The rank of a whitening is 1 to {dim}, its width; got {rank}.')
         self.momentum = momentum
         self.ridge = ridge
         self.rank = rank
@@ -61,12 +85,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, counted: Tensor) -> None:
-        """Takes a batch into the averages.
-
-        Args:
-            features: (N, D).
-            counted: (N,) bool, which rows exist.
-        """
+        """Takes a batch (N, D) into the averages, of which the rows ``counted``, (N,) bool."""
         # Not under autocast: the covariance is a small difference of large moments.
         with torch.autocast(features.device.type, enabled=False):
             rows = torch.where(counted[:, None], features.to(self.mean.dtype), 0.0)

@@ -1,7 +1,6 @@
 """Frozen teachers."""
 
-from .base import BaseTeacher
-from .frozen import FrozenTeachers
+from .base import BaseTeacher, FrozenTeachers
 from .mim_teacher import MIMTeacher
 from .timm_teacher import TIMMTeacher
 

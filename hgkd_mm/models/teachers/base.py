@@ -1,9 +1,10 @@
-"""What every teacher has in common."""
+"""What every teacher has in common, and how a model keeps its teachers."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -12,19 +13,18 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask
 
-from ..outputs import LayerTokens, TeacherOutput
-from ..qkv import QKV, read_qkv
-from .tokens import Pair, group_by_count, visible_tokens
+from ..outputs import QKV, LayerTokens, TeacherOutput
+from ..qkv import read_qkv
+from ..tokens import Pair, group_by_count, visible_tokens
 
 _DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 class BaseTeacher(nn.Module, metaclass=ABCMeta):
-    """A frozen network that says what the student should have seen.
+    """A frozen network whose features the student imitates.
 
     Weights take no gradient, ``train()`` leaves it in eval mode, and ``forward`` runs without
-    grad. Keep teachers in :class:`FrozenTeachers`, so that they stay out of the student's
-    state_dict, optimizer and DDP.
+    grad. :class:`FrozenTeachers` keeps it out of the student's state_dict, optimizer and DDP.
 
     Args:
         patch_size: pixels that the network makes a token of, in each direction.
@@ -34,7 +34,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             from the visible cells. What H-GKD's teacher sees is not known (inferred default
             'full', as in Feature-Distillation and MaskDistill; 'visible' is DMAE's; 'mim' is
             G2SD's: docs/sources.md 1.3 d).
-        mean: what the teacher's images are normalised with, R, G, B in 0..255.
+        mean: of the teacher's own normalization, R, G, B in 0..255.
         std: the same, standard deviations.
         token_stride: pixels of the student's image that a token is to cover, if not
             ``patch_size``: images are resized for the teacher, so that a ViT-L/14 has the token
@@ -75,16 +75,13 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.embedding_dim = embedding_dim
         self.teacher_view = teacher_view
         self.dtype = None if dtype is None else _DTYPES[dtype]
-        self.mean, self.std = _normalisation(mean, std)
+        self.mean, self.std = _normalization(mean, std)
         self.watched: tuple[int, ...] = ()
         self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
 
     def match_input(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Says how the images that come in are normalised: as the student wants them.
-
-        From then on they are converted to the teacher's own mean and std. Without this call
-        they are taken as they are.
+        """Sets the student's normalization, from which images are converted to the teacher's.
 
         Args:
             mean: R, G, B, in 0..255, as in the config's data_preprocessor.
@@ -93,7 +90,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         Raises:
             ValueError: not three numbers, or a std that is not positive.
         """
-        mean, std = _normalisation(mean, std)
+        mean, std = _normalization(mean, std)
         scale = [theirs / ours for theirs, ours in zip(std, self.std, strict=True)]
         shift = [
             (theirs - ours) / s for theirs, ours, s in zip(mean, self.mean, self.std, strict=True)
@@ -117,21 +114,14 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         return self.teacher_view == 'visible'
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The attention blocks that run, in order.
-
-        Raises:
-            TypeError: the network has none.
-        """
+        """The attention blocks that run, in order; TypeError if the network has none."""
         raise TypeError(
             f'{type(self).__name__} is no transformer whose attention can be read, so that it has '
             'no token relations to imitate.'
         )
 
     def read_layers(self, layers: Iterable[int]) -> None:
-        """Asks for queries, keys and values of some blocks, as ``layers`` of the output.
-
-        Args:
-            layers: blocks, counted from 0.
+        """Asks for queries, keys and values of blocks, from 0, as ``layers`` of the output.
 
         Raises:
             TypeError: the network has no such blocks at all.
@@ -154,36 +144,38 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             ValueError: the image does not divide into patches.
         """
         height, width = size
-        if (
-            min(height, width) < self.patch_size
-            or height % self.patch_size
-            or (width % self.patch_size)
-        ):
+        if any(side < 1 or side % self.patch_size for side in size):
             raise ValueError(
                 f'Images of {height} x {width} pixels do not divide into the patches of '
-                f'{self.patch_size} pixels of {type(self).__name__}. Use an image size that is '
-                'a multiple of it (the crop size in the data pipeline), or a teacher of another '
-                'patch_size.'
+                f'{self.patch_size} pixels of {type(self).__name__}: change the crop size of the '
+                'data pipeline, or take a teacher of another patch_size.'
             )
         return height // self.patch_size, width // self.patch_size
 
     @torch.no_grad()
     def forward(self, images: Tensor, mask: CellMask | None = None) -> TeacherOutput:
-        """What the teacher says of the images.
+        """Features of the images.
 
         Args:
-            images: (B, 3, H, W), normalised for the student (:meth:`match_input`).
+            images: (B, 3, H, W), normalized for the student (:meth:`match_input`).
             mask: which cells the student sees; needed unless ``teacher_view`` is 'full'.
 
         Raises:
             ValueError: sizes don't fit, or the mask is missing.
         """
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f'A teacher wants images (B, 3, H, W), got {tuple(images.shape)}.')
+            raise ValueError(f'A teacher takes images (B, 3, H, W), got {tuple(images.shape)}.')
         grid = self.grid((images.shape[2], images.shape[3]))
         visible = None
         if self.teacher_view != 'full':
-            visible = self._visible(mask, images, grid)
+            if mask is None:
+                raise ValueError(
+                    f"teacher_view='{self.teacher_view}' needs the student's mask, but there is "
+                    "none: pass mask, or set teacher_view='full'."
+                )
+            if mask.batch != len(images):
+                raise ValueError(f'The mask is for {mask.batch} images, but {len(images)} came in.')
+            visible = visible_tokens(mask, grid).to(images.device)
         # In the teacher's own precision, which may be lower than the student's.
         images = images.to(self.scale.dtype) * self.scale + self.shift
         if self.resize is not None:
@@ -223,22 +215,12 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             return nullcontext()
         return torch.autocast(device_type, dtype=self.dtype)
 
-    def _visible(self, mask: CellMask | None, images: Tensor, grid: Pair) -> Tensor:
-        if mask is None:
-            raise ValueError(
-                f"teacher_view='{self.teacher_view}' needs the student's mask, but there is none. "
-                "Pass mask, or set teacher_view='full'."
-            )
-        if mask.batch != images.shape[0]:
-            raise ValueError(f'The mask is for {mask.batch} images, but {images.shape[0]} came in.')
-        return visible_tokens(mask, grid).to(images.device)
-
     @abstractmethod
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
-        """The teacher's answer.
+        """Features of images; see :meth:`output`.
 
         Args:
-            images: (B, 3, H, W), normalised for the teacher.
+            images: (B, 3, H, W), normalized for the teacher.
             grid: (gh, gw) tokens.
             visible: (B, gh, gw) bool on the token grid, or None for the full view.
         """
@@ -289,6 +271,55 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                     tensor.data = tensor.data.to(own)
 
 
+class FrozenTeachers(Mapping[str, BaseTeacher]):
+    """Teachers by name, kept out of ``state_dict``, ``parameters``, ``modules`` and DDP.
+
+    It is no ``nn.Module``, so that a model which has one as an attribute does not register the
+    teachers. The model calls :meth:`apply_` in its own ``_apply``, through which ``to``, ``cuda``,
+    ``half`` and ``double`` all go.
+
+    Args:
+        teachers: name to teacher; each is frozen here.
+    """
+
+    def __init__(self, teachers: Mapping[str, BaseTeacher]) -> None:
+        self._teachers = dict(teachers)
+        for teacher in self._teachers.values():
+            teacher.freeze()
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Replaces every tensor of every teacher by ``fn`` of it, in place."""
+        for teacher in self._teachers.values():
+            teacher._apply(fn)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenTeachers:
+        """Teachers of their own on the same weights, so that EMA of a student copies none."""
+        for teacher in self._teachers.values():
+            for weight in teacher.parameters():
+                memo[id(weight)] = nn.Parameter(weight.detach(), requires_grad=False)
+            for buffer in teacher.buffers():
+                memo[id(buffer)] = buffer.detach()
+        return FrozenTeachers(copy.deepcopy(self._teachers, memo))
+
+    def __getitem__(self, name: str) -> BaseTeacher:
+        if name not in self._teachers:
+            raise KeyError(
+                f'There is no teacher called {name!r}; there are '
+                f'{", ".join(self._teachers) or "none"} (config key teachers).'
+            )
+        return self._teachers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._teachers)
+
+    def __len__(self) -> int:
+        return len(self._teachers)
+
+    def __repr__(self) -> str:
+        inside = ', '.join(f'{k}={type(v).__name__}' for k, v in self._teachers.items())
+        return f'{type(self).__name__}({inside})'
+
+
 def one_of(key: str, value: str, known: Sequence[str]) -> None:
     """Raises ValueError unless the config key's ``value`` is among ``known``."""
     if value not in known:
@@ -296,7 +327,7 @@ def one_of(key: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f'{key}={value!r} is unknown; choose one of {choices}.')
 
 
-def _normalisation(
+def _normalization(
     mean: Sequence[float], std: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, std = tuple(map(float, mean)), tuple(map(float, std))

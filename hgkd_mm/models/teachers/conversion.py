@@ -107,7 +107,7 @@ def _from_mmpretrain(weights: Mapping[str, Tensor], family: str) -> TeacherWeigh
         elif part == 'neck' and family == 'mae':
             decoder[rest] = value
         elif part == 'neck' and family == 'beitv2' and rest in ('norm.weight', 'norm.bias'):
-            # BEiT v2 normalises the encoder's last tokens in its neck (BEiTV2Neck).
+            # BEiT v2 normalizes the encoder's last tokens in its neck (BEiTV2Neck).
             encoder[f'ln1.{rest.removeprefix("norm.")}'] = value
         else:
             unused.append(name)

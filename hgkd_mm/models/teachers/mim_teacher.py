@@ -15,14 +15,13 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
-from ..qkv import attention_blocks
+from ..qkv import attention_blocks, layers_from_zero
+from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
-from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
+from .encoders import BEiTEncoder, MAEDecoder, RelativePositions, ViTEncoder, table_length
 from .loading import load_strictly
-from .relative_position import RelativePositions, table_length
-from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 # The sizes of the MAE and BEiT papers. mmpretrain's own 's' is an older and wider network.
 _ARCHS = {'s': 'deit-small', 'b': 'base', 'l': 'large', 'h': 'huge'}
@@ -34,16 +33,12 @@ _INCEPTION = ((127.5,) * 3, (127.5,) * 3)
 class MIMTeacher(BaseTeacher):
     """A pre-trained MAE, BEiT or BEiT v2, on mmpretrain's own networks.
 
-    What ``teacher_view`` means here:
-
-    - 'full': the whole image goes through the encoder.
-    - 'visible': the visible tokens alone go through it (fewer tokens, less time), with the
-      rows and columns of BEiT's position bias that belong to them; ``tokens`` is zero and
-      ``valid`` False elsewhere.
-    - 'mim': the teacher's own inference from the visible cells. MAE: encoder on the visible
-      tokens, then its decoder, whose features after the decoder's norm are ``tokens``. BEiT:
-      mask tokens in place of hidden patches through the encoder. The embedding is the mean
-      over visible positions of the encoder.
+    Of ``teacher_view``, 'visible' runs the encoder on the visible tokens alone (less time), with
+    the rows and columns of BEiT's position bias that belong to them; ``tokens`` is zero and
+    ``valid`` False elsewhere. 'mim' is the teacher's own inference from the visible cells. MAE:
+    encoder on the visible tokens, then its decoder, whose features after the decoder's norm are
+    ``tokens``. BEiT: mask tokens in place of hidden patches through the encoder. The embedding
+    is the mean over visible positions of the encoder.
 
     Stated: the teacher is a frozen MIM model such as MAE or BEiT (H-GKD Fig. 2 and 4). Not
     stated, hence knobs: the view (see :class:`BaseTeacher`); the layer (inferred: the last,
@@ -58,16 +53,16 @@ class MIMTeacher(BaseTeacher):
             ``embed_dims``, ``num_layers``, ``num_heads`` and, if it is not four times the
             width, ``feedforward_channels``. 's' has 6 heads, as DeiT's; MoCo v3's ViT-S has 12,
             which no shape tells: ``dict(embed_dims=384, num_layers=12, num_heads=12)``.
-        teacher_view: 'full', 'visible' or 'mim'.
+        teacher_view: 'full', 'visible' or 'mim', see above.
         img_size: pixels, or (H, W), of pre-training. Images of other sizes are fine: positions
             are resized to them.
         patch_size: pixels a token covers.
         layer: block whose output is taken, from 0, or from -1 backwards; of the decoder for
             MAE's 'mim'.
         embedding: 'mean' of patch tokens, or 'cls'.
-        final_norm: False for weights without a norm after the last block (fine-tuned ones). A
-            norm after pooling that such a file has (``fc_norm``, or mmpretrain's ``ln2``) is
-            applied to each token, the class token and the mean of the tokens.
+        final_norm: False for weights without a norm after the last block (fine-tuned ones),
+            whose norm after pooling (``fc_norm``, or mmpretrain's ``ln2``), if any, is applied to
+            each token, the class token and the mean of the tokens.
         decoder: size of MAE's decoder, for 'mim': ``decoder_embed_dim``, ``decoder_depth``,
             ``decoder_num_heads``, ``mlp_ratio``; MAE's own (512, 8, 16, 4) where left out.
         mean: what the teacher was trained with, R, G, B in 0..255. ImageNet's by default, and
@@ -119,7 +114,7 @@ class MIMTeacher(BaseTeacher):
         )
         decodes = family == 'mae' and teacher_view == 'mim'
         # Built without memory, so that no weight can keep a random value, nor the making of a
-        # teacher move the random numbers that the student is initialised with.
+        # teacher move the random numbers that the student is initialized with.
         with torch.device('meta'):
             vit = _vit(family, settings, img_size, patch_size, final_norm, teacher_view, weights)
             mae_decoder = _decoder(vit, patch_size, decoder) if decodes else None
@@ -129,7 +124,7 @@ class MIMTeacher(BaseTeacher):
                 f'{checkpoint} is of MoCo v3, whose ViT-S has 12 heads, and arch={arch!r} has '
                 f'{heads}: set {MOCO_V3_SMALL}.'
             )
-        own_mean, own_std = _own_normalisation(family, weights)
+        own_mean, own_std = _own_normalization(family, weights)
         super().__init__(
             patch_size=patch_size,
             embed_dim=mae_decoder.decoder_embed.out_features if decodes else vit.embed_dims,
@@ -156,25 +151,22 @@ class MIMTeacher(BaseTeacher):
 
     @property
     def prefix(self) -> int:
-        """See :class:`BaseTeacher`."""
         return self.encoder.vit.num_extra_tokens
 
     @property
     def has_cls(self) -> bool:
-        """See :class:`BaseTeacher`; the decoder's features have another width and none of use."""
+        """False with the decoder, whose class token has another width and no use."""
         return self.decoder is None
 
     @property
     def hides_tokens(self) -> bool:
-        """See :class:`BaseTeacher`."""
         return self.teacher_view == 'visible' or self.decoder is not None
 
     def blocks(self) -> Sequence[nn.Module]:
-        """See :class:`BaseTeacher`; those of the encoder."""
+        """Those of the encoder."""
         return attention_blocks(self.encoder.vit)[: self.encoder.layer + 1]
 
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
-        """See :class:`BaseTeacher`."""
         tokens = self.encoder.embed(images, grid)
         if visible is not None and not self.hides_tokens:
             shown = visible.flatten(1).unsqueeze(-1)
@@ -256,10 +248,9 @@ def _decoder(vit: VisionTransformer, patch_size: int, size: dict | None) -> MAEP
 def _load_encoder(
     vit: VisionTransformer | BEiTViT, weights: TeacherWeights, source: str, layer: int
 ) -> ViTEncoder:
-    layer = _layer(layer, vit.num_layers, 'encoder')
-    names, beit = [], isinstance(vit, BEiTViT)
-    if beit:
-        names = weights.bias_tables(vit.num_layers)
+    (layer,) = layers_from_zero([layer], vit.num_layers, key='layer')
+    beit = isinstance(vit, BEiTViT)
+    names = weights.bias_tables(vit.num_layers) if beit else []
     bias_shape = (table_length(vit.patch_resolution), vit.arch_settings['num_heads'])
     load_strictly(
         vit,
@@ -315,27 +306,17 @@ def _load_decoder(
             'decoder for its size.'
         ),
     )
-    layer = _layer(layer, len(decoder.decoder_blocks), 'decoder')
+    (layer,) = layers_from_zero([layer], len(decoder.decoder_blocks), key='layer')
     return MAEDecoder(decoder, vit.patch_resolution, layer)
 
 
-def _layer(layer: int, count: int, what: str) -> int:
-    if not -count <= layer < count:
-        raise ValueError(
-            f'layer={layer} is out of range: the {what} has {count} blocks, so give '
-            f'{-count} to {count - 1}.'
-        )
-    return layer % count
-
-
-def _own_normalisation(
+def _own_normalization(
     family: str, weights: TeacherWeights
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What the weights were trained with.
+    """ImageNet's mean and std for MAE, BEiT v2 and mmpretrain's BEiT, else 127.5.
 
-    MAE, BEiT v2 and mmpretrain's BEiT: ImageNet's mean and std. BEiT v1's released weights
-    (ImageNet-22k) and BEiT fine-tuned by either: 0.5 (unilm beit/README.md; mmpretrain
-    configs/beit). Fine-tuned ones are told by their bias, which is no longer shared.
+    That is for BEiT v1's released weights (ImageNet-22k) and BEiT fine-tuned by either (unilm
+    beit/README.md; mmpretrain configs/beit), whose position bias is no longer shared.
     """
     if family == 'beit' and (weights.official or not weights.shares_bias):
         return _INCEPTION

@@ -16,21 +16,20 @@ from torch import Tensor, nn
 
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
+from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
 from .checkpoint import read_weights
 from .loading import load_strictly
-from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
 
 @MODELS.register_module()
 class TIMMTeacher(BaseTeacher):
     """Any timm network as a teacher: ViTs (DeiT, DINO, CLIP, ...), Swin, CNNs.
 
-    The last features before pooling are the tokens, without class and register tokens, after
-    the network's last norm. Where timm has that norm between pooling and classifier (EVA-02 and
-    BEiT, ConvNeXt, any ViT with ``global_pool='avg'``), ``forward_features`` stops before it:
-    then tokens and class token are normed one by one, and the mean embedding is the normed mean,
-    which the classifier sees (docs/pretraining.md).
+    The last features before pooling, after the last norm, are the tokens, without class and
+    register tokens. Where timm has that norm between pooling and classifier (EVA-02 and BEiT,
+    ConvNeXt, any ViT with ``global_pool='avg'``), tokens and class token are normed one by one,
+    and the mean embedding is the normed mean (docs/pretraining.md).
 
     Args:
         name: what timm calls the network, for example 'vit_base_patch16_224.dino'.
@@ -47,8 +46,8 @@ class TIMMTeacher(BaseTeacher):
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
-        ValueError: timm has no such network, or it is not the one that the weights named with it
-            were trained in, an argument is unknown, or there is no checkpoint.
+        ValueError: timm has no such network, or its weights were trained in another one, an
+            argument is unknown, or there is no checkpoint.
         FileNotFoundError: the checkpoint is not there.
         RuntimeError: it is damaged, or its weights are not this network's, see
             :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
@@ -104,26 +103,18 @@ class TIMMTeacher(BaseTeacher):
 
     @property
     def prefix(self) -> int:
-        """See :class:`BaseTeacher`."""
         return getattr(self.model, 'num_prefix_tokens', 0)  # CNNs have none
 
     @property
     def has_cls(self) -> bool:
-        """See :class:`BaseTeacher`."""
         return getattr(self.model, 'cls_token', None) is not None
 
     def blocks(self) -> Sequence[nn.Module]:
-        """See :class:`BaseTeacher`.
-
-        Raises:
-            TypeError: the network is no vision transformer of timm's.
-        """
         if not isinstance(self.model, VisionTransformer):
             return super().blocks()
         return attention_blocks(self.model)
 
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
-        """See :class:`BaseTeacher`."""
         if visible is None:
             first, tokens = self._split(self._features(images), grid)
         else:

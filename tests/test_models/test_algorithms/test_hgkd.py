@@ -16,10 +16,8 @@ from hgkd_mm.sparse import CellMask
 
 SMALL = dict(depth=18, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 BACKBONE = dict(type='ResNet', **SMALL)
-SIM = dict(
-    type='SimilarityDistributionHead', teacher='mim', in_channels=64, embed_dim=5, queue_size=8
-)
-FEAT = dict(type='FeatureImitationHead', teacher='mim', in_channels=16, embed_dim=5)
+SIM = dict(type='SimilarityDistributionHead', teacher='mim', queue_size=8)
+FEAT = dict(type='FeatureImitationHead', teacher='mim')
 
 
 class PatchTeacher(BaseTeacher):
@@ -48,7 +46,7 @@ def build(**kwargs: Any) -> HGKD:
     settings = dict(
         type='HGKD',
         backbone=BACKBONE,
-        neck=dict(type='UNetDecoder', in_channels=(8, 16, 32, 64), width=32),
+        neck=dict(type='UNetDecoder', width=32),
         teachers=dict(mim=PatchTeacher()),
         heads=dict(feat=FEAT, sim=SIM),
         mask=dict(cell=32, ratio=0.5),
@@ -75,7 +73,7 @@ def test_losses_are_weighted_and_named_after_the_heads(images: Tensor) -> None:
 
 def test_each_teacher_runs_once_a_step_and_only_if_wanted(images: Tensor) -> None:
     teachers = dict(mim=PatchTeacher(), other=PatchTeacher(4), idle=PatchTeacher())
-    other = FEAT | dict(teacher='other', embed_dim=4)
+    other = FEAT | dict(teacher='other')
     model = build(teachers=dict(teachers), heads=dict(feat=FEAT, sim=SIM, other=other))
     losses = model.loss(images)
     assert set(losses) == {'loss_feat', 'loss_sim', 'loss_other'}
@@ -240,13 +238,13 @@ def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor, bad: fl
     [
         (dict(heads={}), 'no head'),
         (dict(heads=dict(feat=None)), 'no head'),
-        (dict(teachers={}), r"model\.heads\.feat wants teacher 'mim'.*has none"),
-        (dict(teachers=dict(mae=PatchTeacher())), r"wants teacher 'mim'.*\['mae'\]"),
-        (dict(neck=None), r'model\.heads\.feat reads the decoded map, but the model has no neck'),
-        (dict(teachers=dict(mim=PatchTeacher(7))), r'set model\.heads\.feat\.embed_dim=7'),
+        (dict(teachers={}), r"model\.heads\.feat names teacher 'mim'.*has none"),
+        (dict(teachers=dict(mae=PatchTeacher())), r"names teacher 'mim'.*\['mae'\]"),
+        (dict(neck=None), r'model\.heads\.feat .*neck'),
         (dict(mask=dict(cell=0)), r'model\.mask\.cell must be .* got 0'),
         (dict(mask=dict(ratio=1.0)), r'model\.mask\.ratio must be in \[0, 1\), got 1.0'),
         (dict(mask=dict(size=32)), r"\['size'\] as well"),
+        (dict(engine='tile'), r"model\.engine .*'tiles'.*got 'tile'"),
     ],
 )
 def test_refuses_bad_configs(kwargs: dict, message: str) -> None:
@@ -254,8 +252,8 @@ def test_refuses_bad_configs(kwargs: dict, message: str) -> None:
         HGKD(
             **(
                 dict(
-                    backbone=nn.Identity(),
-                    neck=dict(type='UNetDecoder', in_channels=(8, 64), width=32),
+                    backbone=BACKBONE,
+                    neck=dict(type='UNetDecoder', width=32),
                     teachers=dict(mim=PatchTeacher()),
                     heads=dict(feat=FEAT, sim=SIM),
                 )
@@ -270,7 +268,7 @@ def test_refuses_bad_inputs(images: Tensor) -> None:
         model.loss(images[:, :, :60])
     with pytest.raises(ValueError, match='one view of each image, the pipeline gives 2'):
         model.loss([images, images])
-    with pytest.raises(ValueError, match="modes 'tensor', 'loss' and 'predict'"):
+    with pytest.raises(ValueError, match="mode is 'train'"):
         model(images, mode='train')
 
 
@@ -306,9 +304,9 @@ def test_pixels_without_a_teacher_is_mmpretrains_spark(engine: str) -> None:
     """Same weights and mask: same loss, same gradient of every parameter."""
     spark = build_spark()
     model = build(
-        neck=dict(type='UNetDecoder', in_channels=(8, 16, 32, 64), width=32, out_stride=1),
+        neck=dict(type='UNetDecoder', width=32, out_stride=1),
         teachers=None,
-        heads=dict(pixels=dict(type='PixelReconstructionHead', in_channels=1)),
+        heads=dict(pixels=dict(type='PixelReconstructionHead')),
         engine=engine,
     ).double()
     theirs = dict(spark.backbone.named_parameters())
@@ -351,3 +349,8 @@ def test_a_neck_that_no_head_reads_is_not_built(images: Tensor) -> None:
     loss.backward()
     assert loss > 0
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_checkpointing_that_could_not_repeat_its_draws_is_refused() -> None:
+    with pytest.raises(ValueError, match='drop_path_rate=0'):
+        build(backbone=dict(type='ResNet', **SMALL, with_cp=True, drop_path_rate=0.1))

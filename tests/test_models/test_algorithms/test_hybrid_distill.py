@@ -17,9 +17,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from hgkd_mm.models import HybridDistill, MIMTeacher
-from hgkd_mm.models.heads.relations import relation_divergence, relation_logits
+from hgkd_mm.models.heads.token_relation import relation_divergence, relation_logits
 from hgkd_mm.models.qkv import read_qkv
-from hgkd_mm.models.teachers.tokens import take
+from hgkd_mm.models.tokens import take
 
 SIZES = dict(
     arch=dict(embed_dims=24, num_layers=6, num_heads=2, feedforward_channels=48),
@@ -27,7 +27,7 @@ SIZES = dict(
     patch_size=16,
 )
 STUDENT = dict(type='VisionTransformer', out_type='raw', **SIZES)
-FEAT = dict(type='FeatureDistillationHead', teacher='cl', in_channels=24, embed_dim=24)
+FEAT = dict(type='FeatureDistillationHead', teacher='cl')
 RELATION = dict(
     type='TokenRelationHead', teacher='mim', student_layers=[2, -1], teacher_layers=[1, 3]
 )
@@ -190,9 +190,8 @@ def test_in_half_precision(teachers: dict) -> None:
         (dict(masking=dict(keep_ratio=0)), 'keep_ratio is 0'),
         (dict(masking=dict(after=[7])), 'the student has 6 blocks'),
         (
-            dict(heads=dict(feat=dict(type='FeatureImitationHead', teacher='cl', in_channels=8,
-                                      embed_dim=24))),
-            'model.heads.feat, a FeatureImitationHead, reads a StudentOutput',
+            dict(heads=dict(feat=dict(type='FeatureImitationHead', teacher='cl'))),
+            r"model\.heads\.feat reads 'decoded' .* TransformerOutput",
         ),
         (dict(heads=dict(relation=RELATION | dict(teacher_layers=[1, 6]))), r'names block 6'),
         (dict(backbone=STUDENT | dict(patch_size=8)), 'cover 8 x 8 pixels'),
@@ -279,7 +278,7 @@ def test_students_without_their_own_tokens_are_refused(
 
 def test_a_teacher_that_wants_a_mask_is_refused(teachers: dict) -> None:
     teachers['mim']['teacher_view'] = 'visible'
-    with pytest.raises(ValueError, match=r"model\.teachers\.mim\.teacher_view='full'"):
+    with pytest.raises(ValueError, match=r"model\.heads\.relation .*teacher_view='visible'"):
         build(teachers)
 
 

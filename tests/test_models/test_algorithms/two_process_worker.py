@@ -59,18 +59,16 @@ def build() -> HGKD:
     torch.manual_seed(0)
     model = HGKD(
         backbone=TinyStudent(),
-        neck=dict(type='UNetDecoder', in_channels=(4, 6), width=8, stride=4, out_stride=2),
+        neck=dict(type='UNetDecoder', width=8, stride=4, out_stride=2),
         teachers=dict(mim=TinyTeacher()),
         heads=dict(
-            feat=dict(type='FeatureImitationHead', teacher='mim', in_channels=4, embed_dim=5),
+            feat=dict(type='FeatureImitationHead', teacher='mim'),
             sim=dict(
                 type='SimilarityDistributionHead',
                 teacher='mim',
-                in_channels=6,
-                embed_dim=5,
                 queue_size=QUEUE,
             ),
-            pixels=dict(type='PixelReconstructionHead', in_channels=4, out_stride=2),
+            pixels=dict(type='PixelReconstructionHead'),
         ),
         mask=dict(cell=4, ratio=0.5),
     ).double()

@@ -1,4 +1,4 @@
-"""Trains a tiny Hybrid Distill, and a balance, as one of several processes or alone.
+"""Trains a tiny Hybrid Distill as one of several processes or alone.
 
 Run as ``two_teachers_worker.py RANK WORLD DIRECTORY``; imported, its functions run in place.
 """
@@ -13,7 +13,6 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch.nn.parallel import DistributedDataParallel
 
 from hgkd_mm.models import HybridDistill
-from hgkd_mm.models.balance import GradientBalance
 
 BATCH = 4
 SIZES = dict(
@@ -38,9 +37,7 @@ def build(directory: Path, heads: str) -> HybridDistill:
         backbone=VisionTransformer(out_type='raw', **SIZES),
         teachers=teachers,
         heads=dict(
-            feat=dict(type='FeatureDistillationHead', teacher='cl', in_channels=8, embed_dim=8)
-            if heads == 'both'
-            else None,
+            feat=dict(type='FeatureDistillationHead', teacher='cl') if heads == 'both' else None,
             relation=dict(
                 type='TokenRelationHead', teacher='mim', student_layers=[-1], teacher_layers=[2]
             ),
@@ -66,14 +63,6 @@ def train(rank: int, world: int, directory: Path, heads: str) -> dict[str, torch
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-def balance(rank: int) -> dict[str, torch.Tensor]:
-    """Weights of two terms whose gradients differ from rank to rank: norms 1, 2 and 3, 2."""
-    z = torch.ones(1, requires_grad=True)
-    weigh = GradientBalance()
-    weigh.name_terms(['a', 'b'])
-    return weigh(dict(a=(1 + 2 * rank) * z.sum(), b=2 * z.sum()), dict(a=1.0, b=1.0), z)
-
-
 def main() -> None:
     """Entry point of a process."""
     rank, world, directory = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -82,7 +71,6 @@ def main() -> None:
         'gloo', init_method=f'file://{directory}/rendezvous', rank=rank, world_size=world
     )
     out = {heads: train(rank, world, directory, heads) for heads in ('both', 'relation')}
-    out['balance'] = balance(rank)
     torch.save(out, directory / f'{rank}.pt')
     barrier()
     # Not an ordinary end, which gloo's threads may abort (`leave_distributed` says how), nor

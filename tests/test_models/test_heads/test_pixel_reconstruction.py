@@ -1,7 +1,5 @@
 """SparK's pixel loss against numpy and mmpretrain."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -104,12 +102,3 @@ def test_visible_cells_are_the_images_and_hidden_ones_have_their_mean() -> None:
             np.testing.assert_array_equal(filled[cell], images[cell])
         else:
             np.testing.assert_allclose(filled[cell], images[cell].mean(), atol=1e-12)
-
-
-def test_check() -> None:
-    head = build(out_stride=2)
-    head.check('k', neck=SimpleNamespace(out_channels=C, out_stride=2), teacher=None)
-    with pytest.raises(ValueError, match=r'k\.out_stride is 2, but neck\.out_stride is 1'):
-        head.check('k', neck=SimpleNamespace(out_channels=C, out_stride=1), teacher=None)
-    with pytest.raises(ValueError, match=r'k\.in_channels is 4, but the neck gives 9'):
-        head.check('k', neck=SimpleNamespace(out_channels=9, out_stride=2), teacher=None)

@@ -1,7 +1,5 @@
 """L_sim against numpy."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -57,10 +55,19 @@ def student_vectors(head: SimilarityDistributionHead, student: StudentOutput) ->
 
 
 @pytest.mark.parametrize('own_entry', [False, True])
-@pytest.mark.parametrize(('center', 'whiten'), [(False, False), (True, False), (True, True)])
-def test_equals_numpy(center: bool, whiten: bool, own_entry: bool) -> None:
+@pytest.mark.parametrize(
+    ('center', 'norm', 'rank'),
+    [
+        (False, dict(whiten=False), None),
+        (True, {}, None),
+        (True, dict(whiten=True), E),
+        (True, dict(target_norm='whiten'), E),
+        (True, dict(target_norm=dict(type='whiten', rank=2)), 2),
+    ],
+)
+def test_equals_numpy(center: bool, norm: dict, rank: int | None, own_entry: bool) -> None:
     head = build(
-        center=center, whiten=whiten, own_entry=own_entry, tau_s=0.3, tau_t=0.1, hidden_channels=5
+        center=center, **norm, own_entry=own_entry, tau_s=0.3, tau_t=0.1, hidden_channels=5
     )
     head.queue.enqueue(torch.from_numpy(unit(batch(1, 9)[1].embedding.numpy())))
     student, teacher = batch(2)
@@ -71,9 +78,10 @@ def test_equals_numpy(center: bool, whiten: bool, own_entry: bool) -> None:
     if center:
         mean = entries.mean(0)
         z_t, entries = z_t - mean, entries - mean
-    if whiten:
+    if rank is not None:
         covariance = entries.T @ entries / len(entries)
         values, vectors = np.linalg.eigh(covariance + 0.02 * np.trace(covariance) / E * np.eye(E))
+        values, vectors = values[-rank:] * rank / E, vectors[:, -rank:]
         inverse_root = (vectors / np.sqrt(values)) @ vectors.T
         z_t, entries = z_t @ inverse_root, entries @ inverse_root
     z_t, entries = unit(z_t), unit(entries)
@@ -94,8 +102,13 @@ def test_equals_numpy(center: bool, whiten: bool, own_entry: bool) -> None:
 
 
 def test_whitening_needs_centring() -> None:
-    with pytest.raises(ValueError, match='needs center=True'):
-        build(center=False, whiten=True)
+    for spelling in (dict(whiten=True), dict(target_norm=dict(type='whiten', rank=2))):
+        with pytest.raises(ValueError, match='center=True'):
+            build(center=False, **spelling)
+
+
+def test_the_older_switch_turns_an_inherited_whitening_off() -> None:
+    assert not build(target_norm=dict(type='whiten', rank=2), whiten=False).whiten
 
 
 def test_queue_takes_the_batch_after_its_loss() -> None:
@@ -223,20 +236,15 @@ def test_queue_is_in_the_state_dict() -> None:
     assert other(*batch(3)).item() == head(*batch(3)).item() != 0
 
 
-def test_check() -> None:
-    build().check('k', neck=None, teacher=SimpleNamespace(embedding_dim=E))
-    with pytest.raises(ValueError, match=r'set k\.embed_dim=9'):
-        build().check('k', neck=None, teacher=SimpleNamespace(embedding_dim=9))
-
-
-def test_refuses_a_last_map_of_another_width() -> None:
-    with pytest.raises(ValueError, match='set in_channels of the head to 4'):
-        build(in_channels=8)(*batch(2))
-
-
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
-    [(dict(tau_s=0), 'tau_s=0'), (dict(tau_t=-1), 'tau_t=-1'), (dict(queue_size=1), 'at least 2')],
+    [
+        (dict(tau_s=0), 'tau_s=0'),
+        (dict(tau_t=-1), 'tau_t=-1'),
+        (dict(queue_size=1), 'at least 2'),
+        (dict(target_norm='layer_norm'), "target_norm .* 'layer_norm'"),
+        (dict(target_norm=dict(type='whiten', rank=E + 1)), f'rank is {E + 1}, expected 1 to {E}'),
+    ],
 )
 def test_refuses_bad_settings(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,19 +1,28 @@
-"""TokenRelationHead on planted queries, keys and values."""
+"""Token relations against numpy, and TokenRelationHead on planted queries, keys and values."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from helpers.half import HALVES
+from scipy.special import softmax
 from torch import Tensor, nn
 
-from hgkd_mm.models.heads import TokenRelationHead
-from hgkd_mm.models.heads.relations import relation_divergence, relation_logits
+from hgkd_mm.models.heads.base import Needs, Partners
+from hgkd_mm.models.heads.token_relation import (
+    TokenRelationHead,
+    at_positions,
+    relation_divergence,
+    relation_logits,
+)
 from hgkd_mm.models.outputs import LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
 from hgkd_mm.models.qkv import QKV
 
 B, N, GRID = 2, 6, (2, 3)
+H, C = 3, 4
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -141,7 +150,7 @@ def block() -> SimpleNamespace:
     return SimpleNamespace(attn=SimpleNamespace(num_heads=2))
 
 
-def parts(**changes) -> dict:
+def partners(**changes) -> Partners:
     teacher = SimpleNamespace(
         blocks=lambda: [block()] * 4,
         embedding_dim=8,
@@ -160,14 +169,16 @@ def parts(**changes) -> dict:
     for name, value in changes.items():
         whose, name = name.split('_', 1)
         setattr(teacher if whose == 'teacher' else backbone, name, value)
-    return dict(neck=None, teacher=teacher, backbone=backbone)
+    student = SimpleNamespace(output=TransformerOutput, backbone=backbone)
+    return Partners('model.heads.rel', student, teacher)
 
 
 def test_layers_counted_backwards() -> None:
     relation = head(student_layers=[-1], teacher_layers=[-2])
-    relation.check('model.heads.rel', **parts())
+    relation.check(partners())
     assert (relation.student_layers, relation.teacher_layers) == ((5,), (2,))
     assert relation.num_heads == 2
+    assert relation.needs == Needs('layers', (5,), (2,))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +186,8 @@ def test_layers_counted_backwards() -> None:
     [
         (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
         (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
-        ({}, dict(teacher_patch_size=14), "those of teacher 'mim' 14 x 14"),
-        ({}, dict(teacher_teacher_view='visible'), "teachers.mim.teacher_view='full'"),
+        ({}, dict(teacher_patch_size=14), '14 x 14'),
+        ({}, dict(teacher_teacher_view='visible'), "teacher_view='visible'"),
         (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
         (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
     ],
@@ -184,4 +195,76 @@ def test_layers_counted_backwards() -> None:
 def test_refused_before_training(arguments: dict, changes: dict, sentence: str) -> None:
     relation = head(**(dict(student_layers=[1]) | arguments))
     with pytest.raises(ValueError, match=sentence):
-        relation.check('model.heads.rel', **parts(**changes))
+        relation.check(partners(**changes))
+
+
+def numpy_relation(a: Tensor, b: Tensor, heads: int) -> np.ndarray:
+    """(B, heads, N, N), by loops."""
+    a, b = (x.numpy().transpose(0, 2, 1, 3).reshape(B, N, -1) for x in (a, b))
+    d = a.shape[2] // heads
+    out = np.zeros((B, heads, N, N))
+    for image in range(B):
+        for head in range(heads):
+            part = slice(head * d, (head + 1) * d)
+            out[image, head] = softmax(a[image, :, part] @ b[image, :, part].T / d**0.5, axis=1)
+    return out
+
+
+@pytest.mark.parametrize('heads', [3, 1, 2, 6])
+def test_relations_against_numpy_with_heads_split_anew(heads: int) -> None:
+    a, b = random(B, H, N, C), random(B, H, N, C, seed=1)
+    ours = relation_logits(a, b, heads).softmax(-1)
+    np.testing.assert_allclose(ours.numpy(), numpy_relation(a, b, heads), atol=1e-12)
+    torch.testing.assert_close(ours.sum(-1), torch.ones(B, heads, N, dtype=torch.float64))
+
+
+def test_divergence_against_numpy() -> None:
+    student, teacher = random(B, H, N, N), random(B, H, N, N, seed=1)
+    s, t = softmax(student.numpy(), axis=-1), softmax(teacher.numpy(), axis=-1)
+    expected = (t * np.log(t / s)).sum(-1).mean()
+    assert relation_divergence(student, teacher).item() == pytest.approx(expected, abs=1e-12)
+    assert relation_divergence(teacher, teacher).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_divergence_goes_from_teacher_to_student() -> None:
+    # KL((1, 0) || (1/2, 1/2)) = ln 2, the other way round it has no bound.
+    teacher, student = torch.tensor([[[[40.0, -40.0]]]]), torch.zeros(1, 1, 1, 2)
+    assert relation_divergence(student, teacher).item() == pytest.approx(np.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_gives_no_infinity(dtype: torch.dtype) -> None:
+    # Logits of some hundred: a softmax in half precision would be exactly zero in places.
+    a = 30 * random(1, 2, 6, 8).to(dtype).requires_grad_()
+    teacher = 30 * random(1, 2, 6, 8, seed=1).to(dtype)
+    loss = relation_divergence(relation_logits(a, a, 2), relation_logits(teacher, teacher, 2))
+    (gradient,) = torch.autograd.grad(loss, a)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize('dtype', HALVES)
+def test_logits_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
+    # Products of up to 1e5, more than float16 holds.
+    a, b = (100 * random(B, H, N, C, seed=seed).to(dtype) for seed in (0, 1))
+    with torch.autocast('cpu', dtype=dtype):
+        logits = relation_logits(a, b, H)
+    assert logits.dtype == torch.float32
+    exact = a.double() @ b.double().transpose(2, 3) / C**0.5
+    torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-2)
+
+
+def test_positions_take_rows_and_columns() -> None:
+    q = random(B, H, 1 + 6, C)
+    tokens = LayerTokens(qkv=QKV(q=q, k=q + 1, v=q + 2), prefix=1)
+    index = torch.tensor([[0, 3, 5], [1, 2, 4]])
+    kept = at_positions(tokens, index, with_cls=True)
+    whole = q @ (q + 1).transpose(2, 3)
+    ours = kept.q @ kept.k.transpose(2, 3)
+    for image in range(B):
+        rows = torch.cat([torch.zeros(1, dtype=torch.long), index[image] + 1])
+        torch.testing.assert_close(ours[image], whole[image][:, rows][:, :, rows])
+    without = at_positions(tokens, index, with_cls=False)
+    assert torch.equal(without.v, kept.v[:, :, 1:])
+    assert torch.equal(at_positions(tokens, None, with_cls=True).v, q + 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hgkd_mm.models.heads.whitening import Whitening
+from hgkd_mm.models.heads.whitening import Whitening, read_target_norm
 
 
 def features(count: int = 400) -> torch.Tensor:
@@ -94,7 +94,33 @@ def test_a_rank_keeps_the_directions_of_largest_variance() -> None:
     torch.testing.assert_close(out.square().mean(), torch.ones(()).double())
 
 
-@pytest.mark.parametrize('rank', [0, 7])
-def test_a_rank_out_of_range_is_refused(rank: int) -> None:
-    with pytest.raises(ValueError, match=f'1 to 6, its width; got {rank}'):
-        Whitening(6, rank=rank)
+@pytest.mark.parametrize(
+    ('setting', 'expected'),
+    [
+        (None, (None, None)),
+        ('whiten', ('whiten', None)),
+        (dict(type='whiten'), ('whiten', None)),
+        (dict(type='whiten', rank=6), ('whiten', 6)),
+        (dict(type='layer_norm'), ('layer_norm', None)),
+    ],
+)
+def test_spellings_of_a_normalization(setting: str | dict | None, expected: tuple) -> None:
+    known = ('layer_norm', 'whiten', None)
+    assert read_target_norm(setting, known=known, dim=6, key='target_norm') == expected
+
+
+@pytest.mark.parametrize(
+    'setting',
+    [
+        'batch',
+        dict(type='whiten', rank=0),
+        dict(type='whiten', rank=7),
+        dict(type='layer_norm', rank=2),
+        dict(type='whiten', ranks=2),
+    ],
+)
+def test_other_normalizations_are_refused(setting: str | dict) -> None:
+    with pytest.raises(ValueError, match=r'model\.heads\.feat\.target_norm'):
+        read_target_norm(
+            setting, known=('layer_norm', 'whiten'), dim=6, key='model.heads.feat.target_norm'
+        )

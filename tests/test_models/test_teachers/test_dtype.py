@@ -8,7 +8,7 @@ from helpers.teachers import SIZES, beit, images, mae_parts, prefixed, save
 from mmengine.utils import digit_version
 from mmpretrain.models.backbones.beit import BEiTAttention
 
-from hgkd_mm.models.beit_attention import FusedBEiTAttention
+from hgkd_mm.models.qkv import FusedBEiTAttention
 from hgkd_mm.models.teachers import FrozenTeachers, MIMTeacher
 from hgkd_mm.sparse import CellMask
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmpretrain.models.backbones.beit import RelativePositionBias
 
-from hgkd_mm.models.teachers.relative_position import RelativePositions, table_length
+from hgkd_mm.models.teachers.encoders import RelativePositions, table_length
 
 GRID, HEADS = (4, 4), 2
 

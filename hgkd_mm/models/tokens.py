@@ -1,4 +1,4 @@
-"""Which tokens of a teacher are visible, and running a network on those only."""
+"""Tokens of vision transformers: their size, which are visible, and running on those only."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ Pair = tuple[int, int]
 Group = tuple[Tensor | None, Tensor]
 
 
+def patch_size(vit: nn.Module) -> Pair:
+    """Pixels (height, width) of the patches that an mmpretrain transformer makes tokens of.
+
+    Raises:
+        ValueError: patches overlap or leave gaps, so that tokens are no tiling of the image.
+    """
+    projection = vit.patch_embed.projection
+    size, stride = projection.kernel_size, projection.stride
+    if size != stride:
+        raise ValueError(
+            f'Patches of {size[0]} x {size[1]} px every {stride[0]} x {stride[1]} px do not tile '
+            'the image, but heads compare tokens one by one: leave stride out of '
+            'model.backbone.patch_cfg.'
+        )
+    return size
+
+
 def visible_tokens(mask: CellMask, grid: Pair) -> Tensor:
-    """The mask on a teacher's token grid.
+    """The student's mask on a teacher's token grid (gh, gw): (B, gh, gw) bool, True = visible.
 
     A token that covers several cells counts as visible only if all of them are, so that no
     hidden pixel reaches the teacher.
-
-    Args:
-        mask: the cells that the student sees.
-        grid: (gh, gw) tokens of the teacher.
-
-    Returns:
-        (B, gh, gw) bool, True = visible.
 
     Raises:
         ValueError: neither grid is a whole multiple of the other.
@@ -71,7 +81,7 @@ def on_visible(
     """Runs a transformer on the visible tokens alone and puts its output back in place.
 
     Args:
-        batch: (B, ...) what ``run`` works on: images or all their tokens.
+        batch: (B, ...) images or all their tokens.
         visible: (B, gh, gw) bool.
         run: takes (b, ...) of the batch and the (b, k) positions of its visible tokens, gives a
             (b, C) class token and (b, k, C) tokens.

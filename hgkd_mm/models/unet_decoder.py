@@ -38,7 +38,7 @@ class UNetDecoder(BaseModule):
 
     Args:
         in_channels: channels of the backbone's maps, fine to coarse, each of half the
-            resolution of the one before it.
+            resolution of the one before it; derived in a model.
         width: channels D at the coarsest level; halved by each up-block.
         out_stride: stride of the output, a power of two up to ``stride``.
         stride: stride of the coarsest map.
@@ -70,16 +70,11 @@ class UNetDecoder(BaseModule):
             ]
         )
         blocks = _count_blocks(stride=stride, out_stride=out_stride, width=width)
-        if not in_channels:
-            raise ValueError(
-                'UNetDecoder got no input level: list the channels of the backbone outputs, '
-                'fine to coarse, in neck.in_channels.'
-            )
         norm_cfg = norm_cfg or dict(type='BN')
         self.in_channels = tuple(in_channels)
         self.out_stride = out_stride
         widths = [width // 2**i for i in range(blocks + 1)]
-        self._out_channels = widths[-1]
+        self.out_channels = widths[-1]
         coarse_to_fine = self.in_channels[::-1][: blocks + 1]
         self.densify = nn.ModuleList(
             Densify(channels, widths[i], kernel=1 if i == 0 else 3, norm_cfg=norm_cfg)
@@ -88,11 +83,6 @@ class UNetDecoder(BaseModule):
         self.up_blocks = nn.ModuleList(
             _up_block(widths[i], widths[i + 1], norm_cfg) for i in range(blocks)
         )
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output: ``width`` halved once per up-block."""
-        return self._out_channels
 
     def forward(self, maps: Sequence[FeatureMap]) -> Tensor:
         """Decodes the backbone's maps.
@@ -105,14 +95,8 @@ class UNetDecoder(BaseModule):
             (B, out_channels, H, W) at ``out_stride``.
 
         Raises:
-            ValueError: the number, channels or sizes of the maps are not as configured.
+            ValueError: a map is not twice as large as the next coarser one.
         """
-        got = tuple(m.shape[1] for m in maps)
-        if got != self.in_channels:
-            raise ValueError(
-                f'UNetDecoder was built for maps of {self.in_channels} channels (fine to coarse), '
-                f'the backbone gives {got}: set neck.in_channels, or out_indices of the backbone.'
-            )
         coarse_to_fine = list(maps)[::-1]
         x = self.densify[0](coarse_to_fine[0])
         for i, up in enumerate(self.up_blocks, start=1):

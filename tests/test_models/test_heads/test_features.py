@@ -1,4 +1,4 @@
-"""L_feat against numpy."""
+"""L_feat of a CNN student against numpy."""
 
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.models.heads import FeatureImitationHead
+from hgkd_mm.models.heads.base import Partners
 from hgkd_mm.models.outputs import StudentOutput, TeacherOutput
 from hgkd_mm.sparse import CellMask
 
@@ -142,42 +143,19 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         build()(student, teacher)
 
 
-NECK = SimpleNamespace(out_channels=C, out_stride=16)
-TEACHER = SimpleNamespace(embed_dim=D, embedding_dim=D, teacher_view='full')
-
-
-def test_check_accepts_what_fits() -> None:
-    build().check('model.heads.feat', neck=NECK, teacher=TEACHER)
-
-
-@pytest.mark.parametrize(
-    ('kwargs', 'neck', 'teacher', 'message'),
-    [
-        ({}, None, TEACHER, r'no neck: add neck=dict'),
-        (dict(in_channels=7), NECK, TEACHER, r'set model\.heads\.feat\.in_channels=3'),
-        (dict(embed_dim=7), NECK, TEACHER, r'set model\.heads\.feat\.embed_dim=5'),
-        (
-            dict(positions='masked'),
-            NECK,
-            SimpleNamespace(embed_dim=D, teacher_view='visible'),
-            r"teacher_view='visible' it drops the hidden cells",
-        ),
-    ],
-)
-def test_check_refuses_what_does_not(
-    kwargs: dict, neck: object, teacher: object, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(**kwargs).check('model.heads.feat', neck=neck, teacher=teacher)
+def test_hidden_tokens_of_a_teacher_that_drops_them_are_refused() -> None:
+    teacher = SimpleNamespace(teacher_view='visible')
+    with pytest.raises(ValueError, match=r'model\.heads\.feat\.positions'):
+        build(positions='masked').check(Partners('model.heads.feat', None, teacher))
 
 
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
         (dict(positions='hidden'), "'hidden', expected 'all', 'masked' or 'visible'"),
-        (dict(target_norm='batch'), "'batch', expected 'layer_norm', 'whiten' or None"),
-        (dict(whiten_rank=2), "whiten_rank=2 .* needs target_norm='whiten'"),
-        (dict(target_norm='whiten', whiten_rank=99), 'The rank of a whitening'),
+        (dict(target_norm='batch'), "target_norm of FeatureImitationHead is 'batch'"),
+        (dict(whiten_rank=2), "whiten_rank=2 .*'layer_norm'"),
+        (dict(target_norm='whiten', whiten_rank=99), 'rank is 99, expected 1 to 5'),
         (dict(weight=-1.0), 'weight of FeatureImitationHead is -1.0'),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hgkd_mm.models.teachers.tokens import group_by_count, mean_tokens, on_visible, visible_tokens
+from hgkd_mm.models.tokens import group_by_count, mean_tokens, on_visible, visible_tokens
 from hgkd_mm.sparse import CellMask
 
 
