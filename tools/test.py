@@ -15,7 +15,6 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hgkd_mm.engine import IncompleteCheckpointError
-from hgkd_mm.utils.checkpoint_file import CheckpointError
 from hgkd_mm.utils.launch import (
     add_common_flags,
     leave_distributed,
@@ -23,6 +22,7 @@ from hgkd_mm.utils.launch import (
     start_distributed,
 )
 from hgkd_mm.utils.testing import merge_test_args
+from hgkd_mm.weights.reading import CheckpointError
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -17,8 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 # The package also registers what --amp names.
-from hgkd_mm.engine import NonFiniteError, OtherClassesError, PretrainedWeightsError
-from hgkd_mm.utils.checkpoint_file import CheckpointError
+from hgkd_mm.engine import NonFiniteError, OtherClassesError
 from hgkd_mm.utils.launch import (
     add_common_flags,
     is_first_process,
@@ -30,6 +29,7 @@ from hgkd_mm.utils.launch import (
 )
 from hgkd_mm.utils.mmcv_ops import MissingOpsError
 from hgkd_mm.utils.work_dir import held
+from hgkd_mm.weights.reading import CheckpointError
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,13 +73,7 @@ def main() -> None:
         try:
             runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
             runner.train()
-        except (
-            CheckpointError,
-            MissingOpsError,
-            NonFiniteError,
-            OtherClassesError,
-            PretrainedWeightsError,
-        ) as error:
+        except (CheckpointError, MissingOpsError, NonFiniteError, OtherClassesError) as error:
             sys.exit(f'tools/train.py: {error}')
         except FileNotFoundError as error:
             sys.exit(

@@ -9,8 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-from hgkd_mm.utils.checkpoint_file import cached
 from hgkd_mm.utils.files import is_remote
+from hgkd_mm.weights.reading import cached
 
 from .section import Section
 from .walk import nodes

@@ -12,12 +12,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from hgkd_mm.engine import PretrainedReportHook
-from hgkd_mm.engine.pretrained import PretrainedPart, pretrained_parts
-from hgkd_mm.engine.pretrained_file import PretrainedFile
 from hgkd_mm.models.teachers.base import BaseTeacher
-from hgkd_mm.utils.checkpoint_file import Wording, cached, read_file, resolve
 from hgkd_mm.utils.files import is_remote
-from hgkd_mm.utils.weights_fit import compare, weight_names
+from hgkd_mm.weights.fit import compare, weight_names
+from hgkd_mm.weights.pretrained import PretrainedFile, PretrainedPart, pretrained_parts
+from hgkd_mm.weights.reading import cached, read_file, resolve
 
 from .section import Section
 from .urls import unreachable
@@ -102,7 +101,6 @@ class _Files:
         if path is None:
             return None
         try:
-            file.check_kind()
             weights = file.pick(self._content(path, file))
         except (RuntimeError, ValueError) as error:
             self._section.problems.append(f'{file.key}: {error}')
@@ -128,12 +126,7 @@ class _Files:
 
     def _content(self, path: Path, file: PretrainedFile) -> Any:
         if path not in self._contents:
-            wording = Wording(
-                kind='checkpoint',
-                given_by=f'config key {file.key}',
-                trust='the flag --trust-checkpoint of tools/train.py',
-            )
-            self._contents[path] = read_file(path, file.checkpoint, wording)
+            self._contents[path] = read_file(path, key=f'config key {file.key}')
         return self._contents[path]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from hgkd_mm.utils.checkpoint_file import BACKBONE
+from hgkd_mm.weights.reading import BACKBONE
 
 from .loading import Converted, load_converted
 from .network import build_backbone

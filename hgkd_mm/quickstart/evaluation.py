@@ -16,7 +16,7 @@ from hgkd_mm.evaluation import (
     linear_probe,
 )
 from hgkd_mm.sparse import CellMask
-from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
+from hgkd_mm.weights.reading import read_tensors
 
 
 @dataclass
@@ -76,5 +76,5 @@ def build_student(model: ConfigDict, checkpoint: str | None, seed: int) -> nn.Mo
     network = MODELS.build(model)
     network.init_weights()
     if checkpoint is not None:
-        network.load_state_dict(read_tensors(checkpoint, CHECKPOINT))
+        network.load_state_dict(read_tensors(checkpoint))
     return network.eval()

@@ -21,7 +21,8 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from .checkpoint_file import register_reader
+from hgkd_mm.weights.reading import register_reader
+
 from .files import is_remote
 from .mmcv_ops import has_ops, need_ops
 from .work_dir import newest_checkpoint

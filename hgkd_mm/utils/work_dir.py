@@ -13,7 +13,7 @@ from typing import TextIO
 
 from mmengine.logging import print_log
 
-from .checkpoint_file import CHECKPOINT, CheckpointError, UntrustedCheckpointError, read_file
+from hgkd_mm.weights.reading import CheckpointError, UntrustedCheckpointError, read_file
 
 # The folder whose lock the process that started this one holds for it.
 _PASSED_ON = 'HGKD_HELD_WORK_DIR'
@@ -99,7 +99,7 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     for paths in by_kind.values():
         for _, path in sorted(paths, reverse=True):
             try:
-                content = read_file(path, str(path), CHECKPOINT, trusted=trusted)
+                content = read_file(path, key='--resume', trusted=trusted)
                 readable.append((int(content['meta']['iter']), path))
                 break
             except UntrustedCheckpointError:

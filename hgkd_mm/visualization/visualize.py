@@ -13,7 +13,7 @@ from torch import nn
 from hgkd_mm.evaluation.rng import isolated_rng
 from hgkd_mm.models import HGKD
 from hgkd_mm.utils.device import check_device
-from hgkd_mm.utils.weights_fit import Fit
+from hgkd_mm.weights.fit import Fit
 
 from .backbone_view import view_backbone
 from .distillation_view import view_distillation

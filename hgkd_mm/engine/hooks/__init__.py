@@ -3,9 +3,13 @@
 from .export_backbone_hook import ExportBackboneHook
 from .knn_hook import KNNEvalHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
-from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
 from .same_classes_hook import OtherClassesError, SameClassesHook
-from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
+from .weights_hooks import (
+    IncompleteCheckpointError,
+    PretrainedReportHook,
+    PretrainedWeightsError,
+    WholeCheckpointHook,
+)
 
 __all__ = [
     'ExportBackboneHook',

@@ -14,13 +14,14 @@ from mmpretrain.models.selfsup import BEiTPretrainViT
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from hgkd_mm.weights.fit import load_strictly
+from hgkd_mm.weights.reading import read_tensors
+
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
 from .base import BaseTeacher, one_of
-from .checkpoint import read_weights
 from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
 from .encoders import BEiTEncoder, MAEDecoder, ViTEncoder
-from .loading import load_strictly
 from .relative_position import RelativePositions, table_length
 from .tokens import Pair, after_norm, mean_tokens, on_visible, take
 
@@ -82,7 +83,7 @@ class MIMTeacher(BaseTeacher):
             MoCo v3's and ``arch`` another network's.
         FileNotFoundError: the checkpoint is not there.
         RuntimeError: it is damaged, or its weights are not this network's, see
-            :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
+            :func:`~hgkd_mm.weights.fit.load_strictly`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class MIMTeacher(BaseTeacher):
         one_of('embedding', embedding, ('mean', 'cls'))
         settings = _arch(arch)
         weights = to_mmpretrain(
-            read_weights(checkpoint, trust_checkpoint=trust_checkpoint),
+            read_tensors(checkpoint, key='config key checkpoint', trusted=trust_checkpoint),
             family=family,
             source=str(checkpoint),
         )
