@@ -69,19 +69,32 @@ class Fit:
         return f'{self.loaded} of {self.total} weights ({", ".join(lacking)}; {unused})'
 
 
-def compare(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Fit:
-    """Compares the state of a network with weights in its naming."""
+def compare(
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    values: Mapping[str, Tensor] | None = None,
+) -> Fit:
+    """Compares the state of a network with weights in its naming.
+
+    Args:
+        own: state of the network.
+        found: weights of the file.
+        values: what the weights that fit should be, to compare values too.
+    """
     names = weight_names(own)
     both = [name for name in names if name in found]
+    other_shape = {
+        name: f'{tuple(found[name].shape)}, needed {tuple(own[name].shape)}'
+        for name in both
+        if found[name].shape != own[name].shape
+    }
+    compared = () if values is None else [name for name in both if name not in other_shape]
     return Fit(
         total=len(names),
         missing=tuple(name for name in names if name not in found),
-        other_shape={
-            name: f'{tuple(found[name].shape)}, needed {tuple(own[name].shape)}'
-            for name in both
-            if found[name].shape != own[name].shape
-        },
+        other_shape=other_shape,
         unused=tuple(name for name in weight_names(found) if name not in own),
+        changed=tuple(name for name in compared if not _equal(own[name], values[name])),
     )
 
 
@@ -197,6 +210,10 @@ def load_strictly(
     module.load_state_dict(kept, strict=True, assign=True)
     fit = replace(fit, unused=(*fit.unused, *unused))
     MMLogger.get_current_instance().info(f'Teacher {what}: {fit.counts()} from {source}.')
+
+
+def _equal(own: Tensor, value: Tensor) -> bool:
+    return torch.equal(own.detach().cpu(), value.to(device='cpu', dtype=own.dtype))
 
 
 def _untrained(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .fit import Fit, compare, fitting, weight_names
+from .fit import Fit, compare, fitting
 from .reading import (
     CONTAINERS,
     CheckpointError,
@@ -43,9 +42,7 @@ class PretrainedFile:
         return f'{self.key.removesuffix(".checkpoint")}.prefix'
 
     def read(self) -> dict[str, Tensor]:
-        """Opens the file as MMEngine does, and picks the weights.
-
-        With all addresses that MMEngine knows; for those of the web every rank has to take part.
+        """Opens the file as MMEngine does; if it is on the web, every rank has to take part.
 
         Raises:
             CheckpointError: the file is not there or cannot be read.
@@ -59,9 +56,9 @@ class PretrainedFile:
             start = self.key.partition('.init_cfg')[0]
             raise CheckpointError(
                 f'{reason_of(error).rstrip(".")}: {start} cannot start from {self.checkpoint} '
-                f'(config key {self.key}). To start from random weights, take the config whose '
-                f'name ends in _scratch, or leave {start}.init_cfg out: with None the network '
-                'would not even initialise itself.'
+                f'(config key {self.key}). For random weights take the config whose name ends in '
+                f'_scratch, or leave {start}.init_cfg out; with None the network would not even '
+                'initialise itself.'
             ) from error
         return self.pick(content)
 
@@ -137,24 +134,7 @@ def compare_values(
     expected: dict[str, Tensor] = {}
     for part, weights in reversed(list(zip(parts, files, strict=True))):
         expected |= fitting(part.state(), weights)
-    return [_compare(part.state(), w, expected) for part, w in zip(parts, files, strict=True)]
-
-
-def _compare(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> Fit:
-    fit = compare(own, weights)
-    lacking = set(fit.lacking)
-    changed = [
-        name
-        for name in weight_names(own)
-        if name not in lacking and not _equal(own[name], expected[name])
-    ]
-    return replace(fit, changed=tuple(changed))
-
-
-def _equal(own: Tensor, value: Tensor) -> bool:
-    return torch.equal(own.detach().cpu(), value.to(device='cpu', dtype=own.dtype))
+    return [compare(part.state(), w, expected) for part, w in zip(parts, files, strict=True)]
 
 
 def _files(

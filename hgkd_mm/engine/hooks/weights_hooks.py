@@ -153,14 +153,13 @@ def _stop_together(problem: str) -> None:
 
 def _advice(part: PretrainedPart, fit: Fit) -> str:
     written = (
-        'Values that differ were written after loading: zero_init_residual=True with an init_cfg '
-        'that is a list does so. '
+        ' Values that differ were written after loading: zero_init_residual=True with an init_cfg '
+        'that is a list does so.'
     )
     file = part.files[0]
     return (
-        f'Training was not started. Make the network that of the file ({part.key}: depth, '
-        f'settings of the stem, ...), or change the file (config key {file.key}) or the part of '
-        f'it ({file.prefix_key}). '
-        f'{written if fit.changed else ""}If it is meant so, give '
+        f'Make the network that of the file ({part.key}: depth, settings of the stem, ...), or '
+        f'change the file (config key {file.key}) or the part of it ({file.prefix_key}).'
+        f'{written if fit.changed else ""} If it is meant so, give '
         "dict(type='PretrainedReportHook') allow_missing=True, or a list of the names' patterns."
     )
