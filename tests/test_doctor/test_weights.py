@@ -103,8 +103,8 @@ def test_teacher_that_loads() -> None:
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
-        (dict(checkpoint='work_dirs/no.pth'), 'There is no teacher checkpoint at work_dirs/no.pth'),
-        (dict(checkpoint=None), 'A teacher without pre-trained weights would teach noise'),
+        (dict(checkpoint='work_dirs/no.pth'), 'There is no checkpoint at work_dirs/no.pth'),
+        (dict(checkpoint=None), 'config key checkpoint is None'),
         (dict(arch='b'), 'does not fit the encoder of the teacher'),
         (dict(family='beit'), 'does not fit the encoder of the teacher'),
         (dict(family='vae'), 'family'),
