@@ -91,7 +91,7 @@ def backbone_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
     Raises:
         ValueError: there are none.
     """
-    return under_prefix(tensors, BACKBONE, source=source, key='as checkpoints of pre-training do')
+    return under_prefix(tensors, BACKBONE, source=source, key='where pre-training puts them')
 
 
 def _model_of_text(text: object, source: str) -> Any:

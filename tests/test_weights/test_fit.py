@@ -63,6 +63,8 @@ def test_a_whole_network_and_what_of_it_may_be_absent() -> None:
     network[1].num_batches_tracked.fill_(3)
     fit = load_whole(network, without_counters(found), what='Another network')
     assert fit.loaded == 6 and network[1].num_batches_tracked == 3
+    load_whole(network, found | {'1.num_batches_tracked': torch.tensor(7)}, what='Another network')
+    assert network[1].num_batches_tracked == 7
     torch.testing.assert_close(network[0].weight.data, found['0.weight'], rtol=0, atol=0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     found['0.weight'] += 1
