@@ -85,7 +85,7 @@ def local_file(source: str, *, key: str = 'checkpoint') -> Iterator[Path]:
         raise FileNotFoundError(
             f'No checkpoint is read from {source}: give a path or an https:// address ({key}).'
         )
-    if address.startswith(('http://', 'https://')):
+    if urlparse(address).scheme in ('http', 'https'):
         yield _downloaded(address, key)
     elif is_remote(address):
         with get_local_path(address) as path:
