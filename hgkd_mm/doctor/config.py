@@ -20,10 +20,10 @@ from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 import hgkd_mm.datasets
 import hgkd_mm.engine
 import hgkd_mm.models  # noqa: F401  they register
-from hgkd_mm.utils.checkpoint_file import cached, register_reader, resolve
 from hgkd_mm.utils.environment import MissingOpsError
 from hgkd_mm.utils.files import is_remote
 from hgkd_mm.utils.launch import add_config_flag, load_config, scaled_iterations
+from hgkd_mm.weights.reading import cached, register_reader, resolve
 
 from .report import Section
 

@@ -17,7 +17,7 @@ from hgkd_mm.evaluation import (
     linear_probe,
 )
 from hgkd_mm.sparse import CellMask
-from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
+from hgkd_mm.weights.reading import read_tensors
 
 from .places import CONFIGS
 
@@ -76,5 +76,5 @@ def build_student(model: ConfigDict, checkpoint: Path | None, seed: int) -> nn.M
     network = MODELS.build(model)
     network.init_weights()
     if checkpoint is not None:
-        network.load_state_dict(read_tensors(str(checkpoint), CHECKPOINT))
+        network.load_state_dict(read_tensors(str(checkpoint)))
     return network.eval()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hgkd_mm.scenes import SceneFolder, make_scenes
-from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_tensors
+from hgkd_mm.weights.reading import read_tensors
 
 from .places import ASSETS, CONFIGS, SCENES, WORK_DIRS
 from .training import Job, folder_options, train
@@ -126,7 +126,7 @@ def export(checkpoint: Path, path: Path, facts: dict[str, object], *, keep: str 
         facts: kept in the file's metadata.
         keep: prefix of the weights to write; what begins otherwise is left out.
     """
-    state = read_tensors(str(checkpoint), CHECKPOINT)
+    state = read_tensors(checkpoint)
     half = {key: value.half().contiguous() for key, value in state.items() if key.startswith(keep)}
     save_file(half, path, metadata={'format': 'pt', 'facts': json.dumps(facts, default=str)})
     return path

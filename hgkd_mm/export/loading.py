@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hgkd_mm.utils.weights_fit import Fit, compare, fitting, listed, shapes_of
+from hgkd_mm.weights.fit import Fit, fitting, listed, load_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,16 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        missing, unexpected = self.fit.missing, self.fit.unused
+        missing = self.fit.missing
+        classifier = f' (of the classifier: {listed(missing)})' if missing else ''
         lines = [
             f'loaded      {self.fit.loaded} of {self.fit.total}',
-            f'missing     {len(missing)}{listed(missing, " (of the classifier: {})")}',
-            f'unexpected  {len(unexpected)}{listed(unexpected)}',
+            f'missing     {len(missing)}{classifier}',
+            f'unexpected  {len(self.fit.unused)}',
         ]
         for reason in dict.fromkeys(self.left_out.values()):
-            names = tuple(name for name, why in self.left_out.items() if why == reason)
-            lines.append(f'left out    {len(names)}{listed(names)}: {reason}')
+            names = [name for name, why in self.left_out.items() if why == reason]
+            lines.append(f'left out    {len(names)} ({listed(names)}): {reason}')
         return lines
 
 
@@ -111,25 +112,17 @@ def load_converted(
     """
     own = network.state_dict()
     shaped = {name: _as_own(value, own.get(name)) for name, value in weights.items()}
-    fit = compare(own, shaped)
-    absent = [name for name in fit.missing if not name.startswith(classifier)]
-    if absent or fit.other_shape or fit.unused:
-        wrong = shapes_of(fit.other_shape, own, shaped)
-        raise ValueError(
-            f'The weights do not fit {what}, and nothing was written: of its {fit.total} weights '
-            f'{len(absent)} are missing{listed(absent)}, {len(wrong)} have another '
-            f'shape{listed(wrong)}, and {len(fit.unused)} are unknown to it'
-            f'{listed(fit.unused)}. The config that names the network (in the checkpoint, or '
-            'given with --config) is probably not that of the weights.'
-        )
+    wrong = (
+        f'The weights do not fit {what} of the config (in the checkpoint, or given with --config), '
+        'and nothing was written'
+    )
+    fit = load_whole(network, shaped, what=wrong, absent=classifier)
+    network.train(False)
     # a view would take all that it is a view of into the file
     fitted = {
         name: value.to(own[name].dtype).clone(memory_format=torch.contiguous_format)
         for name, value in fitting(own, shaped).items()
     }
-    # older torch resets counters that are absent
-    network.load_state_dict({**own, **fitted})
-    network.train(False)
     return fitted, ExportReport(fit=fit, left_out=dict(left_out or {}))
 
 

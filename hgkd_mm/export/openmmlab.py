@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hgkd_mm.utils.checkpoint_file import BACKBONE
+from hgkd_mm.weights.reading import BACKBONE
 
 from .counterparts import mobilenet_stages, pools, rename, resnet_rules
 from .loading import Converted, Counterpart, load_converted

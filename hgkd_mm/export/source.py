@@ -9,21 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from hgkd_mm.utils.checkpoint_file import (
+from hgkd_mm.utils.files import sha256_of
+from hgkd_mm.utils.launch import load_config
+from hgkd_mm.weights.reading import (
     BACKBONE,
-    Wording,
     find_tensors,
     local_file,
     read_file,
     under_prefix,
+    without_wrapper,
 )
-from hgkd_mm.utils.files import sha256_of
-from hgkd_mm.utils.launch import load_config
 
 from .files import Provenance
 from .network import describe_backbone, parse_config_text
 
-_WORDING = Wording(kind='checkpoint', given_by='argument CKPT', trust='the flag --trust-checkpoint')
+_KEY = 'argument CKPT'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,10 @@ def read_pretrained(
         ValueError: the file holds no backbone, or nothing says which network it is.
     """
     source = str(checkpoint)
-    with local_file(source, _WORDING) as path:
-        content = read_file(path, source, _WORDING, trusted=trust_checkpoint)
+    with local_file(source, key=_KEY) as path:
+        content = read_file(path, key=_KEY, trusted=trust_checkpoint)
         digest = sha256_of(path)
-    weights = backbone_weights(find_tensors(content, source), source)
+    weights = backbone_weights(without_wrapper(find_tensors(content, source, key=_KEY)), source)
     meta = content.get('meta') if isinstance(content, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}
     if config is None:
@@ -90,7 +90,7 @@ def backbone_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
     Raises:
         ValueError: there are none.
     """
-    return under_prefix(tensors, BACKBONE, source=source, why='as checkpoints of pre-training do')
+    return under_prefix(tensors, BACKBONE, source=source, key='where pre-training puts them')
 
 
 def _model_of_text(text: object, source: str) -> Any:

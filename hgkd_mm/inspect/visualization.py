@@ -13,7 +13,7 @@ from torch import nn
 from hgkd_mm.evaluation import isolated_rng
 from hgkd_mm.models import HGKD
 from hgkd_mm.utils.launch import check_device
-from hgkd_mm.utils.weights_fit import Fit
+from hgkd_mm.weights.fit import Fit
 
 from .figure import draw_grid
 from .fitted_weights import load_backbone, load_model, read_tensors

@@ -23,7 +23,8 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint_file import CheckpointError, register_reader
+from hgkd_mm.weights.reading import CheckpointError, register_reader
+
 from .environment import MissingOpsError, has_ops, need_ops
 from .files import is_remote
 from .work_dir import checkpoint_folders, newest_checkpoint

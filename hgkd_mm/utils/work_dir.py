@@ -14,7 +14,8 @@ from typing import TextIO
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from .checkpoint_file import CHECKPOINT, CheckpointError, UntrustedCheckpointError, read_file
+from hgkd_mm.weights.reading import CheckpointError, UntrustedCheckpointError, read_file
+
 from .files import is_remote
 
 # The folder whose lock the process that started this one holds for it.
@@ -104,7 +105,7 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     for paths in by_kind.values():
         for _, path in sorted(paths, reverse=True):
             try:
-                content = read_file(path, str(path), CHECKPOINT, trusted=trusted)
+                content = read_file(path, key='--resume', trusted=trusted)
                 readable.append((int(content['meta']['iter']), path))
                 break
             except UntrustedCheckpointError:

@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from hgkd_mm.engine import PretrainedReportHook
 
 
-def report_at_start(model: BaseModule) -> list[str]:
+def report_at_start(model: BaseModule, **settings: object) -> list[str]:
     """What the hook logs of a model that is initialised as MMEngine does; raises what stops it."""
     lines: list[str] = []
     runner = SimpleNamespace(
@@ -19,7 +19,7 @@ def report_at_start(model: BaseModule) -> list[str]:
         optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
         logger=SimpleNamespace(info=lines.append),
     )
-    hook = PretrainedReportHook()
+    hook = PretrainedReportHook(**settings)
     hook.before_run(runner)
     model.init_weights()
     hook.before_train(runner)

@@ -70,21 +70,6 @@ def test_a_deeper_network_is_not_taken_for_a_shallower_one(prefix: str) -> None:
         load_backbone(network(), weights, source='x.pth')
 
 
-@pytest.mark.parametrize('counter', [None, 7])
-def test_counters_of_norms_are_no_weights(counter: int | None) -> None:
-    backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    backbone[1].num_batches_tracked.fill_(3)
-    weights = {k: v + 1 for k, v in backbone.state_dict().items()}
-    if counter is None:
-        del weights['1.num_batches_tracked']
-    else:
-        weights['1.num_batches_tracked'] = torch.tensor(counter)
-    assert load_backbone(backbone, weights, source='x.pth').loaded == 6
-    assert torch.equal(backbone[1].weight, weights['1.weight'])
-    # an absent one stays as it is
-    assert backbone[1].num_batches_tracked == (counter or 3)
-
-
 def test_reading(tmp_path: Path) -> None:
     file = tmp_path / 'x.pth'
     torch.save(dict(state_dict=network().state_dict(), meta=dict(epoch=3)), file)

@@ -13,7 +13,7 @@ from helpers.pickles import MakesFolder
 from mmengine.registry import DefaultScope
 
 from hgkd_mm import train
-from hgkd_mm.utils.checkpoint_file import CHECKPOINT, read_file
+from hgkd_mm.weights.reading import read_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,7 +122,7 @@ def test_resuming_goes_on_and_overwrites_nothing(
     longer = ['--resume', '--cfg-options', 'train_cfg.max_epochs=3']
     assert toy_run(tmp_path, environment, *longer) == ''
     assert (tmp_path / 'out' / 'epoch_2.pth').read_bytes() == before
-    last = read_file(tmp_path / 'out' / 'epoch_3.pth', 'last', CHECKPOINT)
+    last = read_file(tmp_path / 'out' / 'epoch_3.pth')
     assert (last['meta']['epoch'], last['meta']['iter']) == (3, 3)
     assert len(last['message_hub']['log_scalars']['train/loss'].data[0]) == 3
 

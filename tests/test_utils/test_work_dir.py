@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers.pickles import MakesFolder
 
-from hgkd_mm.utils.checkpoint_file import CheckpointError, UntrustedCheckpointError
 from hgkd_mm.utils.work_dir import BusyError, held, newest_checkpoint, passed_on
+from hgkd_mm.weights.reading import CheckpointError, UntrustedCheckpointError
 
 
 def save(path: Path, iteration: int) -> Path:

@@ -3,8 +3,12 @@
 from .evaluation_hooks import KNNEvalHook, OtherClassesError, SameClassesHook
 from .export_backbone_hook import ExportBackboneHook
 from .non_finite_hook import NonFiniteError, NonFiniteLossHook
-from .pretrained_report_hook import PretrainedReportHook, PretrainedWeightsError
-from .whole_checkpoint_hook import IncompleteCheckpointError, WholeCheckpointHook
+from .weights_hooks import (
+    IncompleteCheckpointError,
+    PretrainedReportHook,
+    PretrainedWeightsError,
+    WholeCheckpointHook,
+)
 
 __all__ = [
     'ExportBackboneHook',

@@ -14,14 +14,15 @@ from mmpretrain.models.selfsup import BEiTPretrainViT
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from hgkd_mm.weights.fit import load_strictly
+from hgkd_mm.weights.reading import read_tensors
+
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks, layers_from_zero
 from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
-from .checkpoint import read_weights
 from .conversion import MOCO_V3_SMALL, TeacherWeights, to_mmpretrain
 from .encoders import BEiTEncoder, MAEDecoder, RelativePositions, ViTEncoder, table_length
-from .loading import load_strictly
 
 # The sizes of the MAE and BEiT papers. mmpretrain's own 's' is an older and wider network.
 _ARCHS = {'s': 'deit-small', 'b': 'base', 'l': 'large', 'h': 'huge'}
@@ -77,7 +78,7 @@ class MIMTeacher(BaseTeacher):
             MoCo v3's and ``arch`` another network's.
         FileNotFoundError: the checkpoint is not there.
         RuntimeError: it is damaged, or its weights are not this network's, see
-            :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
+            :func:`~hgkd_mm.weights.fit.load_strictly`.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class MIMTeacher(BaseTeacher):
         one_of('embedding', embedding, ('mean', 'cls'))
         settings = _arch(arch)
         weights = to_mmpretrain(
-            read_weights(checkpoint, trust_checkpoint=trust_checkpoint),
+            read_tensors(checkpoint, key='config key checkpoint', trusted=trust_checkpoint),
             family=family,
             source=str(checkpoint),
         )

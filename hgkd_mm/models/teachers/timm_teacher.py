@@ -14,12 +14,13 @@ from timm.data import resolve_model_data_config
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from hgkd_mm.weights.fit import load_strictly
+from hgkd_mm.weights.reading import read_tensors
+
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
 from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
 from .base import BaseTeacher, one_of
-from .checkpoint import read_weights
-from .loading import load_strictly
 
 
 @MODELS.register_module()
@@ -50,7 +51,7 @@ class TIMMTeacher(BaseTeacher):
             argument is unknown, or there is no checkpoint.
         FileNotFoundError: the checkpoint is not there.
         RuntimeError: it is damaged, or its weights are not this network's, see
-            :func:`~hgkd_mm.models.teachers.loading.load_strictly`.
+            :func:`~hgkd_mm.weights.fit.load_strictly`.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class TIMMTeacher(BaseTeacher):
         trust_checkpoint: bool = False,
     ) -> None:
         one_of('embedding', embedding, ('mean', 'cls'))
-        weights = read_weights(checkpoint, trust_checkpoint=trust_checkpoint)
+        weights = read_tensors(checkpoint, key='config key checkpoint', trusted=trust_checkpoint)
         model = _create(name, model_kwargs or {})
         _check_activation(model, name)
         _check_abilities(model, name, teacher_view, embedding)

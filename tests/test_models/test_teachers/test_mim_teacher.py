@@ -373,10 +373,10 @@ def test_logs_what_was_loaded_and_what_was_not_used(
     finally:
         logger.removeHandler(caplog.handler)
     # The decoder has 2 blocks of 12 tensors and 8 others.
-    assert 'encoder: 42 of 42 weights loaded' in caplog.text
-    assert '0 missing, 32 of the file not used' in caplog.text
-    assert 'decoder: 30 of 30 weights loaded' in caplog.text
-    assert '2 of the file not used (decoder_pred.weight, decoder_pred.bias)' in caplog.text
+    assert 'encoder: 42 of 42 weights (0 missing' in caplog.text
+    assert '32 in the file not used' in caplog.text
+    assert 'decoder: 30 of 30 weights (0 missing' in caplog.text
+    assert '2 in the file not used: decoder_pred.weight, decoder_pred.bias' in caplog.text
 
 
 def test_is_built_from_a_config(mae_file: Path) -> None:

@@ -124,7 +124,7 @@ def test_features_are_normed_where_timm_norms_after_pooling(
 
 def test_refuses_a_file_without_the_norm_after_pooling(tmp_path: Path) -> None:
     path = saved('test_vit', tmp_path / 'vit.pth')
-    with pytest.raises(RuntimeError, match=r'missing \(fc_norm\.weight, fc_norm\.bias\)'):
+    with pytest.raises(RuntimeError, match=r'missing: fc_norm\.weight, fc_norm\.bias'):
         TIMMTeacher(name='test_vit', checkpoint=path, model_kwargs={'global_pool': 'avg'})
 
 
@@ -260,7 +260,7 @@ def test_refuses_missing_and_misshapen_weights_by_name(tmp_path: Path) -> None:
     path = save(weights, tmp_path / 'vit.pth', None)
     with pytest.raises(RuntimeError) as error:
         TIMMTeacher(name='test_vit', checkpoint=path)
-    assert '1 are missing (blocks.2.attn.qkv.weight)' in str(error.value)
+    assert '1 missing: blocks.2.attn.qkv.weight' in str(error.value)
     assert 'norm.bias is (7,), needed (64,)' in str(error.value)
 
 

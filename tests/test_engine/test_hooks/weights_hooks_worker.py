@@ -1,4 +1,4 @@
-"""One rank of the two-process test in test_pretrained_report_hook.py."""
+"""One rank of the two-process test in test_weights_hooks.py."""
 
 import os
 import sys

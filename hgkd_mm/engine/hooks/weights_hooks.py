@@ -1,4 +1,4 @@
-"""Say how many weights training starts from, and stop if it is fewer than all."""
+"""Stop before training or testing with other weights than those that were asked for."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from hgkd_mm.utils.files import is_remote
+from hgkd_mm.weights.fit import Fit, compare
+from hgkd_mm.weights.pretrained import PretrainedPart, compare_values, pretrained_parts
+from hgkd_mm.weights.reading import CONTAINERS, CheckpointError, tensors_in, without_wrapper
 
-from ..pretrained import (
-    PretrainedPart,
-    compare_part,
-    expected_values,
-    pretrained_parts,
-    read_part,
-)
 from .base import trained_model
 
 
-class PretrainedWeightsError(RuntimeError):
+class PretrainedWeightsError(CheckpointError):
     """A model does not start from the weights that its config names."""
+
+
+class IncompleteCheckpointError(CheckpointError):
+    """A checkpoint lacks weights of the model."""
 
 
 # in mmengine's own registry, so that configs of every scope (mmpretrain, mmdet, mmseg) find it
@@ -38,9 +38,8 @@ class PretrainedReportHook(Hook):
     weights where nothing does, with a warning in a long log. This hook logs a line for each such
     module: how many of its weights are those of the file, by name, shape and value. Values
     matter because some modules write into their weights after loading, such as mmpretrain's
-    ``ResNet(zero_init_residual=True)`` whose ``init_cfg`` is a list. Counters of batch norms
-    (``num_batches_tracked``) are no weights. Names of the file that the module does not have
-    are counted, and are no error.
+    ``ResNet(zero_init_residual=True)`` whose ``init_cfg`` is a list. Names of the file that the
+    module does not have are counted, and are no error.
 
     Runs that are resumed or start from ``load_from`` have other weights by then, and are not
     looked at. The main process reads local files, once more than MMEngine does; what converts a
@@ -51,9 +50,8 @@ class PretrainedReportHook(Hook):
             these to come from elsewhere than the file.
 
     Raises:
-        PretrainedWeightsError: On every rank, before training: there is no such file, MMEngine
-            does not read its kind, it holds nothing where MMEngine looks or under the prefix, or
-            fewer than all weights are the file's.
+        PretrainedWeightsError: On every rank, before training: a file cannot be read, holds
+            nothing where MMEngine looks or under the prefix, or fewer than all weights are its.
     """
 
     priority = 'VERY_HIGH'
@@ -70,11 +68,7 @@ class PretrainedReportHook(Hook):
         self._replaced = False
 
     def allows(self, name: str) -> bool:
-        """Whether a weight may come from elsewhere than the file.
-
-        Args:
-            name: Its name in the whole model.
-        """
+        """Whether a weight of the model, by its full name, may come from elsewhere."""
         if isinstance(self.allow_missing, bool):
             return self.allow_missing
         return any(fnmatchcase(name, pattern) for pattern in self.allow_missing)
@@ -84,8 +78,7 @@ class PretrainedReportHook(Hook):
         # Weights are initialised in training only, for which the optimizer is made by now.
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        model = trained_model(runner)
-        self._parts = list(pretrained_parts(model))
+        self._parts = list(pretrained_parts(trained_model(runner)))
         problem = ''
         try:
             self._files = [_read(part) for part in self._parts]
@@ -108,30 +101,43 @@ class PretrainedReportHook(Hook):
             runner.logger.info('No init_cfg of the model names a file: it starts from random.')
         problem = ''
         if is_main_process():
-            problem = self._report(runner, parts, files)
+            for part, fit in zip(parts, compare_values(parts, files), strict=True):
+                sources = ', '.join(file.checkpoint for file in part.files)
+                line = f'{part.key} starts from {sources} with {fit.counts()}.'
+                runner.logger.info(line)
+                if not problem and not all(map(self.allows, fit.lacking)):
+                    problem = f'{line} {_advice(part, fit)}'
         _stop_together(problem)
 
-    def _report(
-        self, runner: Runner, parts: list[PretrainedPart], files: list[dict[str, Tensor]]
-    ) -> str:
-        """Logs a line a module; returns the sentence of the first that has too few, or ''."""
-        expected = expected_values(parts, files)
-        problem = ''
-        for part, weights in zip(parts, files, strict=True):
-            fit = compare_part(part, weights, expected)
-            sources = ', '.join(file.checkpoint for file in part.files)
-            line = f'{part.key} starts from {sources} with {fit.counts()}'
-            runner.logger.info(f'{line}.')
-            refused = [name for name in fit.lacking if not self.allows(name)]
-            if refused and not problem:
-                problem = f'{line}. {_advice(part, changed=bool(fit.changed))}'
-        return problem
+
+# as above
+@HOOKS.register_module()
+class WholeCheckpointHook(Hook):
+    """Stop when a checkpoint does not hold every weight of the model, in its shape.
+
+    MMEngine loads what fits and goes on with random weights where nothing does, with a warning
+    in the log: a backbone's checkpoint then tests as a poor detector. ``tools/test.py`` adds this
+    hook. Unknown weights in the file are MMEngine's to report.
+
+    Raises:
+        IncompleteCheckpointError: While the checkpoint is loaded, before it is used.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compare names and shapes."""
+        found = without_wrapper(tensors_in(checkpoint, CONTAINERS[:1]))
+        fit = compare(trained_model(runner).state_dict(), found)
+        if fit.lacking:
+            raise IncompleteCheckpointError(
+                f'{runner.cfg.load_from} does not fit this config: it fills {fit.counts()}. Give '
+                'the config that the checkpoint was trained with.'
+            )
 
 
 def _read(part: PretrainedPart) -> dict[str, Tensor]:
     # MMEngine's readers of web addresses wait for all ranks.
     shared = any(is_remote(file.checkpoint) for file in part.files)
-    return read_part(part) if shared or is_main_process() else {}
+    return part.read() if shared or is_main_process() else {}
 
 
 def _stop_together(problem: str) -> None:
@@ -142,18 +148,15 @@ def _stop_together(problem: str) -> None:
         raise PretrainedWeightsError(problems[0] or problem)
 
 
-def _advice(part: PretrainedPart, *, changed: bool) -> str:
+def _advice(part: PretrainedPart, fit: Fit) -> str:
     written = (
-        'Values that differ were written after loading: zero_init_residual=True with an init_cfg '
-        'that is a list does so. '
-        if changed
-        else ''
+        ' Values that differ were written after loading: zero_init_residual=True with an init_cfg '
+        'that is a list does so.'
     )
     file = part.files[0]
     return (
-        f'Training was not started. Make the network that of the file ({part.key}: depth, '
-        f'settings of the stem, ...), or change the file (config key {file.key}) or the part of '
-        f'it ({file.prefix_key}). '
-        f"{written}If it is meant so, give dict(type='PretrainedReportHook') "
-        "allow_missing=True, or a list of the names' patterns."
+        f'Make the network that of the file ({part.key}: depth, settings of the stem, ...), or '
+        f'change the file (config key {file.key}) or the part of it ({file.prefix_key}).'
+        f'{written if fit.changed else ""} If it is meant so, give '
+        "dict(type='PretrainedReportHook') allow_missing=True, or a list of the names' patterns."
     )

@@ -15,7 +15,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import nn
 
-from hgkd_mm.utils.plain_pickle import CodeInFileError, _PlainPickle, load_plain
+from hgkd_mm.weights.plain_pickle import CodeInFileError, _PlainPickle, load_plain
 
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import hgkd_mm.models  # noqa: F401  registers HGKD
-from hgkd_mm.utils.checkpoint_file import CheckpointError, register_reader
+from hgkd_mm.weights.reading import CheckpointError, register_reader
 
 
 class Linear(BaseModel):
@@ -33,7 +33,7 @@ class Linear(BaseModel):
 
 def build(work_dir: Path) -> Runner:
     """Two epochs of two iterations."""
-    runner = Runner(
+    return Runner(
         model=Linear(),
         work_dir=str(work_dir),
         train_dataloader=DataLoader(torch.ones(2, 2), collate_fn=lambda x: {'inputs': x[0]}),
@@ -44,7 +44,6 @@ def build(work_dir: Path) -> Runner:
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         experiment_name=f'{work_dir.parent.name}_{work_dir.name}',
     )
-    return runner
 
 
 @pytest.fixture
@@ -120,6 +119,21 @@ def test_only_a_run_s_own_file_names_checkpoints_to_delete(
     info = read['message_hub']['runtime_info']
     kept = {name: info[name] for name in info if name.startswith(('best_ckpt', 'keep'))}
     assert kept == (dict(best_ckpt=str(best), keep_ckpt_ids=[1, 2]) if own else {})
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.'])
+def test_safetensors_are_read_too(tmp_path: Path, prefix: str | None) -> None:
+    linear = nn.Linear(2, 1)
+    state = {f'{prefix or ""}{k}': v.half() + 1 for k, v in linear.state_dict().items()}
+    save_file(state, tmp_path / 'w.safetensors')
+    PretrainedInit(str(tmp_path / 'w.safetensors'), prefix)(linear)
+    for name, value in linear.state_dict().items():
+        torch.testing.assert_close(value, state[f'{prefix or ""}{name}'].float(), rtol=0, atol=0)
+
+
+def test_every_scheme_of_mmengine_is_read_so() -> None:
+    readers = set(CheckpointLoader._schemes.values())
+    assert '' in CheckpointLoader._schemes and len(readers) == 1
 
 
 def test_torch_that_refuses_the_reader_is_told(

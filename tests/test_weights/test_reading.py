@@ -19,7 +19,13 @@ from mmengine.logging import MessageHub
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hgkd_mm.models.teachers.checkpoint import read_weights
+from hgkd_mm.weights.reading import (
+    CheckpointError,
+    UntrustedCheckpointError,
+    local_file,
+    read_tensors,
+    under_prefix,
+)
 
 
 def weights() -> dict[str, Tensor]:
@@ -34,37 +40,30 @@ def check(read: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize('key', ['state_dict', 'model', 'module', None])
 def test_reads_weights_from_where_trainers_put_them(tmp_path: Path, key: str | None) -> None:
-    check(read_weights(save(weights(), tmp_path / 'w.pth', key)))
+    check(read_tensors(save(weights(), tmp_path / 'w.pth', key)))
 
 
-def test_reads_safetensors(tmp_path: Path) -> None:
+def test_reads_safetensors_and_removes_the_prefix_of_ddp(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / 'w.safetensors')
-    check(read_weights(str(tmp_path / 'w.safetensors')))
-
-
-def test_removes_the_prefix_of_ddp(tmp_path: Path) -> None:
+    check(read_tensors(str(tmp_path / 'w.safetensors')))
     wrapped = {f'module.{name}': value for name, value in weights().items()}
-    check(read_weights(save(wrapped, tmp_path / 'w.pth')))
+    check(read_tensors(save(wrapped, tmp_path / 'w.pth')))
 
 
-def training_checkpoint() -> dict:
+def test_reads_training_checkpoints_without_trusting_them(tmp_path: Path) -> None:
     """What MMEngine's Runner and the official trainers write beside the weights."""
-    hub = MessageHub.get_instance('test_checkpoint')
-    for step in range(3):
-        hub.update_scalar('train/loss', 1.0 / (step + 1))
+    hub = MessageHub.get_instance('test_reading')
+    hub.update_scalar('train/loss', 1.0)
     hub.update_info('score', np.float64(0.5))
-    return {
+    content = {
         'meta': {'epoch': 3, 'iter': 9, 'cfg': 'model = dict()', 'seed': np.int64(4)},
         'state_dict': weights(),
         'message_hub': hub.state_dict(),
         'optimizer': {'state': {0: {'exp_avg': torch.zeros(2)}}, 'param_groups': [{'lr': 0.1}]},
         'args': argparse.Namespace(output_dir=Path('out'), lr=0.1),
     }
-
-
-def test_reads_training_checkpoints_without_trusting_them(tmp_path: Path) -> None:
-    torch.save(training_checkpoint(), tmp_path / 'epoch_3.pth')
-    check(read_weights(tmp_path / 'epoch_3.pth'))
+    torch.save(content, tmp_path / 'epoch_3.pth')
+    check(read_tensors(tmp_path / 'epoch_3.pth'))
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -73,21 +72,22 @@ def test_code_in_the_file_does_not_run(tmp_path: Path, zipped: bool) -> None:
     content = {'model': weights(), 'extra': MakesFolder(made)}
     path = tmp_path / 'more.pth'
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(RuntimeError, match='makedirs') as error:
-        read_weights(path)
+    with pytest.raises(UntrustedCheckpointError, match='makedirs') as error:
+        read_tensors(path, key='config key a.checkpoint')
     assert not made.exists()
-    assert str(path) in str(error.value) and 'trust_checkpoint=True' in str(error.value)
-    check(read_weights(path, trust_checkpoint=True))
+    for part in (str(path), 'a.checkpoint', '--trust-checkpoint', 'trust_checkpoint=True'):
+        assert part in str(error.value)
+    check(read_tensors(path, trusted=True))
     assert made.exists()  # it would have run
 
 
 def test_a_cut_file_is_called_broken(tmp_path: Path) -> None:
     path = save(weights(), tmp_path / 'w.pth')
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(RuntimeError, match=r'w.pth is not a readable weight file'):
-        read_weights(path)
-    with pytest.raises(RuntimeError, match=r'w.pth is not a readable weight file'):
-        read_weights(path, trust_checkpoint=True)
+    for trusted in (False, True):
+        with pytest.raises(CheckpointError, match=r'w\.pth .*config key a\.checkpoint') as error:
+            read_tensors(path, key='config key a.checkpoint', trusted=trusted)
+        assert not isinstance(error.value, UntrustedCheckpointError)
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>404 Not Found</html>', b'\x80\x02}'])
@@ -95,20 +95,32 @@ def test_a_cut_file_is_called_broken(tmp_path: Path) -> None:
 def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(RuntimeError, match=name):
-        read_weights(path)
+    with pytest.raises(CheckpointError, match=name):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize('content', [{'state_dict': {}}, {'epoch': 3}, [1, 2], {'model': 'x'}])
 def test_a_file_without_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / 'w.pth')
-    with pytest.raises(ValueError, match='w.pth holds no weights: expected tensors by name'):
-        read_weights(tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match='w.pth .*state_dict, model, module'):
+        read_tensors(tmp_path / 'w.pth')
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match='no teacher checkpoint at .*gone.pth'):
-        read_weights(tmp_path / 'gone.pth')
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth .*config key a\.checkpoint'):
+        read_tensors(tmp_path / 'gone.pth', key='config key a.checkpoint')
+    with pytest.raises(ValueError, match=r'config key a\.checkpoint is None'):
+        read_tensors(None, key='config key a.checkpoint')
+    with pytest.raises(FileNotFoundError, match='mmcls://vit'), local_file('mmcls://vit'):
+        pass
+
+
+def test_a_prefix_and_what_there_is_instead() -> None:
+    picked = under_prefix(weights(), 'blocks.', source='w.pth', key='config key a.prefix')
+    assert picked.keys() == {'0.norm1.weight'}
+    message = r"w\.pth .*'blocks\.1\.' \(config key a\.prefix\).*blocks \(1\), cls_token \(1\)"
+    with pytest.raises(ValueError, match=message):
+        under_prefix(weights(), 'blocks.1.', source='w.pth', key='config key a.prefix')
 
 
 @pytest.fixture
@@ -138,7 +150,7 @@ def test_urls_are_fetched_once_and_checked(server: tuple[str, Path, list]) -> No
     digest = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]
     plain.rename(root / f'w-{digest}.pth')
     for _ in range(2):
-        check(read_weights(f'{url}/w-{digest}.pth'))
+        check(read_tensors(f'{url}/w-{digest}.pth'))
     assert len(requests) == 1
 
 
@@ -147,10 +159,10 @@ def test_a_download_that_is_not_what_its_name_says_is_refused(
 ) -> None:
     url, root, _ = server
     save(weights(), root / 'w-00000000.pth')
-    with pytest.raises(RuntimeError, match='download of .*w-00000000.pth is damaged'):
-        read_weights(f'{url}/w-00000000.pth')
+    with pytest.raises(CheckpointError, match='w-00000000.pth'):
+        read_tensors(f'{url}/w-00000000.pth')
 
 
 def test_a_url_that_does_not_answer_is_named(server: tuple[str, Path, list]) -> None:
-    with pytest.raises(FileNotFoundError, match='Could not download .*gone.pth.*give its path'):
-        read_weights(f'{server[0]}/gone.pth')
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth.*config key a\.checkpoint'):
+        read_tensors(f'{server[0]}/gone.pth', key='config key a.checkpoint')

@@ -1,9 +1,8 @@
 """Unpickling that makes tensors and plain values, and calls nothing that the file chooses.
 
-``torch.load`` takes a module that unpickles for it. This one restricts globals, as Python's
-documentation of ``pickle`` advises: a name of the file is looked up in one table and never
-imported. torch's own ``weights_only=True`` is not enough here: before torch 2.6 it takes no
-further names, and training checkpoints hold log buffers and numpy values.
+The rule, as Python's documentation of ``pickle`` advises: a name of the file is looked up in one
+table (`_TABLE`) and never imported. torch's own ``weights_only=True`` is not enough here: before
+torch 2.6 it takes no further names, and training checkpoints hold log buffers and numpy values.
 """
 
 from __future__ import annotations
@@ -30,10 +29,6 @@ def load_plain(path: Path, map_location: Any = 'cpu') -> Any:
     """What a file of ``torch.save`` holds: tensors, plain values, MMEngine's log buffers.
 
     Command lines, which lie beside the weights in the files of MAE and BEiT, are read as None.
-
-    Args:
-        path: the file.
-        map_location: where the tensors go, as in ``torch.load``.
 
     Raises:
         CodeInFileError: the file names anything else, or is of a kind that may hold code.
@@ -215,16 +210,13 @@ class _PlainPickle:
 
     @staticmethod
     def load(file: Any, **options: Any) -> Any:
-        """One object of an open file."""
         return _Unpickler(file, **options).load()
 
 
 def _finished(node: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
-    """The content with the values that stand-ins were made for; dicts and lists in place.
+    """What was unpickled with the values of the stand-ins; dicts and lists in place.
 
-    Args:
-        node: what was unpickled.
-        seen: by id, what was looked at, which keeps the id its own, and what it became.
+    ``seen`` holds by id what was looked at, which keeps the id its own, and what it became.
     """
     if isinstance(node, (_Array, _Buffer, _DType, _Skipped)):
         return node.value
