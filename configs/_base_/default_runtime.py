@@ -1,4 +1,4 @@
-"""What every run shares: hooks, logging, seeds. Leaf configs override single keys.
+"""Settings shared by every run: hooks, logging, seeds. Leaf configs override single keys.
 
 TensorBoard is on; for Weights & Biases add ``dict(type='WandbVisBackend')`` to
 ``vis_backends`` (MLflow, ClearML, Neptune, DVCLive and Aim: MMEngine's other backends).

@@ -1,4 +1,4 @@
-"""mmdet's runtime for trainings that count steps, with this project's hooks."""
+"""mmdet's runtime for iteration-based training, with this project's hooks."""
 
 _base_ = 'mmdet::_base_/default_runtime.py'
 

@@ -1,6 +1,6 @@
 """kNN accuracy of the frozen student on ImageNet-1K, every 20 epochs.
 
-Use it: custom_hooks = [*_base_.custom_hooks, _base_.knn_hook], beside default_runtime.py
+Use it: custom_hooks = [*_base_.custom_hooks, _base_.knn_hook], together with default_runtime.py
 """
 
 _dataset = dict(

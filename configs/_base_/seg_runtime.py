@@ -1,4 +1,4 @@
-"""mmseg's runtime for trainings that count steps, with this project's hooks."""
+"""mmseg's runtime for iteration-based training, with this project's hooks."""
 
 _base_ = './mmseg/default_runtime.py'
 

@@ -3,7 +3,7 @@
 Reproduces: no known row. SparK has no recipe for this network: ResNet-50's, with one group of
             layer decay a stage (inferred); mmpretrain's MobileNetV2 has no drop path.
 Run:        bash tools/dist_train.sh configs/cls/mobilenet-v2_ft300_in1k.py 8 --amp
-Data:       data/imagenet/train and val, as mmpretrain expects them.
+Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hgkd_mobilenet-v2_mae/epoch_300.pth
 Hardware:   8 GPUs, 256 images each.
 Time:       not run.

@@ -2,7 +2,7 @@
 
 Reproduces: no row of a paper. Without an init_cfg the backbone starts as mmpretrain begins every
             ResNet, which is also how the students began; init_cfg=None would not do, it leaves
-            torch's own initialisation.
+            torch's own initialization.
 Run:        bash tools/quickstart.sh --transfer, or
             python tools/train.py configs/cls/r18_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.

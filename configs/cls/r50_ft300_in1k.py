@@ -2,13 +2,13 @@
 
 Reproduces: the fine-tuning behind SparK's 80.6 % top-1 (mmpretrain's port: 80.10; both published,
             neither run here). H-GKD's own, behind 80.01, is not known. Stated, docs/sources.md
-            3.5: batch 2048, 300 epochs, drop path .05, mixup .1 or cutmix 1, label smoothing .1,
-            binary cross-entropy (mean over classes, as timm's), EMA .9999, SyncBN. Ours: the peak
+            3.5: batch 2048, 300 epochs, drop path 0.05, mixup 0.1 or cutmix 1, label smoothing 0.1,
+            binary cross-entropy (mean over classes, as timm's), EMA 0.9999, SyncBN. Ours: the peak
             of the learning rate and a loose clip (configs/_base_/schedules/lamb_ft300e.py says
             why, and how to have SparK's).
 Run:        bash tools/dist_train.sh configs/cls/r50_ft300_in1k.py 8 --amp
             (without --amp float32, as SparK)
-Data:       data/imagenet/train and val, as mmpretrain expects them.
+Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 256 images each.

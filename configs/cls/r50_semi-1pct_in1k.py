@@ -1,7 +1,7 @@
 """ResNet-50 fine-tuned on 1 % of ImageNet-1K's labels, 20 epochs.
 
 Reproduces: no known row. The images are SimCLR's, the recipe Barlow Twins' for them (stated,
-            docs/sources.md 4.2): SGD, batch 256, .5 for the classifier and .002 for the backbone,
+            docs/sources.md 4.2): SGD, batch 256, 0.5 for the classifier and 0.002 for the backbone,
             cosine, no weight decay. What suits a student of masked images may be larger: try
             --cfg-options optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.04
 Run:        python tools/make_subset.py --list 1percent.txt

@@ -2,11 +2,11 @@
 
 Reproduces: Hybrid Distill's own recipe is not known. MAE's in mmpretrain's config, its base, is
             what the closest methods take too (docs/sources.md 4.4). Stated there: batch 1024, AdamW
-            5e-4 for each 256 images, weight decay .05, layer decay .65, 5 epochs of warm-up,
-            cosine, drop path .1, mixup .8, cutmix 1, RandAugment 9/.5, erasing .25, smoothing .1.
-            That it suits this student is inferred; TinyMIM's has layer decay .6.
+            5e-4 per 256 images, weight decay 0.05, layer decay 0.65, 5 epochs of warm-up, cosine,
+            drop path 0.1, mixup 0.8, cutmix 1, RandAugment 9/0.5, erasing 0.25, smoothing 0.1. That
+            it suits this student is inferred; TinyMIM's has layer decay 0.6.
 Run:        bash tools/dist_train.sh configs/cls/vit-b_ft100_in1k.py 8 --amp
-Data:       data/imagenet/train and val, as mmpretrain expects them.
+Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 128 images each.

@@ -4,7 +4,7 @@ Reproduces: SparK's COCO recipe for ResNet-50 in mmdet (docs/sources.md 3.5), a 
             Detectron2 config, value by value in configs/_base_/schedules/adamw_coco_90k.py and
             configs/_base_/models/mask-rcnn_r50_fpn_syncbn.py. H-GKD's own is not known.
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_r50_fpn_1x_coco.py 8
-Data:       data/coco, as mmdet expects it.
+Data:       data/coco, in mmdet's layout.
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.

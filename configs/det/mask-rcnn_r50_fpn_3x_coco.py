@@ -4,7 +4,7 @@ Reproduces: no known row. mask-rcnn_r50_fpn_1x_coco.py with Detectron2's 3x in p
             270 000 steps, drops after 210 000 and 250 000 (stated there); that the rest of SparK's
             recipe stays as it is for 3x is inferred.
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_r50_fpn_3x_coco.py 8
-Data:       data/coco, as mmdet expects it.
+Data:       data/coco, in mmdet's layout.
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
 Metric:     not run.

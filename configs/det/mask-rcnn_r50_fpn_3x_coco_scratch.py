@@ -3,7 +3,7 @@
 Reproduces: no known row. mask-rcnn_r50_fpn_3x_coco.py without pre-training and, since there is
             nothing to preserve, without layer decay (inferred).
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_r50_fpn_3x_coco_scratch.py 8
-Data:       data/coco, as mmdet expects it.
+Data:       data/coco, in mmdet's layout.
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
 Metric:     not run.

@@ -7,7 +7,7 @@ Reproduces: no known row. Hybrid Distill's recipe is not known, but that it is s
             block) and configs/_base_/schedules/adamw_vit_coco_90k.py. Images as for this
             project's ResNets (inferred: ViTDet's large jitter is for long trainings).
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_vit-b_simplefpn_1x_coco.py 8 --amp
-Data:       data/coco, as mmdet expects it.
+Data:       data/coco, in mmdet's layout.
 Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.

@@ -4,8 +4,8 @@ Reproduces: the paper's ResNet-50 row, ImageNet-1K top-1 76.98 -> 80.01 (arXiv 2
             paper's figures). Its recipe is not known: what stands in for it, and why, is in
             docs/pretraining.md.
 Run:        bash tools/dist_train.sh configs/pretrain/hgkd_r50_mae.py 8
-Data:       data/imagenet/train and val, as mmpretrain expects them; a link will do.
-Teacher:    fetched once, or a file of yours: --cfg-options model.teachers.mim.checkpoint=FILE
+Data:       data/imagenet/train and val, in mmpretrain's layout; a symlink works.
+Teacher:    fetched once, or your own file: --cfg-options model.teachers.mim.checkpoint=FILE
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.
 Metric:     not run. The log has kNN top-1 every 20 epochs.

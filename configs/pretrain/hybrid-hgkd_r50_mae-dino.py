@@ -4,7 +4,7 @@ Reproduces: no paper; ours. H-GKD (hgkd_r50_mae.py) with Hybrid Distill's second
             features and similarity distribution beside MAE's, and MAE's token relations among
             the decoder's tokens. Which of these help: tools/ablate.py, docs/ablation.md.
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid-hgkd_r50_mae-dino.py 8
-Teachers:   fetched once, or files of yours: --cfg-options model.teachers.cl.checkpoint=FILE
+Teachers:   fetched once, or your own files: --cfg-options model.teachers.cl.checkpoint=FILE
             model.teachers.mim.checkpoint=FILE
 Without:    --cfg-options model.heads.relation=None, or another head
 Hardware:   8 GPUs with bfloat16, 256 images each.

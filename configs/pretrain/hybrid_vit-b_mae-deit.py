@@ -4,8 +4,8 @@ Reproduces: the paper's ViT-B row without CLIP, ImageNet-1K top-1 83.7 (arXiv 23
             paper's figure, from a review). Its recipe is not known: what stands in for it, and
             why, is in docs/sources.md 2.
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid_vit-b_mae-deit.py 8
-Data:       data/imagenet/train and val, as mmpretrain expects them; a link will do.
-Teachers:   fetched once, or files of yours: --cfg-options model.teachers.cl.checkpoint=FILE
+Data:       data/imagenet/train and val, in mmpretrain's layout; a symlink works.
+Teachers:   fetched once, or your own files: --cfg-options model.teachers.cl.checkpoint=FILE
             model.teachers.mim.checkpoint=FILE
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.

@@ -2,7 +2,7 @@
 
 Reproduces: no row of a paper; MoCo v3 (ICCV 2021) in small, by mmpretrain's own MoCoV3. It starts
             from the weights of mae_scenes.py, since 12000 images teach a ViT little from random
-            ones; blur and solarisation are left out at 96 px.
+            ones; blur and solarization are left out at 96 px.
 Run:        python tools/train_teacher.py --kind contrastive  (makes the data, trains, exports)
 Hardware:   2 CPU cores, no GPU.
 Time:       assets/README.md

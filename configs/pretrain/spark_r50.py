@@ -6,7 +6,8 @@ Reproduces: SparK (arXiv 2301.03580) on the engine, data and schedule of hgkd_r5
 Run:        bash tools/dist_train.sh configs/pretrain/spark_r50.py 8
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.
-Metric:     not run. Official SparK's loss at batch 4096 after epoch 1 to 4: .954, .801, .685, .615.
+Metric:     not run. Official SparK's loss at batch 4096 after epoch 1 to 4: 0.954, 0.801, 0.685,
+            0.615.
 """
 
 _base_ = './hgkd_r50_mae.py'

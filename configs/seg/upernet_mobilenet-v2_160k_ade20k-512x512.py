@@ -2,7 +2,7 @@
 
 Reproduces: no known row. upernet_r50_160k_ade20k-512x512.py for another student.
 Run:        bash tools/dist_train.sh configs/seg/upernet_mobilenet-v2_160k_ade20k-512x512.py 8
-Data:       data/ade/ADEChallengeData2016, as mmseg expects it.
+Data:       data/ade/ADEChallengeData2016, in mmseg's layout.
 Weights:    work_dirs/hgkd_mobilenet-v2_mae/epoch_300.pth
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.

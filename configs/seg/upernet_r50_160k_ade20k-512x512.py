@@ -3,7 +3,7 @@
 Reproduces: no known row. Heads, data and length are mmseg's UperNet's, the optimization
             ConvNeXt-T's in mmseg (docs/sources.md 4.3); that it suits these backbones is inferred.
 Run:        bash tools/dist_train.sh configs/seg/upernet_r50_160k_ade20k-512x512.py 8
-Data:       data/ade/ADEChallengeData2016, as mmseg expects it.
+Data:       data/ade/ADEChallengeData2016, in mmseg's layout.
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.

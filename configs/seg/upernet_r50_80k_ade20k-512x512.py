@@ -2,7 +2,7 @@
 
 Reproduces: no known row. upernet_r50_160k_ade20k-512x512.py at mmseg's other length, 80 000 steps.
 Run:        bash tools/dist_train.sh configs/seg/upernet_r50_80k_ade20k-512x512.py 8
-Data:       data/ade/ADEChallengeData2016, as mmseg expects it.
+Data:       data/ade/ADEChallengeData2016, in mmseg's layout.
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.

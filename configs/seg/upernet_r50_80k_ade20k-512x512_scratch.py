@@ -3,7 +3,7 @@
 Reproduces: no known row. upernet_r50_80k_ade20k-512x512.py without pre-training and, since there
             is nothing to preserve, without layer decay (inferred).
 Run:        bash tools/dist_train.sh configs/seg/upernet_r50_80k_ade20k-512x512_scratch.py 8
-Data:       data/ade/ADEChallengeData2016, as mmseg expects it.
+Data:       data/ade/ADEChallengeData2016, in mmseg's layout.
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
 Metric:     not run.

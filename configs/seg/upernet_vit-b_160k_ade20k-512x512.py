@@ -4,9 +4,9 @@ Reproduces: no known row; Hybrid Distill's recipe is not known. Network, data an
             mmseg's for MAE (docs/sources.md 4.6), value by value with what is changed in
             configs/_base_/models/upernet_vit-b.py and
             configs/_base_/schedules/adamw_vit_ade20k_160k.py. That it suits this student is
-            inferred; TinyMIM's ViT-B, 52.2 mIoU (published), has it with layer decay .75.
+            inferred; TinyMIM's ViT-B, 52.2 mIoU (published), has it with layer decay 0.75.
 Run:        bash tools/dist_train.sh configs/seg/upernet_vit-b_160k_ade20k-512x512.py 8 --amp
-Data:       data/ade/ADEChallengeData2016, as mmseg expects it.
+Data:       data/ade/ADEChallengeData2016, in mmseg's layout.
 Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.

@@ -1,9 +1,9 @@
-"""What each term is worth on Scenes: pixels, L_feat, L_sim, second teacher, relations.
+"""Ablation of the objective on Scenes: pixels, L_feat, L_sim, second teacher, relations.
 
 Run: python tools/ablate.py configs/_base_/ablations/r18_scenes.py --seeds 0 1 2
-Each variant is a config and overrides of it; all must take the same steps of the same batch.
-The second teacher was trained with the labels of Scenes (assets/README.md): its rows are not
-label-free, but for the one with MoCo v3.
+Each variant is a config with overrides; all must take the same number of steps and the same batch
+size. The second teacher was trained with the labels of Scenes (assets/README.md), so its rows are
+not label-free, except the one with MoCo v3.
 """
 
 _hgkd = 'configs/pretrain/hgkd_r18_scenes.py'

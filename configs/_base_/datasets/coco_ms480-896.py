@@ -1,7 +1,7 @@
-"""COCO 2017 by mmdet's own base, short edges of 480 to 896 px in training (docs/sources.md 3.5).
+"""COCO 2017 with mmdet's own base, short edges of 480 to 896 px in training (docs/sources.md 3.5).
 
 Layout:    data/coco/{train2017,val2017} and data/coco/annotations/instances_{train,val}2017.json
-Batch:     2 a GPU; 8 GPUs make 16
+Batch:     2 per GPU; 8 GPUs make 16
 Elsewhere: ln -s DIR data/coco
 """
 

@@ -1,8 +1,8 @@
-"""Any folder of unlabelled images for pre-training at 224 px; takes imagenet_pretrain.py's place.
+"""Any folder of unlabeled images for pre-training at 224 px; replaces imagenet_pretrain.py.
 
-Images:       nested, of any size; JPEG, PNG, WebP, BMP, TIFF; grey, alpha, 16-bit, EXIF-rotated
+Images:       nested, of any size; JPEG, PNG, WebP, BMP, TIFF; gray, alpha, 16-bit, EXIF-rotated
 Where:        --cfg-options train_dataloader.dataset.data_root=DIR
-Broken files: skipped with a warning, the run stops past train_dataloader.dataset.max_broken
+Broken files: skipped with a warning; above train_dataloader.dataset.max_broken, the run stops
 Other size:   --cfg-options train_dataloader.dataset.pipeline.1.scale=96
 """
 

@@ -1,10 +1,10 @@
 """ImageNet-1K for fine-tuning at 224 px: mmpretrain's loaders with SparK's augmentation.
 
-Training:   RandomResizedCrop bicubic, flip, TrivialAugmentWide, random erasing of a quarter of the
-            images with noise (SparK's code, downstream_imagenet/data.py; torchvision's
+Training:   RandomResizedCrop bicubic, flip, TrivialAugmentWide, random erasing with noise of a
+            quarter of the images (SparK's code, downstream_imagenet/data.py; torchvision's
             TrivialAugmentWide as in mmpretrain's configs/spark)
-Validation: short edge 236, centre 224 (.95), bicubic: the same file
-Batch:      256 a GPU; 8 GPUs make 2048
+Validation: short edge 236, center 224 (0.95), bicubic: the same file
+Batch:      256 per GPU; 8 GPUs make 2048
 """
 
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs256_rsb_a12.py'

@@ -1,9 +1,9 @@
 """ImageNet-1K for pre-training at 224 px, with SparK's augmentation.
 
-Layout:       as mmpretrain expects it, data/imagenet/train/<wnid>/*.JPEG; meta/train.txt if there
+Layout:       mmpretrain's, data/imagenet/train/<wnid>/*.JPEG; meta/train.txt if it exists
 Augmentation: RandomResizedCrop of area 0.67 to 1, bicubic, and a horizontal flip (SparK's code,
               pretrain/utils/imagenet.py)
-Batch:        256 a GPU; 8 GPUs make 2048
+Batch:        256 per GPU; 8 GPUs make 2048
 Elsewhere:    --cfg-options train_dataloader.dataset.data_root=DIR
 """
 

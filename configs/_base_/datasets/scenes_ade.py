@@ -2,8 +2,8 @@
 
 Make it: python tools/make_scenes.py --out data/scenes
 Needs:   num_classes=13 in every head, size=(128, 128) in the model's data_preprocessor.
-The dataset is mmseg's BaseSegDataset and not ADE20KDataset, which takes no other class names than
-subsets of its own 150; suffixes and reduce_zero_label are those of ADE20KDataset.
+The data set is mmseg's BaseSegDataset and not ADE20KDataset, which accepts only subsets of its own
+150 class names; suffixes and reduce_zero_label are those of ADE20KDataset.
 """
 
 # Not 'mmseg::_base_/...': for that prefix mmengine wants a package named mmsegmentation and would

@@ -2,7 +2,7 @@
 
 Make it: python tools/make_scenes.py --out data/scenes
 Use it:  KNNEvalHook(train_dataset=_base_.cls_train_dataset, val_dataset=_base_.cls_val_dataset);
-         its names differ from those of scenes_pretrain.py, so a config may have both as bases.
+          its names differ from those of scenes_pretrain.py, so a config may use both as bases.
 """
 
 cls_pipeline = [

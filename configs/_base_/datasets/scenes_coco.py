@@ -2,8 +2,8 @@
 
 Make it: python tools/make_scenes.py --out data/scenes
 Needs:   num_classes=12 in every head of the model.
-Images are 128 px and shown as they are. mmdet's base drops training images without
-objects (filter_empty_gt=True); here they stay, since they are in the data to teach restraint.
+Images keep their size of 128 px. mmdet's base drops training images without objects
+(filter_empty_gt=True); they are kept here as negative examples.
 """
 
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'

@@ -1,7 +1,7 @@
-"""Scenes for contrastive pre-training: two crops of 96 px, each with colours of its own.
+"""Scenes for contrastive pre-training: two crops of 96 px, each with its own color augmentation.
 
-MoCo v3's augmentations but for blur and solarisation, and with larger crops: of an object of 96 px
-little is left in a crop of .08.
+MoCo v3's augmentations except blur and solarization, and with larger crops: a crop of 0.08 of an
+image of 96 px shows little of an object.
 """
 
 _base_ = './scenes_pretrain.py'

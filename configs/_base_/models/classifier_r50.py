@@ -1,6 +1,6 @@
-"""mmpretrain's ResNet-50 classifier, its backbone from a pre-training checkpoint of this project.
+"""mmpretrain's ResNet-50 classifier with a backbone from this project's pre-training.
 
-Another one: --cfg-options model.backbone.init_cfg.checkpoint=FILE
+Other checkpoint: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 """
 
 _base_ = 'mmpretrain::_base_/models/resnet50.py'

@@ -1,10 +1,10 @@
-"""H-GKD: ResNet-50 with a U-Net decoder, and the MAE ViT-B/16 of mmpretrain's zoo as its teacher.
+"""H-GKD: ResNet-50 with a U-Net decoder, and the MAE ViT-B/16 of mmpretrain's zoo as teacher.
 
-Student:  mmpretrain's ResNet-50, drop path .05 (SparK's for this depth, docs/sources.md 3.4)
+Student:  mmpretrain's ResNet-50, drop path 0.05 (SparK's for this depth, docs/sources.md 3.4)
 Decoder:  SparK's, stopped at the teacher's 14 x 14 token grid: width 512, so 256 channels there
 Teacher:  1600 epochs on ImageNet-1K; the file name ends with its hash, which is checked
-Losses:   L_feat + L_sim, weights 1 (stated in the paper); every other knob is a default of its
-          class, stated or inferred: docs/pretraining.md has the table
+Losses:   L_feat + L_sim, weights 1 (stated in the paper); every other option is a default of its
+          class, stated or inferred: see the table in docs/pretraining.md
 """
 
 model = dict(

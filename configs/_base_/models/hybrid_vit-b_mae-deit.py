@@ -1,7 +1,7 @@
 """Hybrid Distill: ViT-B/16 from the MAE of mmpretrain's zoo and from DeiT.
 
-Student:  mmpretrain's ViT-B/16, drop path .1 (TinyMIM's, docs/sources.md 2.7)
-Teachers: MAE, 1600 epochs on ImageNet-1K; DeiT-B of its authors, with labels, 300 epochs
+Student:  mmpretrain's ViT-B/16, drop path 0.1 (TinyMIM's, docs/sources.md 2.7)
+Teachers: MAE, 1600 epochs on ImageNet-1K; its authors' DeiT-B, supervised, 300 epochs
 Losses:   features of DeiT + token relations of MAE, weights 1 (stated); layers, distance and
           masking are inferred: docs/sources.md 2.3 to 2.5
 """

@@ -1,6 +1,6 @@
 """mmdet's Mask R-CNN R50-FPN with SparK's changes, on mmpretrain's ResNet-50.
 
-Stated (SparK's downstream_d2/configs, docs/sources.md 3.5): nothing frozen, synchronised batch norm
+Stated (SparK's downstream_d2/configs, docs/sources.md 3.5): nothing frozen, synchronized batch norm
 in backbone, FPN and both heads, a box head of four convolutions and one linear layer.
 """
 

@@ -1,14 +1,14 @@
-"""ViTDet's Mask R-CNN of mmdet's parts, on mmpretrain's plain VisionTransformer, ViT-B/16.
+"""ViTDet's Mask R-CNN, built from mmdet's parts on mmpretrain's plain VisionTransformer, ViT-B/16.
 
 Stated in Detectron2's code (docs/sources.md 4.5): the simple feature pyramid on the last block's
          output without a norm, layer norms in pyramid, box and mask head, an RPN of two
-         convolutions, a box head of four and one linear layer, drop path .1
-Ours:    attention is global in all twelve blocks, where ViTDet has windows of 14 x 14 tokens in
-         eight, which save time and memory (an image of 800 x 1333 px has 4200 tokens); there are
-         no relative positions, and the class token stays among the tokens. All three are those
-         of the unmodified transformer that was pre-trained: every weight of it is the file's
-Norm:    final_norm=False as in ViTDet; the file's ln1 is left there
-Size:    img_size is that of pre-training; the network resizes the position embedding in each step
+         convolutions, a box head of four and one linear layer, drop path 0.1
+Ours:    attention is global in all twelve blocks; ViTDet has windows of 14 x 14 tokens in eight,
+         which save time and memory (an image of 800 x 1333 px has 4200 tokens). There are no
+         relative positions, and the class token is kept among the tokens. All three follow the
+         unmodified pre-trained transformer, so every backbone weight is loaded from the file
+Norm:    final_norm=False as in ViTDet; the file's ln1 is not loaded
+Size:    img_size is that of pre-training; the network resizes the position embedding per step
 """
 
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'

@@ -1,6 +1,6 @@
 """mmseg's UperNet R50 for ADE20K's 150 classes, on mmpretrain's ResNet-50 (mmseg: ResNetV1c).
 
-The backbone is the plain ResNet that was pre-trained; heads and SyncBN are mmseg's.
+The backbone is the plain ResNet, as in pre-training; heads and SyncBN are mmseg's.
 """
 
 _base_ = '../mmseg/upernet_r50.py'

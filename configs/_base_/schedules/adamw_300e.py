@@ -1,10 +1,10 @@
-"""TinyMIM's optimization of ViTs (docs/sources.md 2.7), for 2048 images a step and 300 epochs.
+"""TinyMIM's optimization of ViTs (docs/sources.md 2.7), for 2048 images per step and 300 epochs.
 
-TinyMIM's: AdamW with betas .9 and .95, peak learning rate 1.5e-4 for each 256 images, weight decay
-           .05, none for norms, biases, positions and class token, 15 epochs of warm-up, cosine to
+TinyMIM's: AdamW with betas 0.9 and 0.95, peak learning rate 1.5e-4 per 256 images, weight decay
+           0.05, none for norms, biases, positions and class token, 15 epochs of warm-up, cosine to
            zero; per iteration
-Changed:   bfloat16 in place of float16
-Batch:     another one scales the learning rate with --auto-scale-lr, linearly as TinyMIM does
+Changed:   bfloat16 instead of float16
+Batch:     for another size, --auto-scale-lr scales the learning rate linearly, as in TinyMIM
 """
 
 max_epochs = 300

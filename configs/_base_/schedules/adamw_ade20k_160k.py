@@ -1,11 +1,11 @@
-"""Optimization of UperNet on ADE20K: ConvNeXt-T's in mmseg, for 16 images a step, 160 000 steps.
+"""Optimization of UperNet on ADE20K: mmseg's ConvNeXt-T, for 16 images per step, 160 000 steps.
 
-Stated there (docs/sources.md 4.3): AdamW 1e-4, weight decay .05, learning rate times .9 a stage
-         from the heads down, 1500 steps of warm-up from 1e-6, then linear to zero
-Inferred: that it suits these backbones. SparK has no segmentation recipe; mmseg's own ResNets take
-         SGD, but ours are fine-tuned by AdamW and layer decay on COCO too. Norms are not decayed,
-         as on COCO
-Batch:   another one scales the learning rate with --auto-scale-lr, linearly (inferred)
+Stated there (docs/sources.md 4.3): AdamW 1e-4, weight decay 0.05, learning rate times 0.9 per stage
+         from the heads down, 1500 warm-up steps from 1e-6, then linear to zero
+Inferred: suitability for these backbones. SparK has no segmentation recipe; mmseg's own ResNets use
+          SGD, but ours are fine-tuned with AdamW and layer decay on COCO too. Norms are not
+          decayed, as on COCO
+Batch:   for another size, --auto-scale-lr scales the learning rate linearly (inferred)
 """
 
 max_iters = 160_000

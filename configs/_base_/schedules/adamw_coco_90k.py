@@ -1,11 +1,11 @@
-"""SparK's optimization on COCO (docs/sources.md 3.5): 16 images a step, 90 000 steps, "1x".
+"""SparK's optimization on COCO (docs/sources.md 3.5): 16 images per step, 90 000 steps, "1x".
 
 Stated:  AdamW 2.5e-4, weight decay 1e-4 and none for norms (Detectron2's default), learning rate
-         times .6 a layer from the heads down (groups as in its code), 1000 steps of warm-up from
-         .01, times .25 after 60 000 and 80 000 steps, evaluation every 5000
-Ours:    MMEngine's running averages where SparK has PreciseBN: mmpretrain's PreciseBNHook would
-         show the mask head the first 100 proposals of a batch in place of its training regions
-Batch:   another one scales the learning rate with --auto-scale-lr, linearly (inferred)
+         times 0.6 per layer from the heads down (groups as in its code), 1000 warm-up steps from
+         0.01, times 0.25 after 60 000 and 80 000 steps, evaluation every 5000
+Ours:    MMEngine's running averages instead of SparK's PreciseBN: mmpretrain's PreciseBNHook would
+         give the mask head the first 100 proposals of a batch instead of its training regions
+Batch:   for another size, --auto-scale-lr scales the learning rate linearly (inferred)
 """
 
 max_iters = 90_000

@@ -1,9 +1,9 @@
-"""Optimization of UperNet with a ViT-B on ADE20K: MAE's in mmseg, 16 images a step, 160 000 steps.
+"""Optimization of UperNet with a ViT-B on ADE20K: mmseg's MAE, 16 images per step, 160 000 steps.
 
-Stated there (docs/sources.md 4.6): as adamw_ade20k_160k.py but for the decay of the learning rate,
-         .65 a block from the heads down, and of the weights, none for norms and biases
-Inferred: no decay of class token and position embedding: mmseg's code means to leave them out, but
-         compares names that lack the 'backbone.' in front
+Stated there (docs/sources.md 4.6): as adamw_ade20k_160k.py except for the learning rate decay,
+         0.65 per block from the heads down, and the weight decay, none for norms and biases
+Inferred: no weight decay of class token and position embedding: mmseg's code intends to exclude
+          them, but compares names without the leading 'backbone.'
 """
 
 _base_ = './adamw_ade20k_160k.py'

@@ -1,13 +1,13 @@
-"""Optimization of a plain ViT-B on COCO: ViTDet's for 16 images a step, 90 000 steps, "1x".
+"""Optimization of a plain ViT-B on COCO: ViTDet's for 16 images per step, 90 000 steps, "1x".
 
-Stated (docs/sources.md 4.5): AdamW 1e-4, weight decay .1, none for norms and position embedding,
-         learning rate times .7 a block from the heads down, warm-up from .001, steps of .1 after
-         two thirds and eight ninths (Detectron2's 1x; ViTDet's 100 epochs drop later)
-Inferred: the length: Hybrid Distill trained shorter than MAE's 100 epochs, how long is not known.
-         The rate for 16 images: ViTDet has it for 64; iBOT and ViT-Adapter have it for plain ViTs
-         in mmdet, iBOT at 2 images a GPU. 1000 steps of warm-up: as many images as in ViTDet's 250
-         steps of 64. No decay of the class token, which ViTDet does not have
-Batch:   another one scales the learning rate with --auto-scale-lr, linearly (inferred)
+Stated (docs/sources.md 4.5): AdamW 1e-4, weight decay 0.1, none for norms and position embedding,
+         learning rate times 0.7 per block from the heads down, warm-up from 0.001, steps of 0.1
+         after two thirds and eight ninths (Detectron2's 1x; ViTDet's 100 epochs drop later)
+Inferred: the length: Hybrid Distill trained for fewer than MAE's 100 epochs; the exact length is
+          not known. The rate for 16 images: ViTDet has it for 64; iBOT and ViT-Adapter have it for
+          plain ViTs in mmdet, iBOT at 2 images per GPU. 1000 warm-up steps: as many images as in
+          ViTDet's 250 steps of 64. No decay of the class token, which ViTDet does not have
+Batch:   for another size, --auto-scale-lr scales the learning rate linearly (inferred)
 """
 
 _base_ = './adamw_coco_90k.py'

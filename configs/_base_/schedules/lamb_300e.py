@@ -1,14 +1,14 @@
-"""SparK's optimization (docs/sources.md 3.4), for 2048 images a step and 300 epochs.
+"""SparK's optimization (docs/sources.md 3.4), for 2048 images per step and 300 epochs.
 
-SparK's:   LAMB with betas .9 and .95, gradient norm clipped at 5, peak learning rate 2e-4 for each
-           256 images, warm-up from .005 of the peak and cosine to .001 of it, weight decay .04 to
-           .2 by cosine, none for norms, biases and mask tokens; all of it per iteration
-Changed:   300 epochs with 10 of warm-up in place of 1600 with 40. Inferred: SparK's share would be
-           7.5; G2SD warms up 10 of its 300 (docs/sources.md 1.3d)
-Precision: bfloat16 in place of float32. BF16OptimWrapper and not AmpOptimWrapper, because bfloat16
-           needs no loss scaling and the CPU has no accelerator to ask for;
-           --cfg-options optim_wrapper.type=OptimWrapper for float32
-Batch:     another one scales the learning rate with --auto-scale-lr, linearly as SparK does
+SparK's:   LAMB with betas 0.9 and 0.95, gradient norm clipped at 5, peak learning rate 2e-4 per 256
+           images, warm-up from 0.005 of the peak and cosine to 0.001 of it, weight decay 0.04 to
+           0.2 by cosine, none for norms, biases and mask tokens; all of it per iteration
+Changed:   300 epochs with 10 of warm-up instead of 1600 with 40. Inferred: SparK's share would be
+           7.5; G2SD uses 10 of its 300 for warm-up (docs/sources.md 1.3d)
+Precision: bfloat16 instead of float32. BF16OptimWrapper instead of AmpOptimWrapper, because
+           bfloat16 needs no loss scaling, and AmpOptimWrapper needs an accelerator; for float32:
+           --cfg-options optim_wrapper.type=OptimWrapper
+Batch:     for another size, --auto-scale-lr scales the learning rate linearly, as in SparK
 """
 
 max_epochs = 300

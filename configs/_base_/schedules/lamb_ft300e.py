@@ -1,17 +1,17 @@
-"""SparK's fine-tuning of ResNets (docs/sources.md 3.5) at half its peak, for 2048 images a step.
+"""SparK's fine-tuning of ResNets (docs/sources.md 3.5) at half its peak, for 2048 images per step.
 
-SparK's:  LAMB that adapts every tensor and leaves out the bias correction, weight decay .02, none
-          for norms and biases, learning rate times .7 a layer from the head down (groups as in its
-          code), 5 epochs of warm-up from .005 of the peak, cosine to .001 of it, per iteration
-Changed:  peak 1e-3 for each 256 images, .008 here, where SparK's ResNet-50 has 2e-3, .016: at that
-          one the fine-tuning of several users diverged, the advice there is a batch of 2048 and
-          less than 2e-3 (docs/sources.md 3.7). 1e-3 is SparK's own for ResNet-101 and deeper.
-          Gradients clipped at norm 1, where SparK does not clip: a guard that leaves ordinary steps
-          alone (inferred). The loss is SparK's mean over images and classes, r50_ft300_in1k.py has
-          its factor, and its gradient has norm .27 at the start (measured: ResNet-50, new weights,
-          32 Scenes). mmpretrain's port, 80.10 at .016, has the same clip, its Lamb's default, for
-          the sum over 1000 classes, norm 275: there it scales nearly every gradient (inferred)
-Scale:    LAMB divides a constant factor of the loss out, up to its eps of 1e-6, but the clip does
+SparK's:  LAMB that adapts every tensor and omits the bias correction, weight decay 0.02, none for
+          norms and biases, learning rate times 0.7 per layer from the head down (groups as in its
+          code), 5 epochs of warm-up from 0.005 of the peak, cosine to 0.001 of it, per iteration
+Changed:  peak 1e-3 per 256 images, 0.008 here; SparK's ResNet-50 has 2e-3, 0.016. At that rate the
+          fine-tuning of several users diverged; the advice there is a batch of 2048 and less than
+          2e-3 (docs/sources.md 3.7). 1e-3 is SparK's own for ResNet-101 and deeper. Gradients are
+          clipped at norm 1 (SparK does not clip); the clip does not change ordinary steps
+          (inferred). The loss is SparK's mean over images and classes (its factor is in
+          r50_ft300_in1k.py), and its gradient has norm 0.27 at the start (measured: ResNet-50, new
+          weights, 32 Scenes). mmpretrain's port, 80.10 at 0.016, has the same clip, the default of
+          its Lamb, for the sum over 1000 classes, norm 275: there it scales nearly every gradient
+          (inferred)
           not: for another number of classes, loss_weight is 1 / that number
 SparK's own: --cfg-options optim_wrapper.optimizer.lr=0.016 optim_wrapper.clip_grad=None
           optim_wrapper.optimizer.max_grad_norm=1e7

@@ -1,8 +1,8 @@
-"""Short trainings on Scenes, the same for all three tasks and for every start of the network.
+"""Short trainings on Scenes, the same for all three tasks and for every initialization.
 
-AdamW with warm-up and cosine per iteration, in float32; the transfer table takes bfloat16 where
-the CPU has it. No layer decay: it would hold back the networks that start from random weights, and
-the comparison wants one recipe.
+AdamW with warm-up and cosine per iteration, in float32; the transfer table uses bfloat16 where the
+CPU supports it. No layer decay: it would slow the networks that start from random weights, and the
+comparison needs a single recipe.
 """
 
 max_iters = 200
