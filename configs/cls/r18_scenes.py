@@ -1,12 +1,12 @@
-"""ResNet-18 on the 12 classes of Scenes, whole network fine-tuned: the transfer table's first task.
+"""ResNet-18 fine-tuned on the 12 classes of Scenes: the first task of the transfer table.
 
-Reproduces: no row of a paper; a short fine-tuning as in SparK's ImageNet one (AdamW in place of
-            LAMB, whose steps are meant for thousands of images; no mixing of images).
+Reproduces: no row of a paper; a short fine-tuning like SparK's on ImageNet, but with AdamW (LAMB's
+            steps are meant for thousands of images) and without mixing of images.
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh,
             python tools/train.py configs/cls/r18_scenes.py
-Twin:       r18_scenes_scratch.py
+Baseline:   r18_scenes_scratch.py
 5 % of the labels: --cfg-options train_dataloader.dataset.indices=300 takes the first 300 images;
-            the transfer table draws them class by class.
+            the transfer table draws them per class.
 Hardware:   2 CPU cores, no GPU.
 Time:       see docs/transfer.md
 Metric:     see docs/transfer.md

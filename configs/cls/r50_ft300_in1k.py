@@ -1,11 +1,11 @@
 """ResNet-50 fine-tuned on ImageNet-1K for 300 epochs, by SparK's recipe at a stable learning rate.
 
 Reproduces: the fine-tuning behind SparK's 80.6 % top-1 (mmpretrain's port: 80.10; both published,
-            neither run here). H-GKD's own, behind 80.01, is not known. Stated, docs/sources.md
-            3.5: batch 2048, 300 epochs, drop path 0.05, mixup 0.1 or cutmix 1, label smoothing 0.1,
+            neither run here). H-GKD's own, behind 80.01, is not known. Stated, docs/sources.md 3.5:
+            batch 2048, 300 epochs, drop path 0.05, mixup 0.1 or cutmix 1, label smoothing 0.1,
             binary cross-entropy (mean over classes, as timm's), EMA 0.9999, SyncBN. Ours: the peak
-            of the learning rate and a loose clip (configs/_base_/schedules/lamb_ft300e.py says
-            why, and how to have SparK's).
+            of the learning rate and a loose clip (the reason, and SparK's own values:
+            configs/_base_/schedules/lamb_ft300e.py).
 Run:        bash tools/dist_train.sh configs/cls/r50_ft300_in1k.py 8 --amp
             (without --amp float32, as SparK)
 Data:       data/imagenet/train and val, in mmpretrain's layout.

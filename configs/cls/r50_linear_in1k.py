@@ -2,8 +2,8 @@
 
 Reproduces: no known row. mmpretrain's linear probes (docs/sources.md 4.1): frozen backbone with its
             norms in evaluation mode, features normalized by a batch norm without weights as in MAE
-            (inferred for CNNs: features that imitate a teacher have no common scale), LARS with
-            0.1 per 256 images, 1.6 here, no weight decay, 10 epochs of warm-up, cosine.
+            (inferred for CNNs: features that imitate a teacher have no common scale), LARS with 0.1
+            per 256 images, 1.6 here, no weight decay, 10 epochs of warm-up, cosine.
 Run:        bash tools/dist_train.sh configs/cls/r50_linear_in1k.py 8 --amp
 Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or

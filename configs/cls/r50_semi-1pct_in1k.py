@@ -2,12 +2,12 @@
 
 Reproduces: no known row. The images are SimCLR's, the recipe Barlow Twins' for them (stated,
             docs/sources.md 4.2): SGD, batch 256, 0.5 for the classifier and 0.002 for the backbone,
-            cosine, no weight decay. What suits a student of masked images may be larger: try
+            cosine, no weight decay. A student of masked images may need larger values: try
             --cfg-options optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.04
 Run:        python tools/make_subset.py --list 1percent.txt
             bash tools/dist_train.sh configs/cls/r50_semi-1pct_in1k.py 8 --amp
-Data:       data/imagenet/train and val, meta/train_1pct.txt there by the first command
-            (docs/finetuning.md: where the list is from, or a random subset instead).
+Data:       data/imagenet/train and val; meta/train_1pct.txt there from the first command
+            (docs/finetuning.md: source of the list, or a random subset instead).
 Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 32 images each.

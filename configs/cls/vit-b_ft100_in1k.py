@@ -1,10 +1,10 @@
 """ViT-B/16 fine-tuned on ImageNet-1K for 100 epochs, by MAE's recipe, from Hybrid Distill.
 
-Reproduces: Hybrid Distill's own recipe is not known. MAE's in mmpretrain's config, its base, is
-            what the closest methods take too (docs/sources.md 4.4). Stated there: batch 1024, AdamW
-            5e-4 per 256 images, weight decay 0.05, layer decay 0.65, 5 epochs of warm-up, cosine,
-            drop path 0.1, mixup 0.8, cutmix 1, RandAugment 9/0.5, erasing 0.25, smoothing 0.1. That
-            it suits this student is inferred; TinyMIM's has layer decay 0.6.
+Reproduces: Hybrid Distill's own recipe is not known. The base is mmpretrain's config for MAE, which
+            the closest methods also use (docs/sources.md 4.4). Stated there: batch 1024, AdamW 5e-4
+            per 256 images, weight decay 0.05, layer decay 0.65, 5 epochs of warm-up, cosine, drop
+            path 0.1, mixup 0.8, cutmix 1, RandAugment 9/0.5, erasing 0.25, smoothing 0.1. Its
+            suitability for this student is inferred; TinyMIM uses layer decay 0.6.
 Run:        bash tools/dist_train.sh configs/cls/vit-b_ft100_in1k.py 8 --amp
 Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
@@ -12,7 +12,7 @@ Weights:    work_dirs/hybrid_vit-b_mae-clip/epoch_300.pth, or
 Hardware:   8 GPUs, 128 images each.
 Time:       not run.
 Metric:     not run.
-To compare: from MAE, docs/finetuning.md; mmpretrain's of 1600 epochs has 83.5 % (published).
+To compare: from MAE, docs/finetuning.md; mmpretrain's MAE of 1600 epochs has 83.5 % (published).
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'

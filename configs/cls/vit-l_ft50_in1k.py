@@ -2,9 +2,9 @@
 
 Reproduces: the fine-tuning behind Hybrid Distill's 87.6 % top-1 for ViT-L with CLIP and MAE on
             ImageNet-1K (as a review of the paper reports it; not run here); its recipe is not
-            known. MAE's (docs/sources.md 4.4) differs from ViT-B's in learning rate, 1e-3 for
-            each 256 images, layer decay, 0.75, drop path, 0.2, and length. That it suits this
-            student is inferred.
+            known. MAE's (docs/sources.md 4.4) differs from ViT-B's in learning rate, 1e-3 per 256
+            images, layer decay, 0.75, drop path, 0.2, and length. Its suitability for this student
+            is inferred.
 Run:        bash tools/dist_train.sh configs/cls/vit-l_ft50_in1k.py 8 --amp
 Data:       data/imagenet/train and val, in mmpretrain's layout.
 Weights:    work_dirs/hybrid_vit-l_mae-clip/epoch_300.pth

@@ -1,8 +1,8 @@
-"""A small ViT trained with the labels of Scenes: the second teacher of the hybrids there.
+"""A small supervised ViT on Scenes: the second teacher of the hybrids there.
 
-Reproduces: no row of a paper; what DeiT is to ImageNet, at the size of mae_scenes.py. It starts
-            from that MAE's weights, since 12000 images teach a ViT little from random ones
-            (top-1 16.6 % after 5 epochs of 30; chance is 8.3 %).
+Reproduces: no row of a paper; a counterpart of DeiT, at the size of mae_scenes.py. It starts from
+            that MAE's weights, since a ViT that starts from random weights learns little from 12000
+            images (top-1 16.6 % after 5 epochs of 30; chance is 8.3 %).
 Run:        python tools/train_teacher.py --kind supervised  (makes the data, trains, exports)
 Hardware:   2 CPU cores, no GPU.
 Time:       assets/README.md

@@ -1,7 +1,7 @@
 """Mask R-CNN with a MobileNetV2 FPN on COCO, 1x (90 000 steps), from a student of this project.
 
-Reproduces: no known row. mask-rcnn_r50_fpn_1x_coco.py for another student; layer decay has a
-            group a stage, at 0.7 because there are two more than in ResNet-50 (inferred).
+Reproduces: no known row. mask-rcnn_r50_fpn_1x_coco.py for another student; layer decay has one
+            group per stage, at 0.7 because there are two more than in ResNet-50 (inferred).
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_mobilenet-v2_fpn_1x_coco.py 8
 Data:       data/coco, in mmdet's layout.
 Weights:    work_dirs/hgkd_mobilenet-v2_mae/epoch_300.pth

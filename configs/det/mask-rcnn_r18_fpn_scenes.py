@@ -1,12 +1,12 @@
 """Mask R-CNN with a ResNet-18 FPN on Scenes: boxes and masks of small objects in small images.
 
-Reproduces: no row of a paper; mask-rcnn_r50_fpn_1x_coco.py in small: FPN and RPN of 64 channels,
-            anchors of half the size, 64 regions an image, mask head of two convolutions. Batch
-            norms everywhere are trained, as in the full recipe.
+Reproduces: no row of a paper; a small-scale mask-rcnn_r50_fpn_1x_coco.py: FPN and RPN of 64
+            channels, anchors of half the size, 64 regions per image, mask head of two convolutions.
+            All batch norms are trained, as in the full recipe.
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh
             and python tools/make_scenes.py --out data/scenes,
             python tools/train.py configs/det/mask-rcnn_r18_fpn_scenes.py
-Twin:       mask-rcnn_r18_fpn_scenes_scratch.py
+Baseline:   mask-rcnn_r18_fpn_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.
 Time:       see docs/transfer.md
 Metric:     see docs/transfer.md

@@ -1,8 +1,7 @@
-"""Mask R-CNN on Scenes from random weights: the twin of mask-rcnn_r18_fpn_scenes.py.
+"""Mask R-CNN on Scenes from random weights: the baseline of mask-rcnn_r18_fpn_scenes.py.
 
-Reproduces: no row of a paper. Without an init_cfg the backbone starts as mmpretrain begins every
-            ResNet, which is also how the students began; init_cfg=None would not do, it leaves
-            torch's own initialization.
+Reproduces: no row of a paper. Without an init_cfg, the backbone gets mmpretrain's default ResNet
+            initialization, as the students do; init_cfg=None would keep torch's own initialization.
 Run:        bash tools/quickstart.sh --transfer, or
             python tools/train.py configs/det/mask-rcnn_r18_fpn_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.

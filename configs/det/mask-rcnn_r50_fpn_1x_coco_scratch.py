@@ -1,4 +1,4 @@
-"""Mask R-CNN R50-FPN on COCO, 1x, from random weights: the twin to compare with.
+"""Mask R-CNN R50-FPN on COCO, 1x, from random weights: a baseline.
 
 Reproduces: no known row. mask-rcnn_r50_fpn_1x_coco.py without pre-training and, since there is
             nothing to preserve, without layer decay (inferred).

@@ -1,4 +1,4 @@
-"""Mask R-CNN R50-FPN on COCO, 1x, from ImageNet labels: the twin to compare with.
+"""Mask R-CNN R50-FPN on COCO, 1x, from supervised ImageNet weights: a baseline.
 
 Reproduces: no known row. mask-rcnn_r50_fpn_1x_coco.py with torchvision's supervised ResNet-50
             (IMAGENET1K_V1, fetched at the first start) and everything else the same.

@@ -2,7 +2,7 @@
 
 Reproduces: no known row. mask-rcnn_vit-b_simplefpn_1x_coco.py for another student, with ViTDet's
             layer decay 0.8 and drop path 0.4 for this size (stated in its code, for 100 epochs;
-            that they suit 1x is inferred).
+            their suitability for 1x is inferred).
 Run:        bash tools/dist_train.sh configs/det/mask-rcnn_vit-l_simplefpn_1x_coco.py 8 --amp
 Data:       data/coco, in mmdet's layout.
 Weights:    work_dirs/hybrid_vit-l_mae-clip/epoch_300.pth

@@ -1,7 +1,7 @@
 """H-GKD: MobileNetV2 from an MAE ViT-B. The flagship's recipe for a student of 2.2 M weights.
 
-Reproduces: no known row: the paper names MobileNet among its networks; the figures that are known
-            are ResNet-50's (top-1 76.98 -> 80.01).
+Reproduces: no known row: the paper names MobileNet among its networks, but the known figures are
+            ResNet-50's (top-1 76.98 -> 80.01).
 Run:        bash tools/dist_train.sh configs/pretrain/hgkd_mobilenet-v2_mae.py 8
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.

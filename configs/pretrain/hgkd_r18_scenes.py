@@ -1,11 +1,11 @@
-"""H-GKD on Scenes in small: ResNet-18 from a small MAE teacher. What the quickstart runs.
+"""Small-scale H-GKD on Scenes: ResNet-18 from a small MAE teacher; the quickstart's training.
 
 Reproduces: no row of the paper; the geometry of the flagship (hgkd_r50_mae.py) at 96 px:
             one mask cell (32 px) = 2 x 2 teacher tokens (16 px), 4 of 9 cells visible.
 Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
             python tools/train.py configs/pretrain/hgkd_r18_scenes.py
 Hardware:   2 CPU cores, no GPU.
-Time:       about 6 minutes beside the baseline.
+Time:       about 6 minutes while the baseline trains as well.
 Metric:     see the README's quickstart table.
 """
 

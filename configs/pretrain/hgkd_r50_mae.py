@@ -1,8 +1,8 @@
 """H-GKD, the flagship: ResNet-50 distilled from an MAE ViT-B on ImageNet-1K, 300 epochs.
 
 Reproduces: the paper's ResNet-50 row, ImageNet-1K top-1 76.98 -> 80.01 (arXiv 2309.09571; the
-            paper's figures). Its recipe is not known: what stands in for it, and why, is in
-            docs/pretraining.md.
+            paper's figures). Its recipe is not known: docs/pretraining.md lists the replacements
+            and the reasons.
 Run:        bash tools/dist_train.sh configs/pretrain/hgkd_r50_mae.py 8
 Data:       data/imagenet/train and val, in mmpretrain's layout; a symlink works.
 Teacher:    fetched once, or your own file: --cfg-options model.teachers.mim.checkpoint=FILE

@@ -1,12 +1,12 @@
-"""Hybrid H-GKD on Scenes in small: ResNet-18 from a small MAE and a small ViT trained with labels.
+"""Small-scale hybrid H-GKD on Scenes: ResNet-18 from a small MAE and a small supervised ViT.
 
 Reproduces: no paper; ours. hybrid-hgkd_r50_mae-dino.py at the size of hgkd_r18_scenes.py.
 Run:        python tools/ablate.py configs/_base_/ablations/r18_scenes.py, or
             python tools/train.py configs/pretrain/hybrid-hgkd_r18_scenes.py
-Labels:     the second teacher was trained with those of 12000 Scenes, the quickstart's 6000 among
-            them: its students are not label-free, nor is 5 % of labels all that they had.
+Labels:     the second teacher was trained with those of 12000 Scenes, including the quickstart's
+            6000: its students are not label-free, and have used more than 5 % of labels.
 Hardware:   2 CPU cores, no GPU.
-Time:       7 to 15 minutes on one thread, beside another training.
+Time:       7 to 15 minutes on one thread, while another training runs.
 Metric:     docs/ablation.md
 """
 

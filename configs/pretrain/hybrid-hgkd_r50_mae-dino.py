@@ -1,8 +1,8 @@
 """Hybrid H-GKD: ResNet-50 from two teachers, MAE and DINO, on ImageNet-1K, 300 epochs.
 
 Reproduces: no paper; ours. H-GKD (hgkd_r50_mae.py) with Hybrid Distill's second teacher: DINO's
-            features and similarity distribution beside MAE's, and MAE's token relations among
-            the decoder's tokens. Which of these help: tools/ablate.py, docs/ablation.md.
+            features and similarity distribution in addition to MAE's, and MAE's token relations
+            among the decoder's tokens. Effect of each: tools/ablate.py, docs/ablation.md.
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid-hgkd_r50_mae-dino.py 8
 Teachers:   fetched once, or your own files: --cfg-options model.teachers.cl.checkpoint=FILE
             model.teachers.mim.checkpoint=FILE

@@ -2,8 +2,8 @@
 
 Reproduces: the paper's ViT-B row with CLIP; its figure was not confirmed (docs/sources.md 2.2).
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid_vit-b_mae-clip.py 8
-Teachers:   OpenAI's CLIP ViT-B/16 in timm's naming, fetched once, with the QuickGELU that it was
-            trained with, on images of CLIP's mean and std; MAE as in hybrid_vit-b_mae-deit.py.
+Teachers:   OpenAI's CLIP ViT-B/16 in timm's naming, fetched once, with its original QuickGELU and
+            images normalized by CLIP's mean and std; MAE as in hybrid_vit-b_mae-deit.py.
 Hardware:   8 GPUs with bfloat16, 256 images each.
 Time:       not run.
 Metric:     not run. The log has kNN top-1 every 20 epochs; fine-tune with

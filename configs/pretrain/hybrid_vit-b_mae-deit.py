@@ -1,8 +1,8 @@
 """Hybrid Distill: ViT-B/16 from MAE and DeiT on ImageNet-1K, 300 epochs.
 
 Reproduces: the paper's ViT-B row without CLIP, ImageNet-1K top-1 83.7 (arXiv 2306.15876; the
-            paper's figure, from a review). Its recipe is not known: what stands in for it, and
-            why, is in docs/sources.md 2.
+            paper's figure, from a review). Its recipe is not known: docs/sources.md 2 lists the
+            replacements and the reasons.
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid_vit-b_mae-deit.py 8
 Data:       data/imagenet/train and val, in mmpretrain's layout; a symlink works.
 Teachers:   fetched once, or your own files: --cfg-options model.teachers.cl.checkpoint=FILE

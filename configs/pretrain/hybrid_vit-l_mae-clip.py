@@ -3,7 +3,7 @@
 Reproduces: the paper's ViT-L row on ImageNet-1K, top-1 87.6 (arXiv 2306.15876; the paper's figure,
             from a review).
 Run:        bash tools/dist_train.sh configs/pretrain/hybrid_vit-l_mae-clip.py 8
-Teachers:   OpenAI's CLIP ViT-L/14, which sees 196 px and so has the 14 x 14 tokens of the student
+Teachers:   OpenAI's CLIP ViT-L/14 on images of 196 px, which gives the student's 14 x 14 tokens
             (inferred: docs/sources.md 2.4); MAE ViT-L/16 of mmpretrain's zoo.
 Layers:     of 24; TinyMIM's for ViT-L is 17
 Hardware:   8 GPUs with bfloat16, 256 images each.

@@ -1,4 +1,4 @@
-"""Hybrid Distill on Scenes in small: a ViT from a small MAE and a small ViT trained with labels.
+"""Small-scale Hybrid Distill on Scenes: a ViT from a small MAE and a small supervised ViT.
 
 Reproduces: no row of the paper; hybrid_vit-b_mae-deit.py at 96 px, with its losses and masking.
 Run:        python tools/train.py configs/pretrain/hybrid_vit_scenes.py

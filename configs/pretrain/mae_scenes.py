@@ -1,7 +1,7 @@
 """MAE on Scenes: the small teacher of the quickstart, by mmpretrain's own MAE.
 
-Reproduces: no row of a paper; MAE (CVPR 2022) in small. The token grid is that of the
-            flagship's teacher in small: one mask cell of the student = 2 x 2 tokens.
+Reproduces: no row of a paper; small-scale MAE (CVPR 2022). The geometry of the token grid is that
+            of the flagship's teacher: one mask cell of the student = 2 x 2 tokens.
 Run:        python tools/train_teacher.py  (makes the data, trains, exports the weights)
 Hardware:   2 CPU cores, no GPU.
 Time:       66 minutes on one thread (assets/README.md).

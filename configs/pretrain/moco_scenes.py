@@ -1,8 +1,8 @@
-"""MoCo v3 on Scenes: a second teacher for the hybrids there that saw no label.
+"""MoCo v3 on Scenes: a second teacher, trained without labels, for the hybrids there.
 
-Reproduces: no row of a paper; MoCo v3 (ICCV 2021) in small, by mmpretrain's own MoCoV3. It starts
-            from the weights of mae_scenes.py, since 12000 images teach a ViT little from random
-            ones; blur and solarization are left out at 96 px.
+Reproduces: no row of a paper; small-scale MoCo v3 (ICCV 2021), by mmpretrain's own MoCoV3. It
+            starts from the weights of mae_scenes.py, since a ViT that starts from random weights
+            learns little from 12000 images; blur and solarization are omitted at 96 px.
 Run:        python tools/train_teacher.py --kind contrastive  (makes the data, trains, exports)
 Hardware:   2 CPU cores, no GPU.
 Time:       assets/README.md

@@ -1,12 +1,13 @@
 """UperNet with a ResNet-18 on Scenes: background and 12 kinds of objects, pixel by pixel.
 
-Reproduces: no row of a paper; upernet_r50_80k_ade20k-512x512.py in small: heads of 64 channels,
-            background pixels weighted 0.2. They are 63 % of the training pixels, a class 2 to 4 %:
-            unweighted, short trainings from random weights find hardly anything else.
+Reproduces: no row of a paper; a small-scale upernet_r50_80k_ade20k-512x512.py: heads of 64
+            channels, background pixels weighted 0.2. They are 63 % of the training pixels, each
+            class 2 to 4 %: without the weight, short trainings from random weights learn hardly
+            anything else.
 Run:        bash tools/quickstart.sh --transfer, or, after bash tools/quickstart.sh
             and python tools/make_scenes.py --out data/scenes,
             python tools/train.py configs/seg/upernet_r18_scenes.py
-Twin:       upernet_r18_scenes_scratch.py
+Baseline:   upernet_r18_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.
 Time:       see docs/transfer.md
 Metric:     see docs/transfer.md

@@ -1,4 +1,4 @@
-"""UperNet R50 on ADE20K at 512 x 512, 160 000 steps, from random weights: a twin.
+"""UperNet R50 on ADE20K at 512 x 512, 160 000 steps, from random weights: a baseline.
 
 Reproduces: no known row. upernet_r50_160k_ade20k-512x512.py without pre-training and, since there
             is nothing to preserve, without layer decay (inferred).

@@ -7,8 +7,8 @@ Weights:    work_dirs/hgkd_r50_mae/epoch_300.pth, or
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
 Hardware:   8 GPUs, 2 images each.
 Time:       not run.
-Metric:     not run. mIoU ten times in the run.
-Twins:      upernet_r50_80k_ade20k-512x512_scratch.py and ..._supervised.py
+Metric:     not run. mIoU is measured ten times during training.
+Baselines:  upernet_r50_80k_ade20k-512x512_scratch.py and ..._supervised.py
 """
 
 _base_ = './upernet_r50_160k_ade20k-512x512.py'

@@ -1,4 +1,4 @@
-"""UperNet R50 on ADE20K at 512 x 512, 80 000 steps, from ImageNet labels: a twin.
+"""UperNet R50 on ADE20K at 512 x 512, 80 000 steps, from ImageNet labels: a baseline.
 
 Reproduces: no known row. upernet_r50_80k_ade20k-512x512.py with torchvision's supervised ResNet-50
             (IMAGENET1K_V1, fetched at the first start) and everything else the same.

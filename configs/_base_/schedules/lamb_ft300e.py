@@ -12,7 +12,8 @@ Changed:  peak 1e-3 per 256 images, 0.008 here; SparK's ResNet-50 has 2e-3, 0.01
           weights, 32 Scenes). mmpretrain's port, 80.10 at 0.016, has the same clip, the default of
           its Lamb, for the sum over 1000 classes, norm 275: there it scales nearly every gradient
           (inferred)
-          not: for another number of classes, loss_weight is 1 / that number
+Scale:    LAMB cancels a constant factor of the loss, up to its eps of 1e-6, but the clip does not:
+          for another number of classes, loss_weight is 1 / that number
 SparK's own: --cfg-options optim_wrapper.optimizer.lr=0.016 optim_wrapper.clip_grad=None
           optim_wrapper.optimizer.max_grad_norm=1e7
 """
