@@ -189,7 +189,7 @@ def test_refuses_inputs_that_do_not_fit(
 
 
 def test_refuses_images_that_are_not_rgb(mae_file: Path) -> None:
-    with pytest.raises(ValueError, match=r'wants images \(B, 3, H, W\), got \(2, 1, 64, 64\)'):
+    with pytest.raises(ValueError, match=r'\(B, 3, H, W\), got \(2, 1, 64, 64\)'):
         mae_teacher(mae_file)(torch.zeros(2, 1, 64, 64))
 
 
