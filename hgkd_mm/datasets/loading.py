@@ -19,12 +19,12 @@ class LoadColorImage(BaseTransform):
     """Loads an image file of any common kind as (H, W, 3) uint8.
 
     Takes the place of ``LoadImageFromFile`` where files are not known to be plain 8-bit RGB.
-    mmcv's cv2 decoder fills the missing part of a truncated JPEG with grey and shows the colours
+    mmcv's cv2 decoder fills the missing part of a truncated JPEG with grey and shows the colors
     hidden below transparency; its pillow decoder clips 16-bit grey to white. Here:
 
     - grey, bilevel, palette, CMYK and YCbCr images are converted to RGB;
     - transparency is laid on ``background``;
-    - 16-bit grey is scaled by 255 / ``white_16bit``; 16-bit colour keeps its high byte, which is
+    - 16-bit grey is scaled by 255 / ``white_16bit``; 16-bit color keeps its high byte, which is
       the same to within one level;
     - the EXIF (or TIFF, or XMP) orientation is applied, and the shapes are those after it;
     - of an animation or a multi-page file the first frame is taken;

@@ -16,13 +16,16 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
+from torch import nn
 
 import hgkd_mm.datasets
 import hgkd_mm.engine
 import hgkd_mm.models  # noqa: F401  they register
-from hgkd_mm.utils.environment import MissingOpsError
+from hgkd_mm.utils.environment import MissingOpsError, notes
 from hgkd_mm.utils.files import is_remote
 from hgkd_mm.utils.launch import add_config_flag, load_config, scaled_iterations
+from hgkd_mm.weights.fit import compare
+from hgkd_mm.weights.pretrained import PretrainedFile
 from hgkd_mm.weights.reading import cached, register_reader, resolve
 
 from .report import Section
@@ -64,7 +67,28 @@ def look_at_config(path: str, options: Sequence[str] = (), *, build: bool = Fals
         elif build:
             section.notes.append('The model was not built: not all of its weights are here.')
     look_at_batch(section, config, gpus=torch.cuda.device_count())
+    if torch.cuda.is_available():
+        look_at_gpu(section, config)
     return section
+
+
+def look_at_gpu(section: Section, config: Config) -> None:
+    """Adds what a config needs of the GPU and a training would not refuse by itself.
+
+    Args:
+        section: Is added to.
+        config: The config.
+    """
+    wrapper = str((config.get('optim_wrapper') or {}).get('type'))
+    major, minor = torch.cuda.get_device_capability()
+    if 'BF16' in wrapper and major < 8:
+        section.problems.append(
+            f'optim_wrapper.type is {wrapper}, and a GPU of compute capability {major}.{minor} '
+            'only emulates bfloat16, which is slower than float32: set '
+            'optim_wrapper.type=AmpOptimWrapper for float16, or OptimWrapper.'
+        )
+    if config.get('default_scope') == 'mmdet':
+        section.problems += notes(ops=True)
 
 
 def look_at_data(section: Section, config: Config, *, load: bool = False) -> None:
@@ -205,12 +229,27 @@ def build_model(section: Section, config: Config) -> None:
             runner = SimpleNamespace(model=model, optim_wrapper=wrapper, logger=logger)
             hooks = config.get('custom_hooks') or []
             named = (hook for hook in hooks if 'PretrainedReportHook' in str(hook.get('type')))
-            hook = HOOKS.build(next(named, dict(type='PretrainedReportHook')))
+            settings = {**next(named, dict(type='PretrainedReportHook'))}
+            settings.pop('priority', None)  # of the Runner
+            hook = HOOKS.build(settings)
             hook.before_run(runner)
             model.init_weights()
             hook.before_train(runner)
+        if config.get('load_from'):
+            _compare_load_from(section, str(config.load_from), model)
     except Exception as error:  # whatever the code that a config names raises
-        section.problems.append(f'The model cannot be built: {_sentence(error)}')
+        section.problems.append(f'Training cannot start: {_sentence(error)}')
+
+
+def _compare_load_from(section: Section, source: str, model: nn.Module) -> None:
+    """MMEngine loads what fits of this file and goes on with random weights elsewhere."""
+    weights = PretrainedFile(checkpoint=source, prefix=None, key='load_from').read()
+    fit = compare(model.state_dict(), weights)
+    if fit.lacking:
+        section.problems.append(
+            f'load_from: {source} fills {fit.counts()} of the model, and the others stay random: '
+            'give a checkpoint of this config.'
+        )
 
 
 def look_at_batch(section: Section, config: Config, *, gpus: int) -> None:

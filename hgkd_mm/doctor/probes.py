@@ -18,7 +18,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from hgkd_mm.utils.environment import attempt, check_running, has_ops, notes
+from hgkd_mm.utils.environment import attempt, check_running, has_ops, notes, unseen_gpus
 from hgkd_mm.utils.processor import read_processor, usable_cores
 
 from .report import BEGIN, SECTION, Section
@@ -53,6 +53,13 @@ def machine(work_dirs: Path) -> Section:
             f'{free / GB:.2f} GB are free on the disk of {work_dirs}, and the checkpoints of one '
             'run take more: free some, or write elsewhere with --work-dir DIR.'
         )
+    shared = Path('/dev/shm')
+    if shared.exists() and (left := shutil.disk_usage(shared).free) < GB:
+        section.notes.append(
+            f'/dev/shm has {left / GB:.2f} GB free, and data loading processes exchange images '
+            'through it: if they end with a bus error, start the container with --shm-size=8g, or '
+            'set train_dataloader.num_workers=0 and train_dataloader.persistent_workers=False.'
+        )
     if problem := attempt("MMEngine's collect_env", partial(_collect_env, section)):
         section.notes.append(problem)
     return section
@@ -76,6 +83,7 @@ def what_runs(begin: Callable[[str], None]) -> Section:
 
     begin("mmcv's ops on the GPU")
     section.notes += notes(ops=ops)
+    section.problems += [problem] if (problem := unseen_gpus()) else []
     engines = _engines(section)
     for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
         for engine in engines:

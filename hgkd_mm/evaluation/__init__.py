@@ -8,6 +8,7 @@ from .features import (
     extract_features,
     isolated_rng,
     pool_features,
+    pool_tokens,
 )
 from .labelled_dataset import build_labelled_dataset, check_same_classes
 from .representation import (
@@ -38,6 +39,7 @@ __all__ = [
     'patch_attention',
     'patch_distances',
     'pool_features',
+    'pool_tokens',
     'rankme',
     'token_similarity',
     'uniformity',

@@ -47,6 +47,14 @@ def pool_features(output: Any) -> Tensor:
     )
 
 
+def pool_tokens(output: TeacherOutput) -> Tensor:
+    """Mean of a teacher's valid tokens, (B, D); the alternative to its ``embedding``."""
+    valid = output.valid[:, None]
+    # A where, not a product: hidden tokens may hold anything.
+    total = torch.where(valid, output.tokens, 0.0).sum((2, 3))
+    return total / valid.sum((2, 3)).clamp(min=1)
+
+
 def extract_features(
     model: nn.Module,
     dataset: Dataset,

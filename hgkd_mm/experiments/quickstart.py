@@ -243,6 +243,9 @@ def main() -> None:
     try:
         if args.transfer:
             need_ops('Mask R-CNN, which --transfer trains,')
+            # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
+            from . import pictures  # noqa: F401
+
         with held(work_dir):
             _run(args, work_dir)
     except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:

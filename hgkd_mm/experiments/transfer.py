@@ -21,6 +21,7 @@ from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
 from hgkd_mm.utils.work_dir import held
+from hgkd_mm.weights.reading import register_reader
 
 from .places import CONFIGS, SCENES, WORK_DIRS
 from .seeds import over_seeds, print_transfer_table, write_seeds_summary
@@ -234,9 +235,9 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
         **facts,
     }
     (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
-    # mmdet and mmseg take seconds to import, and only this needs them
     from .pictures import draw_detection, draw_segmentation
 
+    register_reader()  # mmdet and mmseg read the checkpoints by MMEngine
     if 'detection' in result.jobs:
         draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
     if 'segmentation' in result.jobs:
@@ -269,6 +270,9 @@ def main() -> None:
     tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
     try:
         need_ops('The transfer table, whose pictures are drawn with MMDetection,')
+        # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
+        from . import pictures  # noqa: F401
+
         with held(args.work_dir):
             make_scenes(SceneFolder(out=SCENES))
             for seed in args.seeds:

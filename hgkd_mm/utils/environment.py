@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module, metadata
@@ -271,17 +273,30 @@ def notes(*, ops: bool) -> list[str]:
         )
     if not torch.cuda.is_available():
         remarks.append('torch sees no CUDA device: everything runs on the CPU.')
-        if shutil.which('nvidia-smi'):
-            remarks.append(
-                'If nvidia-smi lists a GPU, update its driver to the CUDA that torch is built for '
-                f'({torch.version.cuda}; None for the CPU only: `{SETUP}` installs the tested one).'
-            )
     elif ops and (problem := attempt('mmcv.ops.nms on the GPU', partial(run_nms, 'cuda'))):
         remarks.append(
             f'{problem} Pre-training does not use it; Mask R-CNN on the GPU does. Compile mmcv '
             f'where nvcc of CUDA {torch.version.cuda} is found: `{SETUP} --rebuild-mmcv`.'
         )
     return remarks
+
+
+def unseen_gpus() -> str | None:
+    """Says that nvidia-smi lists GPUs which torch does not see, and what to do; None if not so."""
+    import torch
+
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    if torch.cuda.is_available() or hidden or not shutil.which('nvidia-smi'):
+        return None
+    listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True, check=False)
+    gpus = listed.stdout.count('GPU ')
+    if listed.returncode or not gpus:
+        return None
+    return (
+        f'nvidia-smi lists {gpus} GPU(s) and torch sees none: update the driver to the CUDA that '
+        f'torch is built for ({torch.version.cuda}; None for the CPU only: `{SETUP}` installs the '
+        'tested one).'
+    )
 
 
 def _raised_in(error: BaseException, package: str) -> bool:

@@ -54,12 +54,16 @@ class PretrainedFile:
             )
         except Exception as error:  # a damaged file can trip the reader in any way
             start = self.key.partition('.init_cfg')[0]
-            raise CheckpointError(
+            problem = (
                 f'{reason_of(error).rstrip(".")}: {start} cannot start from {self.checkpoint} '
-                f'(config key {self.key}). For random weights take the config whose name ends in '
-                f'_scratch, or leave {start}.init_cfg out; with None the network would not even '
-                'initialise itself.'
-            ) from error
+                f'(config key {self.key}).'
+            )
+            if isinstance(error, FileNotFoundError):
+                problem += (
+                    ' For random weights take the config whose name ends in _scratch, or leave '
+                    f'{start}.init_cfg out; with None the network would not even initialize itself.'
+                )
+            raise CheckpointError(problem) from error
         return self.pick(content)
 
     def pick(self, content: Any) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ class KNNEvalHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Build and check the datasets, so that a wrong folder costs no training."""
-        # Weights are initialised after this, and must not depend on what is loaded here.
+        # Weights are initialized after this, and must not depend on what is loaded here.
         with isolated_rng():
             self.train_dataset = build_labelled_dataset(
                 self.train_dataset,

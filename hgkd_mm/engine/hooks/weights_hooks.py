@@ -75,7 +75,7 @@ class PretrainedReportHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Read the files, ahead of MMEngine, whose own words for a missing one are fewer."""
-        # Weights are initialised in training only, for which the optimizer is made by now.
+        # Weights are initialized in training only, for which the optimizer is made by now.
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         self._parts = list(pretrained_parts(trained_model(runner)))

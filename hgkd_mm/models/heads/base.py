@@ -41,12 +41,19 @@ class Partners:
     Attributes:
         key: config key of the head, for messages.
         student: the student, not yet built.
-        teacher: the teacher that the head names, or None.
+        named_teacher: the teacher that the head names, or None.
     """
 
     key: str
     student: Student
-    teacher: nn.Module | None
+    named_teacher: nn.Module | None
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The head's teacher; ValueError if it names none."""
+        if self.named_teacher is None:
+            raise ValueError(f'{self.key} needs a teacher: set {self.key}.teacher to its name.')
+        return self.named_teacher
 
     def require(self, field: str) -> None:
         """Raises ValueError unless the student's output has a field."""
