@@ -46,7 +46,7 @@ def trace(name: str) -> list[dict[str, float]]:
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        steps.append({key: float(value) for key, value in logged.items()})
+        steps.append({key: float(value.detach()) for key, value in logged.items()})
     return steps
 
 

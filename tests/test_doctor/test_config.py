@@ -321,6 +321,19 @@ def test_weights_are_compared_with_the_network_as_in_training() -> None:
     assert len(build(init_cfg=init, hook=refused).problems) == 1
 
 
+def test_load_from_is_compared_with_the_model() -> None:
+    state = module.MODELS.build(TINY).state_dict()
+    torch.save(state, 'w.pth')
+    config = Config(dict(model=TINY, load_from='w.pth'))
+    section = Section(title='c')
+    module.build_model(section, config)
+    assert section.problems == []
+    torch.save({name: v for name, v in state.items() if 'layer4' not in name}, 'w.pth')
+    module.build_model(section, config)
+    (problem,) = section.problems
+    assert problem.startswith('load_from: w.pth') and '25 missing' in problem
+
+
 def test_a_model_that_cannot_be_built_is_one_sentence() -> None:
     (problem,) = build(depth=19).problems
     assert '\n' not in problem and 'KeyError' in problem and '19' in problem

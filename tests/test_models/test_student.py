@@ -139,6 +139,24 @@ def test_networks_that_the_meta_device_cannot_build(monkeypatch: pytest.MonkeyPa
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_backbone_that_takes_no_square_image_needs_typed_widths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(MODELS.module_dict, 'ReadsValues', ReadsValues)
+    monkeypatch.setattr(ReadsValues, 'forward', lambda self, x: self.conv(x[..., :2, :2]))
+    neck = NECK | dict(stride=4, out_stride=2)
+    typed = Student(dict(type='ReadsValues'), neck | dict(in_channels=[8]), output=StudentOutput)
+    assert typed.neck.in_channels == (8,)
+    with pytest.raises(RuntimeError, match='[Kk]ernel'):
+        _ = Student(dict(type='ReadsValues'), neck, output=StudentOutput).neck
+
+
+def test_a_head_without_its_teacher_is_refused(teachers: dict) -> None:
+    head = {key: value for key, value in FEAT.items() if key != 'teacher'}
+    with pytest.raises(ValueError, match='model.heads.feat.teacher'):
+        MODELS.build(hgkd(teachers=teachers, heads=dict(feat=head)))
+
+
 def test_an_error_of_the_config_is_the_users() -> None:
     with pytest.raises(TypeError, match='depths'):
         _ = Student(dict(type='ResNet', depths=18), output=StudentOutput).channels

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hgkd_mm.utils import environment
 from hgkd_mm.utils.environment import (
@@ -193,3 +194,18 @@ def test_missing_ops_are_a_sentence_with_the_command(
         environment.need_ops('A detector')
     assert str(error.value).startswith("A detector needs mmcv's compiled ops, ")
     assert f'`{command}` compiles them' in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='torch sees a GPU here')
+def test_gpus_that_torch_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / 'nvidia-smi'
+    command.write_text("#!/bin/sh\nprintf 'GPU 0: A (UUID: x)\\nGPU 1: B (UUID: y)\\n'\n")
+    command.chmod(0o755)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    assert 'lists 2 GPU(s)' in environment.unseen_gpus()
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+    assert environment.unseen_gpus() is None
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    command.write_text('#!/bin/sh\nexit 9\n')
+    assert environment.unseen_gpus() is None
