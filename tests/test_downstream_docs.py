@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from pathlib import Path
@@ -11,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.downstream import ALL, CONFIGS, build, commands, documented, follow, load
+from helpers.tools import load_tool
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
+from hgkd_mm import train
 from hgkd_mm.utils.launch import merge_args, place_run, scaled_iterations
 
 ROOT = CONFIGS.parent
@@ -23,13 +24,6 @@ PAGES = ('finetuning', 'detection', 'segmentation')
 
 def page(name: str) -> str:
     return (ROOT / 'docs' / f'{name}.md').read_text()
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def config_of(path: str) -> Config:
@@ -49,13 +43,13 @@ def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROOT / script).is_file()
     if Path(script).name == 'dist_train.sh':
         path, gpus, *flags = arguments
-        args = tool('train').parse_args([path, *flags])
+        args = train.parse_args([path, *flags])
     elif Path(script).name == 'dist_test.sh':
         path, checkpoint, gpus, *flags = arguments
-        args = tool('test').parse_args([path, checkpoint, *flags])
+        args = load_tool('test').parse_args([path, checkpoint, *flags])
     else:
         path, gpus = arguments[0], '1'
-        args = tool('test').parse_args(arguments)
+        args = load_tool('test').parse_args(arguments)
     assert gpus.isdigit()
     config = config_of(path)
     for key, value in (args.cfg_options or {}).items():
