@@ -24,6 +24,8 @@ from PIL import Image
 from hgkd_mm.engine import PretrainedWeightsError
 from hgkd_mm.scenes import CLASSES, SceneFolder, SceneLayouts
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 LOADER = 'num_workers=0, persistent_workers=False'
 CLASSIFICATION = f"""

@@ -15,6 +15,8 @@ from PIL import Image
 
 from hgkd_mm.scenes import SceneFolder
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'pretrain'
 
 

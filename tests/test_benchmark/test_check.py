@@ -15,6 +15,8 @@ from hgkd_mm.benchmark.check import SMALL, STAGES, Check, run_stages, unpack
 from hgkd_mm.benchmark.methods import METHODS
 from hgkd_mm.benchmark.report import LeftOutError, Recorder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'gpu_check.py'
 SMALL_FLAGS = ('--device', 'cpu', '--small', '--minutes', '15')

@@ -19,6 +19,8 @@ from hgkd_mm.benchmark.encoder import (
 from hgkd_mm.benchmark.report import LeftOutError
 from hgkd_mm.sparse import CellMask, sparsify
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(network='resnet18', batch=2, size=64, rounds=1)
 
 

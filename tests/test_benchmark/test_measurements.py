@@ -15,6 +15,8 @@ from hgkd_mm.benchmark.masking import measure_masking
 from hgkd_mm.benchmark.methods import measure_methods
 from hgkd_mm.benchmark.parity import FLOOR, largest_error
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMALL = Settings(network='resnet18', batch=2, size=64, rounds=1)
 

@@ -16,6 +16,8 @@ from hgkd_mm.benchmark.step import (
     whole_step,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / 'configs/pretrain'
 SMALL = Settings(batch=2, size=64, rounds=1, warmup=1)
 

@@ -18,6 +18,8 @@ from hgkd_mm.experiments.ablation import (
 from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.launch import override
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STUDENT = 'configs/pretrain/hgkd_r18_scenes.py'
 SCENES_ABLATION = ROOT / 'configs/_base_/ablations/r18_scenes.py'

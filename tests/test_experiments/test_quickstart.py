@@ -14,6 +14,8 @@ from hgkd_mm.experiments import quickstart, students
 from hgkd_mm.experiments.evaluation import Score
 from hgkd_mm.utils.launch import override
 
+pytestmark = pytest.mark.slow
+
 TIMES = {'download_s': 40, 'install_s': 150, 'mmcv_s': 14, 'total_s': 204}
 TOOLS = Path(__file__).parents[2] / 'tools'
 

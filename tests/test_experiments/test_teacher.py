@@ -17,6 +17,8 @@ from hgkd_mm.experiments.students import HGKD_CONFIG
 from hgkd_mm.experiments.teacher import CARRIED, TEACHERS, export, train_teacher
 from hgkd_mm.experiments.training import folder_options
 
+pytestmark = pytest.mark.slow
+
 Options = dict[str, object]
 MIM = Config.fromfile(HGKD_CONFIG).model.teachers.mim
 CL = Config.fromfile(HGKD_CONFIG.with_name('hybrid_vit_scenes.py')).model.teachers.cl

@@ -15,6 +15,8 @@ from hgkd_mm.experiments.students import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.experiments.training import Job, train
 from hgkd_mm.utils.work_dir import BusyError, held
 
+pytestmark = pytest.mark.slow
+
 Options = dict[str, object]
 
 

@@ -25,6 +25,8 @@ from hgkd_mm.experiments.transfer import (
     transfer,
 )
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {task.name: task for task in TASKS}
 TINY = {
     'train_dataloader.batch_size': 4,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
 
+pytestmark = pytest.mark.slow
+
 ENGINES = ('tiles', 'masked_dense')
 
 

@@ -16,6 +16,8 @@ from helpers.tools import load_tool
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 test_tool = load_tool('test')
 

@@ -15,6 +15,8 @@ from mmengine.registry import DefaultScope
 from hgkd_mm import train
 from hgkd_mm.weights.reading import read_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 TOY_MODULE = """

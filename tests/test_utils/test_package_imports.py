@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 # All of transformers 5 that mmpretrain 1.3 gets to see before it stops: the name
 # transformers.pytorch_utils.find_pruneable_heads_and_indices is gone.

@@ -7,6 +7,8 @@ import pytest
 import torch
 from helpers.ranks import run_two_ranks
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name('two_teachers_worker.py')
 
 
