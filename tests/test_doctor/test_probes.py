@@ -20,23 +20,31 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, 'has_ops', lambda: True)
 
 
-@pytest.mark.parametrize(('free', 'problems'), [(5e8, 1), (5e10, 0)])
+@pytest.mark.parametrize(
+    ('free', 'shared', 'problems', 'notes'), [(5e8, 5e10, 1, 0), (5e10, 6e7, 0, 1)]
+)
 def test_machine(
-    free: float, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    free: float,
+    shared: float,
+    problems: int,
+    notes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
 
     def usage(path: Path) -> SimpleNamespace:
         asked.append(path)
-        return SimpleNamespace(free=free)
+        return SimpleNamespace(free=shared if path == Path('/dev/shm') else free)
 
     monkeypatch.setattr(shutil, 'disk_usage', usage)
     section = probes.machine(tmp_path / 'not' / 'made')
-    assert asked == [tmp_path]
+    assert asked == [tmp_path, Path('/dev/shm')]
     assert {'System', 'Processor', 'Memory', 'Python', 'CUDA available'} <= set(section.facts)
     assert len(section.problems) == problems
     assert all('0.50 GB' in p and '--work-dir' in p for p in section.problems)
-    assert section.notes == []
+    assert len(section.notes) == notes
+    assert all('/dev/shm has 0.06 GB' in n and '--shm-size' in n for n in section.notes)
 
 
 def test_what_is_printed_is_what_was_found(
