@@ -26,17 +26,16 @@ from hgkd_mm.sparse import ENGINES  # noqa: E402
 
 HEADER = """# Networks that run on the sparse engine
 
-Unmodified, on three images of 2 x 3 cells with a different number of visible ones each, in
-float64 and training mode. Max error: the largest difference to an independent dense reference
-(`tests/helpers/sparse_reference.py`), relative to the largest value of the tensor, over outputs,
-the gradients of all parameters and of the images, and running statistics. Most are narrowed or
-shortened where their library allows it (`tests/helpers/networks.py`).
+Each network runs unmodified on three images of 2 x 3 cells with different numbers of visible cells, in float64 and training mode.
+The max error is the largest difference to an independent dense reference (`tests/helpers/sparse_reference.py`), relative to the largest value of the tensor.
+It covers outputs, the gradients of all parameters and of the images, and running statistics.
+Most networks are narrower or shorter than the default where their library allows it (`tests/helpers/networks.py`).
 
 `python tools/check_networks.py` writes this page ({versions}).
 
 | source | network | {engines} |
 |---|---|{rule}|
-"""
+"""  # noqa: E501  one sentence a line
 
 
 def main() -> None:
