@@ -17,6 +17,8 @@ from pathlib import Path
 import timm
 import torch
 
+from hgkd_mm.experiments.places import CONFIGS
+
 from .encoder import COMPILE_SECONDS, import_openmmlab, measure_compiled, measure_networks
 from .methods import CONVOLUTIONS, measure_methods
 from .parity import measure_parity
@@ -27,7 +29,7 @@ from .timing import Settings, backends, free_memory
 # Seconds kept for what a stage does between two looks at the clock, and for the last file.
 RESERVE = 10.0
 CUT_STATUS = 3
-FLAGSHIP = Path(__file__).resolve().parents[2] / 'configs/pretrain/hgkd_r50_mae.py'
+FLAGSHIP = CONFIGS / 'pretrain' / 'hgkd_r50_mae.py'
 
 
 @dataclass(frozen=True, kw_only=True)

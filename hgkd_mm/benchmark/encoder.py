@@ -234,7 +234,7 @@ def measure_networks(
 
 
 def measure_compiled(stage: Stage, settings: Settings, table: Report) -> None:
-    """The dense step of one of timm's networks under torch.compile, beside it without."""
+    """The dense step of one of timm's networks with and without torch.compile."""
     network = timm.create_model(settings.network, features_only=True, out_indices=TIMM_STAGES)
     both = {'dense': network, COMPILED: torch.compile(network)}
     steps = {k: encoder_steps(n, settings, ('dense',)).train['dense'] for k, n in both.items()}

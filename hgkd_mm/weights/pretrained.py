@@ -42,11 +42,14 @@ class PretrainedFile:
         return f'{self.key.removesuffix(".checkpoint")}.prefix'
 
     def read(self) -> dict[str, Tensor]:
-        """Opens the file as MMEngine does; if it is on the web, every rank has to take part.
+        """The weights that MMEngine takes of the file, in the naming of the module.
+
+        If the file is on the web, every rank has to take part.
 
         Raises:
             CheckpointError: the file is not there or cannot be read.
-            ValueError: see `pick`.
+            ValueError: there are no weights at the top or under ``state_dict``, or none under the
+                prefix.
         """
         try:
             content = CheckpointLoader.load_checkpoint(
@@ -64,15 +67,6 @@ class PretrainedFile:
                     f'{start}.init_cfg out; with None the network would not even initialize itself.'
                 )
             raise CheckpointError(problem) from error
-        return self.pick(content)
-
-    def pick(self, content: Any) -> dict[str, Tensor]:
-        """The weights that MMEngine takes of what the file holds, in the naming of the module.
-
-        Raises:
-            ValueError: there are none at the top or under ``state_dict``, or none under the
-                prefix.
-        """
         tensors = find_tensors(
             content, self.checkpoint, key=f'config key {self.key}', containers=CONTAINERS[:1]
         )
