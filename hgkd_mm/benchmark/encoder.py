@@ -23,21 +23,6 @@ MASK_RATIOS = (0.6, 0.75)
 # timm's last four maps, as a decoder reads them.
 TIMM_STAGES = (-4, -3, -2, -1)
 
-_STAGES = (-4, -3, -2, -1)
-CASE_COLUMNS = (
-    'network',
-    'batch',
-    'mask ratio',
-    'type',
-    'step',
-    'ms',
-    'range',
-    'ratio to dense',
-    'ms to queue',
-    'peak MiB',
-    'images/s',
-)
-
 _STAGES = dict(out_indices=(0, 1, 2, 3))
 _SPARSE_BN = dict(type='mmpretrain.SparseBatchNorm2d')
 # mmpretrain's networks, each with what it has for masked images of the same kind.

@@ -155,7 +155,7 @@ def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output would hold the graph that holds it, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         # Kept alive until all is counted: a freed storage could be handed out twice.

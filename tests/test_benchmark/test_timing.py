@@ -1,5 +1,7 @@
 """The arithmetic of the benchmark, with steps of known cost."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -38,3 +40,19 @@ def test_saved_bytes_counts_each_storage_once_and_no_parameter() -> None:
         return (y.exp() * 2).exp().sum()  # saves two results of 200 bytes
 
     assert saved_bytes(forward, [weight]) == 3 * 200
+
+
+def test_saved_bytes_leaves_no_graph_behind() -> None:
+    class Probe:
+        pass
+
+    probes: list[weakref.ref] = []
+
+    def forward() -> torch.Tensor:
+        result = torch.ones(3, requires_grad=True).exp()  # saves what it returns
+        probe = result.grad_fn.metadata['probe'] = Probe()
+        probes.append(weakref.ref(probe))
+        return result
+
+    saved_bytes(forward, [])
+    assert probes[0]() is None
