@@ -111,11 +111,16 @@ class CellMask:
             )
         noise = torch.rand(batch, gh * gw, generator=generator, device=device)
         chosen = noise.argsort(dim=1)[:, :keep].sort(dim=1).values
-        visible = torch.zeros(batch, gh * gw, dtype=torch.bool, device=device)
-        visible = visible.scatter_(1, chosen, True).view(batch, gh, gw)
         offset = torch.arange(batch, device=device).unsqueeze(1) * (gh * gw)
+        return cls.of_numbers((chosen + offset).flatten(), batch=batch, grid=grid)
+
+    @classmethod
+    def of_numbers(cls, numbers: Tensor, *, batch: int, grid: Pair) -> CellMask:
+        """The mask of these visible cells, the same count in every image, see ``numbers``."""
+        visible = torch.zeros(batch, *grid, dtype=torch.bool, device=numbers.device)
+        visible.view(-1).index_fill_(0, numbers, True)
         mask = cls.__new__(cls)
-        mask._setup(visible, (chosen + offset).flatten(), keep)
+        mask._setup(visible, numbers, numbers.numel() // batch)
         return mask
 
     @classmethod
@@ -127,6 +132,11 @@ class CellMask:
     def visible(self) -> Tensor:
         """(B, gh, gw) bool, True = visible."""
         return self._visible
+
+    @property
+    def numbers(self) -> Tensor:
+        """(N,) long: the visible cells, counted through the whole batch, ascending."""
+        return self._cells
 
     @property
     def batch(self) -> int:

@@ -136,6 +136,10 @@ class SparseFeatureMap(TensorLike, ABC):
         """The channels of these numbers, (C',) long, in this order."""
         return self.with_data(self.data.index_select(1, channels))
 
+    def of_mask(self: Self, data: Tensor, mask: CellMask) -> Self:
+        """This map with other data of the same shape, in the cells of another mask."""
+        return type(self)(data, mask, self.tile, self.channels)
+
     def share(self: Self) -> Self:
         """Another map of the same values, copied only when one of the two changes."""
         other = copy.copy(self)
