@@ -4,9 +4,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsify
+from hgkd_mm.sparse import ENGINE_NAMES, CellMask, GraphedNetwork, find_engine, prepare, sparsify
 
-from ..cuda_graph import GraphedStudent
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput, TeacherOutput
 from ..student import Part, Student, as_tuple
@@ -80,7 +79,7 @@ class HGKD(DistillModel):
         self.cell, self.mask_ratio, self.engine = cell, mask_ratio, engine
         prepare(self.backbone)
         neck = self.neck if self.with_neck else None
-        self._graphed = GraphedStudent(self.backbone, neck) if cuda_graph else None
+        self._graphed = GraphedNetwork(self.backbone, neck) if cuda_graph else None
 
     def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
         """The backbone's maps of whole images, computed densely, without a mask."""

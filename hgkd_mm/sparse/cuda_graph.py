@@ -1,7 +1,7 @@
-"""The student's forward and backward pass as CUDA graphs, replayed in every step.
+"""A network's forward and backward pass on visible cells as CUDA graphs, replayed in every step.
 
-A step of many small kernels is bound by the host that queues them (docs/gpu.md); a graph queues
-them in one call.
+On a fast GPU, a step is bound by the host that queues its kernels (docs/gpu.md); a graph queues
+all of them in one call.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import CellMask, SparseFeatureMap, sparsify
-from hgkd_mm.sparse.tiles import autocast_dtype
-
-from .student import as_tuple
+from .cell_mask import CellMask
+from .feature_map import SparseFeatureMap
+from .tiles import TileMap, autocast_dtype
 
 # Before a capture, so that cuDNN has chosen its kernels and all is allocated that stays.
 _WARMUP = 3
 
 
-class GraphedStudent:
-    """Backbone and neck of a student on visible cells, captured at the first step.
+class GraphedNetwork:
+    """Backbone and neck on visible cells, captured at the first step on a CUDA device.
 
     The graphs are for one kind of input. Other inputs, such as a smaller last batch, run without
     a graph, and so do steps that add to gradients: those of a replay are overwritten by the next.
@@ -61,7 +60,8 @@ class GraphedStudent:
         self, images: Tensor, mask: CellMask
     ) -> tuple[tuple[SparseFeatureMap, ...], Tensor | None]:
         """The same without a graph."""
-        maps = as_tuple(self.backbone(sparsify(images, mask)))
+        maps = self.backbone(TileMap.of(images, mask.to(images.device)))
+        maps = (maps,) if isinstance(maps, SparseFeatureMap) else tuple(maps)
         return maps, None if self.neck is None else self.neck(maps)
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -76,10 +76,10 @@ class GraphedStudent:
 class _Graphs:
     """A forward and a backward pass in static memory."""
 
-    def __init__(self, student: GraphedStudent, images: Tensor, mask: CellMask) -> None:
+    def __init__(self, network: GraphedNetwork, images: Tensor, mask: CellMask) -> None:
         self.images, self.numbers = images.clone(), mask.numbers.clone()
-        self._student, self._grid = student, mask.grid
-        self._parameters = student._parameters()
+        self._network, self._grid = network, mask.grid
+        self._parameters = network._parameters()
         dtype = autocast_dtype('cuda')
         # Casts of weights are part of the graph: none may come from a cache.
         with torch.autocast('cuda', dtype, enabled=dtype is not None, cache_enabled=False):
@@ -87,7 +87,7 @@ class _Graphs:
             self._capture()
 
     def _warm_up(self) -> None:
-        buffers = self._student._buffers()
+        buffers = self._network._buffers()
         before = [b.clone() for b in buffers]
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
@@ -110,11 +110,13 @@ class _Graphs:
         self.output_grads = [torch.zeros_like(o) for o in outputs]
         with torch.cuda.graph(self.backward, **how):
             self.parameter_grads = self._gradients(outputs, self.output_grads)
+        # Without their autograd graph, which would keep nodes of the capture's stream alive.
         self.outputs = [o.detach() for o in outputs]
+        self.maps = tuple(m.with_data(m.data.detach()) for m in self.maps)
 
     def _forward(self) -> list[Tensor]:
         mask = CellMask.of_numbers(self.numbers, batch=len(self.images), grid=self._grid)
-        self.maps, decoded = self._student.run(self.images, mask)
+        self.maps, decoded = self._network.run(self.images, mask)
         return [m.data for m in self.maps] + ([] if decoded is None else [decoded])
 
     def _gradients(self, outputs: list[Tensor], grads: list[Tensor]) -> tuple[Tensor | None, ...]:
