@@ -77,32 +77,15 @@ def trained_centre(work_dir: Path) -> float:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
 def test_two_processes_train_without_a_gpu(tmp_path: Path, environment: dict[str, str]) -> None:
-    config = tmp_path / 'a config.py'
+    config, work_dir = tmp_path / 'a config.py', tmp_path / 'work dir'
     config.write_text(TOY_CONFIG.format(batch=2, norm='SyncBN'))
-    work_dir = tmp_path / 'work dir'
-    command = [
-        'bash',
-        'tools/dist_train.sh',
-        str(config),
-        '2',
-        '--work-dir',
-        str(work_dir),
-        '--amp',
-    ]
-    result = run([*command, '--cfg-options', 'randomness.seed=0'], environment)
+    command = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(work_dir)]
+    options = ['--amp', '--cfg-options', 'randomness.seed=0']
+    result = run([*command, *options], environment)
     assert result.returncode == 0, result.stderr
-    assert trained_centre(work_dir) == pytest.approx(2.5)
-
-
-def test_one_process_trains_in_bfloat16(tmp_path: Path, environment: dict[str, str]) -> None:
-    config = tmp_path / 'config.py'
-    config.write_text(TOY_CONFIG.format(batch=4, norm='BN'))
-    work_dir = tmp_path / 'out'
-    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work_dir), '--amp']
-    result = run(command, environment)
-    assert result.returncode == 0, result.stderr
-    assert trained_centre(work_dir) == pytest.approx(2.5, rel=1e-2)
-    assert 'BF16OptimWrapper' in (work_dir / 'config.py').read_text()
+    checkpoint = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    assert checkpoint['state_dict']['centre'].item() == pytest.approx(2.5)
+    assert 'BF16OptimWrapper' in (work_dir / 'a config.py').read_text()
 
 
 def toy_run(tmp_path: Path, environment: dict[str, str], *words: str) -> str:
@@ -142,16 +125,6 @@ def test_a_file_that_would_run_code_is_one_sentence(
     assert made.exists()  # it would have run
 
 
-def test_absent_config_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, 'argv', ['train.py', 'configs/typo.py'])
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    with pytest.raises(SystemExit) as stopped:
-        train.main()
-    assert str(stopped.value).startswith(
-        "tools/train.py: There is no config file 'configs/typo.py'"
-    )
-
-
 def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'toy_module_of_train.py').write_text(
         TOY_MODULE.replace('FourNumbers', 'FourNumbersOfTrain').replace('Centre', 'CentreOfTrain')
@@ -171,6 +144,9 @@ def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         train.main()
     assert str(stopped.value).startswith('tools/train.py: There is no')
     assert 'typo.pth' in str(stopped.value)
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'configs/typo.py'])
+    with pytest.raises(SystemExit, match=r'tools/train.py: .*configs/typo\.py'):
+        train.main()
 
 
 def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,39 +158,3 @@ def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert args.cfg_options == {'model.x': 1, 'model.y': [2, 3]}
     assert os.environ['LOCAL_RANK'] == '3'
     assert train.parse_args(['a.py', '--resume', 'b.pth']).resume == 'b.pth'
-
-
-@pytest.mark.parametrize(
-    ('script', 'arguments', 'sentence'),
-    [
-        ('dist_train.sh', [], 'needs a config and a number of processes'),
-        ('dist_train.sh', ['configs/typo.py', '2'], "no config file 'configs/typo.py'"),
-        ('dist_train.sh', ['pyproject.toml', '--amp'], "1 or more, not '--amp'"),
-        ('slurm_train.sh', ['gpu', 'job'], 'needs a partition, a job name and a config'),
-        ('slurm_train.sh', ['gpu', 'job', 'configs/typo.py'], "no config file 'configs/typo.py'"),
-    ],
-)
-def test_launchers_refuse_in_a_sentence(
-    script: str, arguments: list[str], sentence: str, environment: dict[str, str]
-) -> None:
-    result = run(['bash', f'tools/{script}', *arguments], environment)
-    assert result.returncode == 1
-    assert sentence in result.stderr
-
-
-def test_slurm_command(tmp_path: Path, environment: dict[str, str]) -> None:
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
-    srun.chmod(0o755)
-    config = tmp_path / 'a config.py'
-    config.touch()
-    environment = {**environment, 'PATH': f'{tmp_path}:{environment["PATH"]}', 'GPUS': '2'}
-    environment['SRUN_ARGS'] = '--time 1:00:00'
-    command = ['bash', 'tools/slurm_train.sh', 'gpu', 'my job', str(config), '--amp']
-    result = run(command, environment)
-    assert result.returncode == 0, result.stderr
-    words = result.stdout.splitlines()
-    assert words[:4] == ['--partition', 'gpu', '--job-name', 'my job']
-    assert words[words.index('--gres') + 1] == 'gpu:2'
-    assert words[-4:] == ['--launcher', 'slurm', str(config), '--amp']
-    assert words[words.index('--time') + 1] == '1:00:00'
