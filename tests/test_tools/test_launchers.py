@@ -57,5 +57,9 @@ def test_slurm_command(tool: str, tmp_path: Path) -> None:
     for flag, value in (('--gres', 'gpu:2'), ('--ntasks', '2'), ('--time', '1:00:00')):
         assert given[given.index(flag) + 1] == value
     assert given[-7:] == [
-        str(ROOT / f'tools/{tool}.py'), '--launcher', 'slurm', str(config), *words[3:]
+        str(ROOT / f'tools/{tool}.py'),
+        '--launcher',
+        'slurm',
+        str(config),
+        *words[3:],
     ]

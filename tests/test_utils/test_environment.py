@@ -48,9 +48,7 @@ def test_both_stacks_pin_every_package_once(name: str) -> None:
 def test_versions(
     pins: dict[str, str], installed: dict[str, str], broken: str | None, untested: str | None
 ) -> None:
-    for found, expected in zip(
-        check_versions(pins, installed), (broken, untested), strict=True
-    ):
+    for found, expected in zip(check_versions(pins, installed), (broken, untested), strict=True):
         assert len(found) == (expected is not None)
         assert all(s.startswith(expected) and 'bash tools/setup_env.sh' in s for s in found)
 

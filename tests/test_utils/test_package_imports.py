@@ -89,12 +89,6 @@ def test_hgkd_mm_first_and_transformers_stays_usable(transformers: Path) -> None
     assert done.stdout.splitlines() == ['18', '5.17.0']
 
 
-def test_screen_of_a_command_is_clean(transformers: Path) -> None:
-    done = python(str(ROOT / 'tools/train.py'), '--help', path=transformers)
-    assert (done.returncode, done.stderr) == (0, '')
-    assert done.stdout.startswith('usage: train.py')
-
-
 def test_other_warnings_and_prints_of_these_packages_are_kept(tmp_path: Path) -> None:
     package = tmp_path / 'mmdet'
     for name in ('evaluation/metrics', 'datasets'):
