@@ -13,10 +13,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from mmengine.runner import Runner
+
 import hgkd_mm.engine  # noqa: F401  registers what --amp names
 from hgkd_mm.utils.distributed import is_first_process, leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
-    build_runner,
     end_in_one_sentence,
     load_config,
     merge_args,
@@ -63,7 +64,7 @@ def main() -> None:
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(f'tools/train.py: {error}')
         with end_in_one_sentence('tools/train.py', args.config):
-            build_runner(config).train()
+            Runner.from_cfg(config).train()
     leave_distributed(config)
 
 

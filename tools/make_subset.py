@@ -16,9 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import hgkd_mm  # noqa: E402, F401  before mmpretrain, which stops beside some transformers
-from mmpretrain.datasets import CustomDataset  # noqa: E402
-
+from hgkd_mm.datasets import LabelledFolder  # noqa: E402
 from hgkd_mm.utils.subset import stratified_share  # noqa: E402
 
 # File in the folder of the split, and class index.
@@ -26,13 +24,9 @@ Labelled = tuple[str, int]
 
 
 def labelled_files(data: Path) -> list[Labelled]:
-    """The training images of a folder with their classes, sorted by name.
-
-    As mmpretrain's ``ImageNet``: from ``meta/train.txt`` if it is there, else from the class
-    folders in ``train``, numbered by alphabet.
-    """
+    """The training images with their classes, sorted by name: of meta/train.txt or train/."""
     lines = 'meta/train.txt' if (data / 'meta/train.txt').is_file() else ''
-    images = CustomDataset(data_root=str(data), data_prefix='train', ann_file=lines)
+    images = LabelledFolder(data_root=str(data), data_prefix='train', ann_file=lines)
     root = data / 'train'
     return sorted((str(Path(i['img_path']).relative_to(root)), i['gt_label']) for i in images)
 

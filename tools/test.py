@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 
 from hgkd_mm.utils.distributed import leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
-    build_runner,
     check_file,
     end_in_one_sentence,
     load_config,
@@ -51,11 +51,11 @@ def merge_test_args(config: Config, args: argparse.Namespace) -> Config:
     hooks = config.get('custom_hooks') or []
     if args.out or args.show_dir:
         hooks = [_averaged_only(hook) for hook in hooks]
-    config.custom_hooks = [*hooks, dict(type='WholeCheckpointHook')]
-    if args.show_dir:
-        _draw(config, str(Path(args.show_dir).resolve()))
     if args.out:
         _keep(config, args.out)
+    if args.show_dir:
+        _draw(config, str(Path(args.show_dir).resolve()))
+    config.custom_hooks = [*hooks, dict(type='WholeCheckpointHook')]
     return config
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/test.py: {error}')
     with end_in_one_sentence('tools/test.py', args.config):
-        build_runner(config).test()
+        Runner.from_cfg(config).test()
     leave_distributed(config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,12 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, DefaultScope
 
-import hgkd_mm.datasets
-import hgkd_mm.engine
-import hgkd_mm.models  # noqa: F401  they register
 from hgkd_mm.utils.environment import MissingOpsError
 from hgkd_mm.utils.files import is_remote
 from hgkd_mm.utils.launch import add_config_flag, load_config, scaled_iterations
@@ -25,13 +21,7 @@ from .section import Section, first_line
 
 
 def look_at_config(section: Section, path: str, options: Sequence[str] = ()) -> None:
-    """Looks for all that a config names.
-
-    Args:
-        section: Is added to.
-        path: The config file.
-        options: Overrides, 'key=value' as ``--cfg-options`` takes them.
-    """
+    """Looks for all that a config file with its ``--cfg-options`` names."""
     parser = argparse.ArgumentParser()
     add_config_flag(parser, example='')
     given = parser.parse_args(['--cfg-options', *options] if options else [])
@@ -45,61 +35,35 @@ def look_at_config(section: Section, path: str, options: Sequence[str] = ()) -> 
             error = error.__cause__ or error.__context__  # mmengine hides the name of the module
         section.problems.append(f'{path} cannot be read: {first_line(error)}')
         return
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
-        look_at_data(section, config)
-        look_at_weights(section, config)
+    look_at_data(section, config)
+    look_at_weights(section, config)
     look_at_batch(section, config, gpus=torch.cuda.device_count())
 
 
 def look_at_data(section: Section, config: Config) -> None:
-    """Looks for the files of data loaders, hooks and evaluators, also inside wrappers.
-
-    Data sets are built without listing their images (``lazy_init``): each class knows where it
-    reads.
-
-    Args:
-        section: Is added to.
-        config: With its default scope set.
-    """
+    """Looks for the files of data loaders, hooks and evaluators, also inside wrappers."""
     wanted: dict[str, list[str]] = {}
-    for key, node in _datasets(config):
-        try:
-            dataset = DATASETS.build({**node, 'lazy_init': True})
-        except Exception as error:  # whatever a data set's code raises
-            section.problems.append(f'{key} cannot be used: {first_line(error)}')
-            continue
-        for path in _paths(dataset):
-            wanted.setdefault(path, []).append(key)
-    for key, node in _nodes(config, '_evaluator'):
-        if isinstance(node.get('ann_file'), str):
-            wanted.setdefault(node['ann_file'], []).append(key)
-    missing = {path: keys for path, keys in wanted.items() if path and not _is_there(path)}
-    for path, keys in missing.items():
-        if not any(path != root and path.startswith(root.rstrip('/') + '/') for root in missing):
+    for key, node in _nodes(config, '_dataloader', '_hooks', '_evaluator'):
+        for path in _paths(node):
+            if not _is_there(path):
+                wanted.setdefault(path, []).append(key)
+    for path, keys in wanted.items():
+        if not any(path != root and path.startswith(root.rstrip('/') + '/') for root in wanted):
             section.problems.append(
                 f'{path} does not exist or is empty (relative paths start at {Path.cwd()}), and is '
                 f'needed by {", ".join(keys)}: {_data_cure(path, keys[0])}.'
             )
 
 
-def _datasets(config: Config) -> Iterator[tuple[str, dict]]:
-    """The data sets on this machine's disks that the Runner would build."""
-    for key, node in _nodes(config, '_dataloader', '_hooks'):
-        kind = node.get('type')
-        if isinstance(kind, str):
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
-        known = isinstance(kind, type) and issubclass(kind, BaseDataset)
-        if known and not is_remote(str(node.get('data_root'))):
-            yield key, node
-
-
-def _paths(dataset: BaseDataset) -> list[str]:
-    """What a data set reads: its root alone where that is missing."""
-    root = dataset.data_root
+def _paths(node: dict) -> list[str]:
+    """What a data set or metric reads: its root alone where that is missing."""
+    root = node.get('data_root') or ''
     if root and not _is_there(root):
         return [root]
-    return [*dataset.data_prefix.values(), dataset.ann_file]
+    prefix = node.get('data_prefix') or ''
+    prefixes = prefix.values() if isinstance(prefix, dict) else [prefix]
+    below = [path for path in (*prefixes, node.get('ann_file')) if path and not is_remote(root)]
+    return [os.path.join(root, path) for path in below]
 
 
 def _is_there(path: str) -> bool:
@@ -144,13 +108,7 @@ def _weight_files(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def look_at_batch(section: Section, config: Config, *, gpus: int) -> None:
-    """Compares the images of a step on this machine with what the learning rate was set for.
-
-    Args:
-        section: Is added to.
-        config: The config.
-        gpus: Of this machine; 0 trains on the CPU.
-    """
+    """Compares the images of a step on this machine with what the learning rate was set for."""
     images = (config.get('train_dataloader') or {}).get('batch_size')
     if not images:
         return

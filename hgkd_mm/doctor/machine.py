@@ -117,11 +117,7 @@ def what_runs() -> Section:
 
 
 def run_nms(device: str) -> None:
-    """Runs mmcv's non-maximum suppression on three boxes.
-
-    Raises:
-        RuntimeError: It keeps the wrong boxes; or any error of mmcv's.
-    """
+    """Runs mmcv's non-maximum suppression on three boxes."""
     import torch
     from mmcv.ops import nms
 

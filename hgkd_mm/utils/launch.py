@@ -17,7 +17,6 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from hgkd_mm.weights.reading import CheckpointError, register_reader
@@ -35,7 +34,6 @@ _READ = {
     'efficient_conv_bn_eval',
     'find_unused_parameters',
     'model_wrapper_cfg',
-    'runner_type',
     'strategy',
     'sync_bn',
 } - {'cfg'}
@@ -46,13 +44,7 @@ _COUNTED = ('begin', 'end', 'T_max', 'milestones')
 def parse_run_args(
     parser: argparse.ArgumentParser, arguments: list[str] | None, *, example: str
 ) -> argparse.Namespace:
-    """Adds the flags that training and testing share, and reads the command line.
-
-    Args:
-        parser: With the flags of one of them.
-        arguments: None reads the process's.
-        example: For ``--cfg-options``.
-    """
+    """Adds the flags that training and testing share, and reads the command line."""
     add_config_flag(parser, example=example)
     add_trust_flag(parser)
     launchers = ['none', 'pytorch', 'slurm', 'mpi']
@@ -77,13 +69,7 @@ def add_config_flag(parser: argparse.ArgumentParser, *, example: str) -> None:
 
 
 def add_inspection_flags(parser: argparse.ArgumentParser, *, out: str, num: int) -> None:
-    """Adds the flags of the tools that show what trained weights make of some images.
-
-    Args:
-        parser: Gets the flags.
-        out: Help text of ``--out``.
-        num: Default number of images.
-    """
+    """Adds the flags of the tools that show what trained weights make of ``num`` images."""
     add = parser.add_argument
     add('--out', required=True, metavar='PATH', help=out)
     add('--num', type=int, default=num, help=f'number of images ({num})')
@@ -155,10 +141,6 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
 
     Trainings of mmpretrain that validate get a ``SameClassesHook``.
 
-    Args:
-        config: Changed in place.
-        args: ``resume``, ``amp``, ``auto_scale_lr``, ``trust_checkpoint``.
-
     Raises:
         ValueError: The config does not have what a flag needs.
         FileNotFoundError: The checkpoint to resume from does not exist.
@@ -202,10 +184,6 @@ def place_run(config: Config, args: argparse.Namespace) -> None:
     """Writes the flags that training and testing share, and defaults of the data loaders.
 
     Also registers the reader of checkpoints.
-
-    Args:
-        config: Changed in place.
-        args: ``config``, ``work_dir``, ``launcher``, ``trust_checkpoint``.
     """
     config.launcher = args.launcher
     if args.work_dir:
@@ -222,19 +200,9 @@ def place_run(config: Config, args: argparse.Namespace) -> None:
             loader.setdefault('collate_fn', dict(type='default_collate'))
 
 
-def build_runner(config: Config) -> Runner:
-    """The runner of a config: MMEngine's, or the one of its ``runner_type``."""
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-
-
 @contextmanager
 def end_in_one_sentence(tool: str, config: str) -> Iterator[None]:
-    """Ends the process with the sentence of an error that the user can cure; others pass.
-
-    Args:
-        tool: Its path, for the start of the sentence.
-        config: File that it runs.
-    """
+    """Ends the process with the sentence of an error that the user can cure; others pass."""
     # Here, because the engine's hooks export, and exporting needs load_config.
     from hgkd_mm.engine import NonFiniteError, OtherClassesError
 

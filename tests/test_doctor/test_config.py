@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import DefaultScope
 
 from hgkd_mm.doctor import Section
 from hgkd_mm.doctor import config as module
@@ -19,12 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'hub'))
     monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        yield
 
 
 def make(*paths: str) -> None:
@@ -131,9 +127,6 @@ def test_data_sets_in_wrappers_are_found_and_remote_ones_left_alone() -> None:
     both = dict(type='ConcatDataset', datasets=[wrapped, remote])
     (problem,) = look(train_dataloader=dict(dataset=both))
     assert 'train_dataloader.dataset.datasets.0.dataset ' in problem
-    (problem,) = look(train_dataloader=dict(dataset={**inner, 'sise': 2}))
-    assert problem.startswith('train_dataloader.dataset ')
-    assert 'TypeError' in problem and 'sise' in problem
 
 
 # -- weights --------------------------------------------------------------------------------------
