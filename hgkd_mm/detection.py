@@ -66,7 +66,6 @@ class SimpleFPN(BaseModule):
         out_channels: Of all levels.
         num_outs: Levels, 4 or more. ViTDet's Mask R-CNN has 5, of strides 4 to 64.
         norm_cfg: Norm of all levels; `LAYER_NORM` unless given.
-        init_cfg: MMEngine's.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ from mmengine.runner import Runner
 
 from hgkd_mm.utils.distributed import leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
-    check_file,
     end_in_one_sentence,
     load_config,
     parse_run_args,
@@ -40,12 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def merge_test_args(config: Config, args: argparse.Namespace) -> Config:
-    """Writes the flags into the config, in place.
-
-    Raises:
-        FileNotFoundError: The checkpoint does not exist.
-    """
-    check_file(args.checkpoint, 'CHECKPOINT')
+    """Writes the flags into the config, in place."""
     place_run(config, args)
     config.load_from, config.resume = args.checkpoint, False
     hooks = config.get('custom_hooks') or []

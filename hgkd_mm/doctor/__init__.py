@@ -19,7 +19,7 @@ def examine(
     Args:
         root: The repository.
         configs: Config files.
-        options: Overrides of theirs, 'key=value' as ``--cfg-options`` takes them.
+        options: Overrides of theirs, 'key=value' each.
     """
     yield look_at_packages(root)
     yield look_at_machine(Path('work_dirs'))

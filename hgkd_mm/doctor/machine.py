@@ -32,8 +32,7 @@ _LEFT_OUT = ('sys.platform', 'MUSA available', 'numpy_random_seed', 'PyTorch com
 def look_at_packages(root: Path) -> Section:
     """Compares installed versions with the tested ones in the requirements files of ``root``.
 
-    A missing package and packages that overwrite each other are problems. Another version is a
-    note: whether it works is seen when it is run.
+    Another version is a note: whether it works is seen when it is run.
     """
     section = Section(title='Packages')
     installed = environment.installed_versions()
@@ -50,11 +49,7 @@ def look_at_packages(root: Path) -> Section:
 
 
 def look_at_machine(work_dirs: Path) -> Section:
-    """Processor, memory, disk, and MMEngine's list of Python, GPUs, CUDA and compilers.
-
-    Args:
-        work_dirs: Where runs are written; it need not exist.
-    """
+    """Processor, memory, disk of ``work_dirs``, and MMEngine's list of Python, GPUs and CUDA."""
     section = Section(title='Machine')
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     there = next(f for f in (work_dirs, *work_dirs.absolute().parents) if f.exists())
@@ -127,12 +122,8 @@ def run_nms(device: str) -> None:
         raise RuntimeError(f'nms kept boxes {keep.tolist()} where [0, 2] is right')
 
 
-def sparse_error(*, device: str, engine: str = 'tiles') -> float:
+def sparse_error(*, device: str, engine: str) -> float:
     """Runs a convolution, norm and activation on a masked image, forward and backward.
-
-    Args:
-        device: Where it is run.
-        engine: Of hgkd_mm.sparse, as in the config key model.engine.
 
     Returns:
         Largest difference of the map and the weight's gradient to the engine 'masked_dense' in

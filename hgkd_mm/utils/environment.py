@@ -80,10 +80,6 @@ def check_versions(
 ) -> tuple[list[str], list[str]]:
     """Compares what is installed with the tested versions, and looks for packages that clash.
 
-    Args:
-        pins: Tested versions, from `read_pins`.
-        installed: Installed versions, from `installed_versions`.
-
     Returns:
         A sentence for each package that is missing or damaged by another one, and a sentence for
         each other version than the tested one.
@@ -109,10 +105,7 @@ def check_versions(
 
 
 def has_ops() -> bool:
-    """Whether the installed mmcv has its compiled module, be it for this torch or another.
-
-    Only all of MMDetection needs it, already when it is imported.
-    """
+    """Whether the installed mmcv has its compiled module, be it for this torch or another."""
     package = find_spec('mmcv')
     # find_spec('mmcv._ext') would import mmcv, which takes seconds and may be what is broken.
     return package is not None and bool(
@@ -129,10 +122,6 @@ def missing_ops(what: str) -> str:
 
 
 def need_ops(what: str) -> None:
-    """Refuses to go on without mmcv's ops, before any work is done.
-
-    Raises:
-        MissingOpsError: See `missing_ops`.
-    """
+    """Raises `MissingOpsError` where mmcv has no ops, before any work is done."""
     if not has_ops():
         raise MissingOpsError(missing_ops(what))

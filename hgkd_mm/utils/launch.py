@@ -22,7 +22,6 @@ from mmengine.runner import Runner
 from hgkd_mm.weights.reading import CheckpointError, register_reader
 
 from .environment import MissingOpsError, has_ops, need_ops
-from .files import is_remote
 from .work_dir import checkpoint_folders, newest_checkpoint
 
 # Top-level keys that MMEngine and its hooks read where a config has them.
@@ -143,7 +142,6 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
 
     Raises:
         ValueError: The config does not have what a flag needs.
-        FileNotFoundError: The checkpoint to resume from does not exist.
         RuntimeError: There are checkpoints to resume from, and none can be read.
     """
     in_config = bool(config.get('resume') and not config.get('load_from'))
@@ -156,7 +154,6 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
         else:
             config.load_from = str(newest)
     elif args.resume:
-        check_file(args.resume, '--resume')
         config.resume, config.load_from = True, args.resume
 
     if config.get('default_scope') == 'mmpretrain' and config.get('val_dataloader'):
@@ -166,18 +163,6 @@ def merge_args(config: Config, args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         config.merge_from_dict({'auto_scale_lr.enable': True})
     return config
-
-
-def check_file(path: str, key: str) -> None:
-    """Makes sure that a checkpoint is there before anything is built; addresses are not tried.
-
-    Raises:
-        FileNotFoundError: It is not.
-    """
-    if not is_remote(path) and not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no checkpoint '{path}' ({key}; relative paths start at {Path.cwd()})."
-        )
 
 
 def place_run(config: Config, args: argparse.Namespace) -> None:
@@ -230,9 +215,8 @@ def _use_bfloat16(config: Config) -> None:
 def scaled_iterations(config: Config, factor: float) -> dict[str, int | list[int]]:
     """Overrides, by dotted key, that multiply what a training counts in iterations.
 
-    These are its length, the intervals of validation and checkpoints, and schedules that are not
-    by epoch. MMEngine's ``IterBasedTrainLoop`` counts forward passes, whether or not the
-    optimizer steps after each. A training that counts epochs needs no overrides.
+    MMEngine's ``IterBasedTrainLoop`` counts forward passes, whether or not the optimizer steps
+    after each. A training that counts epochs needs no overrides.
     """
     loop = config.get('train_cfg') or {}
     if 'max_iters' not in loop:

@@ -31,10 +31,7 @@ def held(folder: Path) -> Iterator[TextIO | None]:
     """Locks a folder, which need not exist, for this process while the block runs.
 
     The system drops the lock with the process. A process that was started with `passed_on` has
-    the lock already.
-
-    Yields:
-        The lock, a file beside the folder; None, with a warning, where none can be had.
+    the lock already. Yields the lock, a file beside the folder; None where none can be had.
 
     Raises:
         BusyError: Another process holds the folder.
@@ -82,11 +79,7 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     """The readable training checkpoint of the most iterations in these folders, None without any.
 
     A folder that ``last_checkpoint`` names is ignored: the run may have been moved or copied.
-    Each damaged file is named in a warning.
-
-    Args:
-        folders: Where to look.
-        trusted: Allow files to run pickled code if they cannot be read without.
+    Each damaged file is named in a warning. ``trusted`` allows files to run pickled code.
 
     Raises:
         UntrustedCheckpointError: The newest one wants to run code and is not trusted.

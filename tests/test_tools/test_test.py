@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import subprocess
@@ -107,6 +106,7 @@ def test_two_processes_share_the_images(tmp_path: Path, environment: dict[str, s
     ('weights', 'option', 'sentence'),
     [
         ('bad.pth', 'randomness.seed=0', 'bad.pth does not fit this config'),
+        ('typo.pth', 'randomness.seed=0', 'typo.pth'),
         (
             'good.pth',
             'test_dataloader.dataset.names=typo.txt',
@@ -119,7 +119,6 @@ def test_what_is_missing_is_one_sentence(
 ) -> None:
     words = [tmp_path / 'a config.py', tmp_path / weights, '--work-dir', tmp_path / 'out']
     monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, words), '--cfg-options', option])
-    monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.syspath_prepend(tmp_path)
     with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
         test_tool.main()
@@ -127,27 +126,8 @@ def test_what_is_missing_is_one_sentence(
     assert sentence in str(stopped.value)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> str:
-    path = tmp_path / 'epoch_1.pth'
-    path.touch()
-    return str(path)
-
-
-def make_args(checkpoint: str, **changes: Any) -> argparse.Namespace:
-    defaults = dict(
-        config='configs/det/some_config.py',
-        checkpoint=checkpoint,
-        work_dir=None,
-        show_dir=None,
-        out=None,
-        launcher='none',
-        trust_checkpoint=False,
-    )
-    return argparse.Namespace(**{**defaults, **changes})
-
-
-def make_config(scope: str, **changes: Any) -> Config:
+def merged(scope: str, *flags: str, **changes: Any) -> Config:
+    """The config of a test with these flags."""
     defaults = dict(
         default_scope=scope,
         model=dict(type='Toy'),
@@ -156,66 +136,55 @@ def make_config(scope: str, **changes: Any) -> Config:
         test_dataloader=dict(batch_size=2, num_workers=0),
         test_evaluator=dict(type='Metric'),
     )
-    return Config({**defaults, **changes})
+    args = test_tool.parse_args(['configs/det/some_config.py', 'epoch_1.pth', *flags])
+    return test_tool.merge_test_args(Config({**defaults, **changes}), args)
 
 
-def test_checkpoint_is_loaded_and_checked(checkpoint: str) -> None:
-    config = make_config('mmdet', custom_hooks=[dict(type='NumClassCheckHook')])
-    merged = test_tool.merge_test_args(config, make_args(checkpoint))
-    assert (merged.load_from, merged.resume) == (checkpoint, False)
-    assert merged.work_dir == 'work_dirs/some_config'
-    hooks = [hook.type for hook in merged.custom_hooks]
-    assert hooks == ['NumClassCheckHook', 'WholeCheckpointHook']
-    assert 'collate_fn' not in merged.test_dataloader
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'typo.pth'"):
-        test_tool.merge_test_args(make_config('mmdet'), make_args('typo.pth'))
+@pytest.fixture(autouse=True)
+def local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the tool would set it for good
 
 
-@pytest.mark.parametrize('flag', [dict(out='a.pkl'), dict(show_dir='pictures')])
-def test_what_is_kept_is_of_the_averaged_weights(checkpoint: str, flag: dict) -> None:
+def test_checkpoint_is_loaded_and_checked() -> None:
+    config = merged('mmdet', custom_hooks=[dict(type='NumClassCheckHook')])
+    assert (config.load_from, config.resume) == ('epoch_1.pth', False)
+    assert config.work_dir == 'work_dirs/some_config'
+    assert [h.type for h in config.custom_hooks] == ['NumClassCheckHook', 'WholeCheckpointHook']
+    assert 'collate_fn' not in config.test_dataloader
+
+
+@pytest.mark.parametrize('flags', [('--out', 'a.pkl'), ('--show-dir', 'pictures')])
+def test_what_is_kept_is_of_the_averaged_weights(flags: tuple[str, str]) -> None:
     both = dict(type='EMAHook', momentum=0.1, evaluate_on_origin=True)
     # MMEngine's own hook tests the averaged weights only, and has no such argument.
     others = [dict(type='mmengine.EMAHook'), dict(both, evaluate_on_ema=False)]
-
-    def hooks(**flags: str) -> list[dict]:
-        config = make_config('mmpretrain', custom_hooks=[both, *others])
-        return test_tool.merge_test_args(config, make_args(checkpoint, **flags)).custom_hooks[:-1]
-
-    assert hooks(**flag) == [dict(both, evaluate_on_origin=False), *others]
-    assert hooks() == [both, *others]
+    hooks = dict(custom_hooks=[both, *others])
+    averaged = [dict(both, evaluate_on_origin=False), *others]
+    assert merged('mmpretrain', *flags, **hooks).custom_hooks[:-1] == averaged
+    assert merged('mmpretrain', **hooks).custom_hooks[:-1] == [both, *others]
 
 
-@pytest.mark.parametrize('written', [None, dict(visualization=dict(type='Other', interval=50))])
-def test_pictures(checkpoint: str, written: dict | None) -> None:
-    interval = 50 if written else 1
+@pytest.mark.parametrize('interval', [1, 50])
+def test_pictures(interval: int) -> None:
     folder = str(Path('pictures').resolve())
-
-    def merged(scope: str) -> Config:
-        config = make_config(scope, **({'default_hooks': written} if written else {}))
-        return test_tool.merge_test_args(config, make_args(checkpoint, show_dir='pictures'))
-
-    expected = dict(type='VisualizationHook', enable=True, interval=interval, out_dir=folder)
-    assert merged('mmpretrain').default_hooks.visualization == expected
-    expected = dict(type='DetVisualizationHook', draw=True, interval=interval, test_out_dir=folder)
-    assert merged('mmdet').default_hooks.visualization == expected
-    config = merged('mmseg')
-    expected = dict(type='SegVisualizationHook', draw=True, interval=interval)
-    assert config.default_hooks.visualization == expected
+    before = dict(visualization=dict(type='Other', interval=50)) if interval == 50 else {}
+    for scope, expected in (
+        ('mmpretrain', dict(type='VisualizationHook', enable=True, out_dir=folder)),
+        ('mmdet', dict(type='DetVisualizationHook', draw=True, test_out_dir=folder)),
+        ('mmseg', dict(type='SegVisualizationHook', draw=True)),
+    ):
+        config = merged(scope, '--show-dir', 'pictures', default_hooks=before)
+        assert config.default_hooks.visualization == dict(expected, interval=interval)
     assert config.visualizer == dict(
         type='Visualizer', save_dir=folder, vis_backends=[dict(type='LocalVisBackend')]
     )
 
 
-def test_predictions_are_kept(checkpoint: str) -> None:
-    def evaluators(scope: str, out: str, **changes: Any) -> list[dict]:
-        return test_tool.merge_test_args(
-            make_config(scope, **changes), make_args(checkpoint, out=out)
-        ).test_evaluator
-
-    first = dict(type='Metric')
+def test_predictions_are_kept() -> None:
+    first, second = dict(type='Metric'), dict(type='Another')
     dump = dict(type='DumpResults', out_file_path='a.pkl')
-    assert evaluators('mmpretrain', 'a.pkl') == [first, dump]
-    two = [first, dict(type='Another')]
-    det = dict(type='DumpDetResults', out_file_path='a.pkl')
-    assert evaluators('mmdet', 'a.pkl', test_evaluator=two) == [*two, det]
-    assert evaluators('mmseg', 'maps') == [dict(type='Metric', output_dir='maps')]
+    assert merged('mmpretrain', '--out', 'a.pkl').test_evaluator == [first, dump]
+    found = merged('mmdet', '--out', 'a.pkl', test_evaluator=[first, second]).test_evaluator
+    assert found == [first, second, dict(dump, type='DumpDetResults')]
+    expected = [dict(type='Metric', output_dir='maps')]
+    assert merged('mmseg', '--out', 'maps').test_evaluator == expected

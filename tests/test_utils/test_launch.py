@@ -103,14 +103,10 @@ def test_resume_goes_on_from_the_newest_of_its_own_folder(tmp_path: Path, asked_
     assert apart.load_from == str(tmp_path / 'big' / 'run' / 'epoch_3.pth')
 
 
-def test_resume(tmp_path: Path) -> None:
-    checkpoint = tmp_path / 'epoch_1.pth'
-    checkpoint.touch()
-    named = merge(make_config(), resume=str(checkpoint))
-    assert (named.resume, named.load_from) == (True, str(checkpoint))
+def test_resume() -> None:
+    named = merge(make_config(), resume='epoch_1.pth')
+    assert (named.resume, named.load_from) == (True, 'epoch_1.pth')
     assert 'resume' not in merge(make_config())
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'epoch_9.pth'.*--resume"):
-        merge(make_config(), resume='epoch_9.pth')
 
 
 def test_amp_names_the_bfloat16_wrapper() -> None:
