@@ -102,7 +102,5 @@ class OpenMMLabFinder:
 
 
 def install() -> None:
-    """Puts the finder before all others, once a process."""
-    # By name: if hgkd_mm is imported anew, the class is another one.
-    if OpenMMLabFinder.__name__ not in {type(finder).__name__ for finder in sys.meta_path}:
-        sys.meta_path.insert(0, OpenMMLabFinder())
+    """Puts the finder before all others."""
+    sys.meta_path.insert(0, OpenMMLabFinder())

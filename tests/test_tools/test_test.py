@@ -1,4 +1,4 @@
-"""tools/test.py and its launchers, run as a user runs them."""
+"""tools/test.py and its launcher, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import toy
 from helpers.tools import load_tool
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -20,88 +21,36 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 test_tool = load_tool('test')
 
-TOY_MODULE = """
-import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
-
-
-@DATASETS.register_module()
-class FourNumbers(torch.utils.data.Dataset):
-    metainfo = {}
-
-    def __init__(self, names=None):
-        self.names = names and open(names).read()
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return torch.tensor([float(index + 1)])
-
-
-@MODELS.register_module()
-class Shift(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.shift = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, *numbers, mode='tensor'):
-        return [dict(shifted=number + self.shift) for number in numbers]
-
-
-@METRICS.register_module()
-class Mean(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['shifted'].item() for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(mean=sum(results) / len(results))
-"""
-TOY_CONFIG = """
-custom_imports = dict(imports=['toy_module'])
-model = dict(type='Shift')
-test_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='FourNumbers'))
-test_evaluator = dict(type='Mean')
-test_cfg = dict()
-"""
-
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / 'toy_module.py').write_text(TOY_MODULE)
-    (tmp_path / 'a config.py').write_text(TOY_CONFIG)
-    torch.save(dict(state_dict=dict(shift=torch.tensor([10.0]))), tmp_path / 'good.pth')
-    torch.save(dict(state_dict=dict(shuft=torch.tensor([10.0]))), tmp_path / 'bad.pth')
-    return {**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'HGKD_VENV': str(Path(sys.prefix))}
+def config(tmp_path: Path) -> Path:
+    """With a checkpoint of its model beside it, and one of another."""
+    torch.save(dict(state_dict=dict(centre=torch.tensor([10.0]))), tmp_path / 'good.pth')
+    torch.save(dict(state_dict=dict(center=torch.tensor([10.0]))), tmp_path / 'bad.pth')
+    path = tmp_path / 'a config.py'
+    path.write_text(toy.CONFIG.format(batch=4, norm='BN'))
+    return path
 
 
-def run(command: list[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        env=environment,
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
+def test_two_processes_share_the_images(config: Path) -> None:
+    folder = config.parent
+    command = ['bash', 'tools/dist_test.sh', config, folder / 'good.pth', 2]
+    command += ['--work-dir', folder / 'out', '--out', folder / 'all.pkl']
+    result = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests'), 'HGKD_VENV': sys.prefix},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
-def test_two_processes_share_the_images(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = ['bash', 'tools/dist_test.sh', tmp_path / 'a config.py', tmp_path / 'good.pth', 2]
-    command += ['--work-dir', tmp_path / 'out', '--out', tmp_path / 'all.pkl']
-    result = run([*command, '--cfg-options', 'test_dataloader.batch_size=1'], environment)
     assert result.returncode == 0, result.stderr
     assert 'mean: 12.5' in result.stdout + result.stderr
-    kept = pickle.loads((tmp_path / 'all.pkl').read_bytes())
-    assert [sample['shifted'].item() for sample in kept] == [11, 12, 13, 14]
+    kept = pickle.loads((folder / 'all.pkl').read_bytes())
+    assert [sample['moved'].item() for sample in kept] == [11, 12, 13, 14]
 
 
-@pytest.mark.usefixtures('environment')
 @pytest.mark.parametrize(
     ('weights', 'option', 'sentence'),
     [
@@ -115,11 +64,10 @@ def test_two_processes_share_the_images(tmp_path: Path, environment: dict[str, s
     ],
 )
 def test_what_is_missing_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, option: str, sentence: str
+    config: Path, monkeypatch: pytest.MonkeyPatch, weights: str, option: str, sentence: str
 ) -> None:
-    words = [tmp_path / 'a config.py', tmp_path / weights, '--work-dir', tmp_path / 'out']
+    words = [config, config.parent / weights, '--work-dir', config.parent / 'out']
     monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, words), '--cfg-options', option])
-    monkeypatch.syspath_prepend(tmp_path)
     with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
         test_tool.main()
     assert str(stopped.value).startswith('tools/test.py: ')

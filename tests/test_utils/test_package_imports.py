@@ -131,14 +131,3 @@ def test_mmdets_models_without_ops_name_the_command(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: MMDetection needs mmcv's compiled ops" in done.stderr
     (tmp_path / 'mmcv/_ext.abi3.so').touch()
     assert python('-c', code).stdout == 'imported\n'
-
-
-def test_a_second_import_of_hgkd_mm_finds_packages_too(tmp_path: Path) -> None:
-    (tmp_path / 'mmengine').mkdir()
-    (tmp_path / 'mmengine/__init__.py').write_text('print("imported")')
-    code = (
-        f'import sys; sys.path.insert(0, {str(tmp_path)!r}); import hgkd_mm\n'
-        'for name in [n for n in sys.modules if n.startswith("hgkd_mm")]: del sys.modules[name]\n'
-        'import hgkd_mm, mmengine'
-    )
-    assert python('-c', code).stdout == 'imported\n'
