@@ -13,7 +13,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 
 import hgkd_mm.engine  # noqa: F401  registers what --amp names
 from hgkd_mm.utils.distributed import is_first_process, leave_distributed, start_distributed
@@ -64,7 +64,7 @@ def main() -> None:
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(f'tools/train.py: {error}')
         with end_in_one_sentence('tools/train.py', args.config):
-            Runner.from_cfg(config).train()
+            RUNNERS.build(config).train()
     leave_distributed(config)
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 
 from hgkd_mm.utils.distributed import leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
@@ -96,7 +96,7 @@ def main() -> None:
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/test.py: {error}')
     with end_in_one_sentence('tools/test.py', args.config):
-        Runner.from_cfg(config).test()
+        RUNNERS.build(config).test()
     leave_distributed(config)
 
 

@@ -33,6 +33,7 @@ _READ = {
     'efficient_conv_bn_eval',
     'find_unused_parameters',
     'model_wrapper_cfg',
+    'runner_type',
     'strategy',
     'sync_bn',
 } - {'cfg'}
