@@ -34,12 +34,13 @@ def _without(message: str) -> Iterator[None]:
     # builtin from it alone.
     import mmengine.logging.logger as printing
 
-    def filtered(*values: object, **how: object) -> None:
-        if not re.match(message, ''.join(map(str, values))):
-            print(*values, **how)
-
     names = vars(printing)
     before = names.get('print', print)
+
+    def filtered(*values: object, **how: object) -> None:
+        if not re.match(message, ''.join(map(str, values))):
+            before(*values, **how)
+
     names['print'] = filtered
     try:
         with warnings.catch_warnings():
