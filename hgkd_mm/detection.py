@@ -66,10 +66,6 @@ class SimpleFPN(BaseModule):
         out_channels: Of all levels.
         num_outs: Levels, 4 or more. ViTDet's Mask R-CNN has 5, of strides 4 to 64.
         norm_cfg: Norm of all levels; `LAYER_NORM` unless given.
-        init_cfg: MMEngine's.
-
-    Raises:
-        ValueError: ``in_channels`` is no multiple of 4, or ``num_outs`` below 4.
     """
 
     def __init__(
@@ -82,11 +78,6 @@ class SimpleFPN(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if in_channels % 4 or num_outs < 4:
-            raise ValueError(
-                'SimpleFPN takes in_channels that are a multiple of 4 and num_outs of 4 or more, '
-                f'but got {in_channels} and {num_outs}.'
-            )
         self.num_outs = num_outs
         norm_cfg = norm_cfg or LAYER_NORM
         half, quarter = in_channels // 2, in_channels // 4

@@ -28,9 +28,8 @@ class ClassWeightedCrossEntropyLoss(CrossEntropyLoss):
         self,
         cls_score: Tensor,
         label: Tensor,
-        weight: Tensor | None = None,
+        *,
         avg_factor: Tensor | None = None,
-        reduction_override: str | None = None,
         ignore_index: int = -100,
         **options: Any,
     ) -> Tensor:
@@ -38,12 +37,5 @@ class ClassWeightedCrossEntropyLoss(CrossEntropyLoss):
         if avg_factor is None:
             counted = label[label != ignore_index]
             avg_factor = cls_score.new_tensor(self.class_weight)[counted].sum()
-        return super().forward(
-            cls_score,
-            label,
-            weight=weight,
-            avg_factor=avg_factor,
-            reduction_override=reduction_override,
-            ignore_index=ignore_index,
-            **options,
-        )
+        options |= dict(avg_factor=avg_factor, ignore_index=ignore_index)
+        return super().forward(cls_score, label, **options)

@@ -9,22 +9,20 @@ several processes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from mmengine.registry import RUNNERS
+
 import hgkd_mm.engine  # noqa: F401  registers what --amp names
+from hgkd_mm.utils.distributed import is_first_process, leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
-    add_common_flags,
-    build_runner,
     end_in_one_sentence,
-    is_first_process,
-    leave_distributed,
     load_config,
     merge_args,
+    parse_run_args,
     place_run,
-    start_distributed,
 )
 from hgkd_mm.utils.work_dir import held
 
@@ -47,10 +45,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by actual batch size / auto_scale_lr.base_batch_size',
     )
-    add_common_flags(parser, example='model.neck.out_stride=8 optim_wrapper.optimizer.lr=1e-3')
-    args = parser.parse_args(arguments)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    example = 'model.neck.out_stride=8 optim_wrapper.optimizer.lr=1e-3'
+    return parse_run_args(parser, arguments, example=example)
 
 
 def main() -> None:
@@ -68,7 +64,7 @@ def main() -> None:
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(f'tools/train.py: {error}')
         with end_in_one_sentence('tools/train.py', args.config):
-            build_runner(config).train()
+            RUNNERS.build(config).train()
     leave_distributed(config)
 
 

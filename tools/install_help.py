@@ -1,7 +1,8 @@
-"""Questions of tools/setup_env.sh, while the packages are not there yet.
+"""Questions of tools/setup_env.sh, while the packages may not be there yet.
 
 python tools/install_help.py diagnose LOG     # prints why a step failed
-python tools/install_help.py can-compile      # prints what is missing, if anything
+python tools/install_help.py tested PINS      # status 1: prints what is not the tested version
+python tools/install_help.py can-compile      # status 1: prints what is missing
 python tools/install_help.py cuda-compiler    # status 1: mmcv can be built for CPU only
 python tools/install_help.py has-ops          # status 1: mmcv has no compiled ops
 """
@@ -19,7 +20,12 @@ from pathlib import Path
 # hgkd_mm may be what is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hgkd_mm.utils.environment import has_ops  # noqa: E402
+from hgkd_mm.utils.environment import (  # noqa: E402
+    check_versions,
+    has_ops,
+    installed_versions,
+    read_pins,
+)
 
 _FAILURES = (
     (
@@ -29,20 +35,11 @@ _FAILURES = (
     ),
     (
         r'NewConnectionError|NameResolutionError|Could not resolve|ConnectTimeout|ReadTimeout'
-        r'|Read timed out|ProxyError|SSLError|Network is unreachable|Connection (refused|reset)',
-        'the package index could not be reached; check the network, or name a proxy '
-        '(https_proxy=...) or a mirror (PIP_INDEX_URL=...), and run this again: what is done is '
-        'kept.',
-    ),
-    (
-        r'No matching distribution|Could not find a version',
-        'pip finds no file of {package}: either the index cannot be reached (network, '
-        'PIP_INDEX_URL, PIP_NO_INDEX), or it has none for this Python and system.',
-    ),
-    (
-        r'fatal error: Python\.h',
-        'the headers of Python are missing; install them (Debian or Ubuntu: `apt install '
-        'python3-dev`), or use another Python through HGKD_PYTHON.',
+        r'|Read timed out|ProxyError|SSLError|Network is unreachable|Connection (refused|reset)'
+        r'|No matching distribution',
+        'the package index could not be reached, or has no file for this Python and system; check '
+        'the network, or name a proxy (https_proxy=...) or a mirror (PIP_INDEX_URL=...), and run '
+        'this again: what is done is kept.',
     ),
     (
         r'Killed|signal 9|annot allocate memory',
@@ -53,20 +50,17 @@ _FAILURES = (
         'mmcv did not compile: the message is above. It needs a C++17 compiler (g++ 9 or newer), '
         'and for its GPU ops the nvcc of the CUDA that torch was built for.',
     ),
+    (r'', 'the message is above.'),
 )
 
 
 def diagnose(log: str) -> str:
     """The clause after "the step failed:": why, and what to do, by the output of the step."""
-    for pattern, cause in _FAILURES:
-        if re.search(pattern, log):
-            found = re.findall(r'No matching distribution found for (\S+)', log)
-            return cause.format(package=found[-1] if found else 'a pinned package')
-    return 'the message is above.'
+    return next(cause for pattern, cause in _FAILURES if re.search(pattern, log))
 
 
 def missing_to_compile() -> str | None:
-    """What is missing to compile mmcv for this Python; None if nothing is."""
+    """What is missing to compile mmcv for this Python."""
     compiler = os.environ.get('CXX', 'c++')
     if not (shutil.which(compiler.split()[0]) or shutil.which('g++')):
         return (
@@ -88,31 +82,35 @@ def missing_to_compile() -> str | None:
 def cuda_compiler_fits() -> bool:
     """False where torch sees a GPU but no nvcc of the major CUDA version torch was built for."""
     import torch
+    from torch.utils.cpp_extension import CUDA_HOME
 
     if not torch.cuda.is_available():
         return True
-    from torch.utils.cpp_extension import CUDA_HOME
-
     nvcc = Path(CUDA_HOME or '', 'bin', 'nvcc')
-    if CUDA_HOME is None or not nvcc.exists():
+    if not nvcc.exists():
         return False
     text = subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout
     return f'release {torch.version.cuda.split(".")[0]}.' in text
 
 
-def main(arguments: list[str]) -> int:
+def main(question: str, path: str = '') -> int:
     """Answers one question; returns the exit status."""
-    if arguments[0] == 'diagnose':
-        print(diagnose(Path(arguments[1]).read_text(errors='replace')))
-        return 0
-    if arguments[0] == 'can-compile':
-        missing = missing_to_compile()
-        print(missing or '')
-        return int(missing is not None)
-    if arguments[0] == 'has-ops':
+    if question == 'cuda-compiler':
+        return int(not cuda_compiler_fits())
+    if question == 'has-ops':
         return int(not has_ops())
-    return int(not cuda_compiler_fits())
+    if question == 'diagnose':
+        print(diagnose(Path(path).read_text(errors='replace')))
+        return 0
+    if question == 'tested':
+        broken, untested = check_versions(read_pins(Path(path)), installed_versions())
+        answers = broken + untested
+    else:
+        answers = [missing] if (missing := missing_to_compile()) else []
+    if answers:
+        print('\n'.join(answers))
+    return int(bool(answers))
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

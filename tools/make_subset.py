@@ -11,72 +11,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hgkd_mm.datasets import LabelledFolder  # noqa: E402
 from hgkd_mm.utils.subset import stratified_share  # noqa: E402
 
 # File in the folder of the split, and class index.
 Labelled = tuple[str, int]
 
-_IMAGES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif'}
-
 
 def labelled_files(data: Path) -> list[Labelled]:
-    """The training images of a folder with their classes, sorted by name.
-
-    As mmpretrain's ``ImageNet``: from ``meta/train.txt`` if it is there, else from the class
-    folders in ``train``, numbered by alphabet.
-
-    Raises:
-        FileNotFoundError: There is neither, or no image.
-    """
-    lines = data / 'meta' / 'train.txt'
-    if lines.is_file():
-        pairs = (line.rsplit(' ', 1) for line in lines.read_text().splitlines() if line.strip())
-        return sorted((name, int(label)) for name, label in pairs)
+    """The training images with their classes, sorted by name: of meta/train.txt or train/."""
+    lines = 'meta/train.txt' if (data / 'meta/train.txt').is_file() else ''
+    images = LabelledFolder(data_root=str(data), data_prefix='train', ann_file=lines)
     root = data / 'train'
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f'There is neither {lines} nor a folder {root}: --data is the folder that holds '
-            'train/, as data/imagenet does.'
-        )
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    found = [
-        (str(path.relative_to(root)), label)
-        for label, folder in enumerate(folders)
-        for path in sorted(folder.rglob('*'))
-        if path.suffix.lower() in _IMAGES
-    ]
-    if not found:
-        raise FileNotFoundError(f'{root} has no images in folders of classes.')
-    return found
+    return sorted((str(Path(i['img_path']).relative_to(root)), i['gt_label']) for i in images)
 
 
 def pick_listed(files: Sequence[Labelled], names: Iterable[str]) -> list[Labelled]:
     """Those of ``files`` that a list names, one file name a line, without folder, as SimCLR's.
 
     Raises:
-        ValueError: An image of the list is not there, or stands for several.
+        ValueError: An image of the list is not there.
     """
-    by_name: dict[str, list[Labelled]] = defaultdict(list)
-    for path, label in files:
-        by_name[Path(path).name].append((path, label))
     wanted = {name.strip() for name in names} - {''}
-    missing = sorted(name for name in wanted if len(by_name.get(name, ())) != 1)
+    picked = [(path, label) for path, label in files if Path(path).name in wanted]
+    missing = sorted(wanted - {Path(path).name for path, _ in picked})
     if missing or not wanted:
         raise ValueError(
-            f'{len(missing)} of the {len(wanted)} listed images are not there, or more than once '
+            f'{len(missing)} of the {len(wanted)} listed images are not there '
             f'({", ".join(missing[:3])}): --list takes one file name a line, of images in --data.'
         )
-    return sorted(by_name[name][0] for name in wanted)
+    return picked
 
 
-def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+def main() -> None:
+    """Writes the file and says what is in it."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--data', type=Path, default=Path('data/imagenet'), help='holds train/')
     which = parser.add_mutually_exclusive_group(required=True)
@@ -84,13 +57,8 @@ def parse_args() -> argparse.Namespace:
     which.add_argument('--share', type=float, help='fraction of every class, 0.01 for 1 %%')
     parser.add_argument('--seed', type=int, default=0, help='of the random share')
     parser.add_argument('--out', type=Path, help='default DATA/meta/train_<share>pct.txt')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Writes the file and says what is in it."""
-    args = parse_args()
-    files = sorted(labelled_files(args.data))
+    args = parser.parse_args()
+    files = labelled_files(args.data)
     if args.list:
         picked = pick_listed(files, args.list.read_text().splitlines())
     else:
@@ -107,5 +75,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'make_subset: {error}')

@@ -89,7 +89,7 @@ run_step() {
   set +m
   trap 'kill -- "-$pid" 2>/dev/null; exit 130' INT TERM HUP
   while kill -0 "$pid" 2>/dev/null; do
-    sleep 0.5
+    sleep 0.2
     if [[ -z "$fetched" ]] && grep -q '^Installing collected packages:.*torch' "$log"; then fetched=$(( SECONDS - started )); fi
     if (( SECONDS - started >= next )); then say "    $(( next / 60 )) min ..."; next=$(( next + 60 )); fi
   done
@@ -164,11 +164,54 @@ build_wheels() {
   fi
 }
 
-check() {
-  local options=()
-  if [[ $ops == yes ]]; then options=(--ops); fi
-  say "- check: a model of mmpretrain, one of mmseg; with mmcv's ops, one of them and one of mmdet (15 s)"
-  "$python" -W ignore tools/check_env.py --requirements "$requirements" ${options[@]+"${options[@]}"} || fail "the check found the problems above."
+make_venv() {
+  say "The first time: 3 to 4 minutes (about 3 GB of downloads), 6 GB on disk."
+  "$base" -c 'import ensurepip, venv' 2>/dev/null || fail "$base cannot make virtual environments; install its venv module (Debian or Ubuntu: 'apt install python$version-venv')."
+  mkdir -p "$(dirname "$venv")" || fail "$(dirname "$venv") cannot be made; name another place with HGKD_VENV."
+  local free_mb
+  free_mb="$(df -Pm "$(dirname "$venv")" | awk 'NR == 2 { print $4 }')"
+  (( free_mb > 8000 )) || fail "$free_mb MB are free on the disk of $venv and about 8000 are needed; free some, or put the environment elsewhere with HGKD_VENV."
+  say "- virtual environment (5 s)"
+  "$base" -m venv "$venv" || fail "'$base -m venv $venv' failed; the message is above."
+}
+
+# Packages that own files of this stack
+remove_strangers() {
+  local name owners strangers=()
+  for name in $others opencv-python; do
+    if [[ -n "$(version_of "$name")" ]]; then strangers+=("$name"); fi
+  done
+  if (( ${#strangers[@]} > 0 )); then
+    # what shares files with a stranger loses them with it: it goes too, and comes back below
+    owners="opencv-python-headless $(cut -d= -f1 <<<"$mm_packages")"
+    if [[ "${strangers[*]}" == *mmcv* ]]; then owners+=" ${mmcv%%==*}"; fi
+    run_step "removing ${strangers[*]}: not of this stack" "10 s" pip uninstall -y "${strangers[@]}" $owners
+  fi
+  # a stack's mmcv in both its forms: whichever went in last owns the files, and neither is whole
+  if [[ "$mmcv" != "$pure_mmcv" && -n "$(version_of "${mmcv%%==*}")" && -n "$(version_of "${pure_mmcv%%==*}")" ]]; then
+    run_step "removing ${mmcv%%==*} and ${pure_mmcv%%==*}: they own the same files" "5 s" \
+      pip uninstall -y "${mmcv%%==*}" "${pure_mmcv%%==*}"
+  fi
+}
+
+install_packages() {
+  local pip_version
+  # pip would compile all of torch; Python compiles what is imported when it is, unless told not to
+  compile=(--no-compile)
+  if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then compile=(--compile); fi
+  pip_version="$(version_of pip)"
+  # before two of them run: it would be replaced under the other's feet
+  if (( ${pip_version%%.*} + 0 < 23 )); then run_step "a newer pip" "5 s" pip install 'pip>=23'; fi
+  pure=no
+  if [[ $ops == no && "$(version_of "${pure_mmcv%%==*}")" != "${pure_mmcv##*==}" ]]; then pure=yes; fi
+  built="$venv/built"
+  rm -rf "$built"
+  run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" install_libraries
+  download_s="${fetched:-0}"
+  if [[ $pure == yes ]]; then replace_mmcv "$mmcv"; fi
+  run_step "mmengine, mmcv, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "10 s" \
+    pip install "${compile[@]}" --no-build-isolation --no-deps "$built"/*.whl -e .
+  rm -rf "$built"
 }
 
 # -- is there anything to do? ---------------------------------------------------------------------
@@ -181,77 +224,33 @@ else
   find_python
 fi
 stamp="$(cat "$requirements" requirements/common.txt | cksum | tr ' ' -)-py$version-$root"
+download_s=0
 if [[ $rebuild == no && "$(cat "$venv/hgkd_setup" 2>/dev/null)" == "$stamp" ]] &&
-    "$python" tools/check_env.py --quick --requirements "$requirements"; then
+    "$python" tools/install_help.py tested "$requirements"; then
   if [[ $ops == no ]] || has_ops; then
     write_times 0 0 0
-    say "Environment: $venv is up to date ('$python tools/check_env.py' checks it in full)."
+    say "Environment: $venv is up to date ('$python tools/doctor.py' checks it in full)."
     exit 0
   fi
   say "Environment: $venv is up to date, but for mmcv's ops."
-  install_ops
-  check
-  write_times 0 0 $SECONDS
-  printf '%s' "$stamp" >"$venv/hgkd_setup"
-  say "Environment ready: $python"
-  exit 0
+else
+  say "Setting up $venv (Python $version, $requirements)."
+  [[ -x "$python" ]] || make_venv
+  rm -f "$venv/hgkd_setup"
+  # ops that are there are kept, through a change of mmcv's version too
+  if [[ $ops == no ]] && has_ops; then ops=yes; fi
+  remove_strangers
+  install_packages
 fi
 
-# -- the virtual environment ----------------------------------------------------------------------
-say "Setting up $venv (Python $version, $requirements)."
-if [[ ! -x "$python" ]]; then
-  say "The first time: 3 to 4 minutes (about 3 GB of downloads), 6 GB on disk."
-  "$base" -c 'import ensurepip, venv' 2>/dev/null || fail "$base cannot make virtual environments; install its venv module (Debian or Ubuntu: 'apt install python$version-venv')."
-  mkdir -p "$(dirname "$venv")" || fail "$(dirname "$venv") cannot be made; name another place with HGKD_VENV."
-  free_mb="$(df -Pm "$(dirname "$venv")" | awk 'NR == 2 { print $4 }')"
-  (( free_mb > 8000 )) || fail "$free_mb MB are free on the disk of $venv and about 8000 are needed; free some, or put the environment elsewhere with HGKD_VENV."
-  say "- virtual environment (5 s)"
-  "$base" -m venv "$venv" || fail "'$base -m venv $venv' failed; the message is above."
-fi
-rm -f "$venv/hgkd_setup"
-# ops that are there are kept, through a change of mmcv's version too
-if [[ $ops == no ]] && has_ops; then ops=yes; fi
-
-# -- packages that own files of this stack --------------------------------------------------------
-strangers=()
-for name in $others opencv-python; do
-  if [[ -n "$(version_of "$name")" ]]; then strangers+=("$name"); fi
-done
-if (( ${#strangers[@]} > 0 )); then
-  # what shares files with a stranger loses them with it: it goes too, and comes back below
-  owners="opencv-python-headless $(cut -d= -f1 <<<"$mm_packages")"
-  if [[ "${strangers[*]}" == *mmcv* ]]; then owners+=" ${mmcv%%==*}"; fi
-  run_step "removing ${strangers[*]}: not of this stack" "10 s" pip uninstall -y "${strangers[@]}" $owners
-fi
-
-# a stack's mmcv in both its forms: whichever went in last owns the files, and neither is whole
-if [[ "$mmcv" != "$pure_mmcv" && -n "$(version_of "${mmcv%%==*}")" && -n "$(version_of "${pure_mmcv%%==*}")" ]]; then
-  run_step "removing ${mmcv%%==*} and ${pure_mmcv%%==*}: they own the same files" "5 s" \
-    pip uninstall -y "${mmcv%%==*}" "${pure_mmcv%%==*}"
-fi
-
-# -- the packages -------------------------------------------------------------------------------------
-# pip would compile all of torch; Python compiles what is imported when it is, unless told not to
-compile=(--no-compile)
-if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then compile=(--compile); fi
-pip_version="$(version_of pip)"
-# before two of them run: it would be replaced under the other's feet
-if (( ${pip_version%%.*} + 0 < 23 )); then run_step "a newer pip" "5 s" pip install 'pip>=23'; fi
-pure=no
-if [[ $ops == no && "$(version_of "${pure_mmcv%%==*}")" != "${pure_mmcv##*==}" ]]; then pure=yes; fi
-built="$venv/built"
-rm -rf "$built"
-run_step "torch, torchvision, libraries, test tools" "2 to 4 minutes the first time" install_libraries
-download_s="${fetched:-0}"
-if [[ $pure == yes ]]; then replace_mmcv "$mmcv"; fi
-run_step "mmengine, mmcv, mmpretrain, mmdet, mmseg, and hgkd_mm itself" "10 s" \
-  pip install "${compile[@]}" --no-build-isolation --no-deps "$built"/*.whl -e .
-rm -rf "$built"
 mmcv_started=$SECONDS
-if [[ $ops == yes ]]; then install_ops; fi
+if [[ $ops == yes ]]; then
+  install_ops
+  has_ops || fail "the mmcv that was installed has no ops; the log is $venv/setup.log."
+fi
 mmcv_s=$(( SECONDS - mmcv_started ))
-
-check
+say "- check: tools/doctor.py (15 s)"
+"$python" tools/doctor.py || fail "the check found the problems above."
 write_times "$download_s" $(( SECONDS - download_s - mmcv_s )) "$mmcv_s"
 printf '%s' "$stamp" >"$venv/hgkd_setup"
 say "Environment ready: $python"

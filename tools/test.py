@@ -1,4 +1,4 @@
-"""Tests a checkpoint with the config of its task: classification, detection or segmentation.
+"""Tests a checkpoint with a config: classification, detection or segmentation.
 
     python tools/test.py configs/det/mask-rcnn_r50_fpn_1x_coco.py work_dirs/.../iter_90000.pth
 
@@ -8,30 +8,19 @@ For several processes use tools/dist_test.sh or tools/slurm_test.sh.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
 
-from hgkd_mm.utils.files import is_remote
+from hgkd_mm.utils.distributed import leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
-    add_common_flags,
-    build_runner,
     end_in_one_sentence,
-    leave_distributed,
     load_config,
+    parse_run_args,
     place_run,
-    start_distributed,
 )
-
-# What draws predictions in each package.
-_PICTURES = {
-    'mmpretrain': dict(type='VisualizationHook', enable=True),
-    'mmdet': dict(type='DetVisualizationHook', draw=True),
-    'mmseg': dict(type='SegVisualizationHook', draw=True),
-}
-_DUMPS = {'mmpretrain': 'DumpResults', 'mmdet': 'DumpDetResults'}
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -46,39 +35,21 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='PATH',
         help='keep predictions: a .pkl file (classification, detection), a folder (segmentation)',
     )
-    add_common_flags(parser, example='test_dataloader.batch_size=4')
-    args = parser.parse_args(arguments)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_args(parser, arguments, example='test_dataloader.batch_size=4')
 
 
 def merge_test_args(config: Config, args: argparse.Namespace) -> Config:
-    """Writes the flags into the config, in place.
-
-    Raises:
-        ValueError: The config has nothing to test with, or does not have what a flag needs.
-        FileNotFoundError: The checkpoint does not exist.
-    """
-    if config.get('test_dataloader') is None or config.get('test_evaluator') is None:
-        raise ValueError(
-            f'{args.config} has no test_dataloader and test_evaluator, as configs of pre-training '
-            'have none: test with the config of a task (configs/cls, configs/det, configs/seg).'
-        )
-    if not is_remote(args.checkpoint) and not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(
-            f"There is no checkpoint '{args.checkpoint}' (looked for from {Path.cwd()})."
-        )
+    """Writes the flags into the config, in place."""
     place_run(config, args)
     config.load_from, config.resume = args.checkpoint, False
     hooks = config.get('custom_hooks') or []
     if args.out or args.show_dir:
         hooks = [_averaged_only(hook) for hook in hooks]
-    config.custom_hooks = [*hooks, dict(type='WholeCheckpointHook')]
-    scope = config.get('default_scope', 'mmengine')
-    if args.show_dir:
-        _draw(config, scope, str(Path(args.show_dir).resolve()))
     if args.out:
-        _keep(config, scope, args.out)
+        _keep(config, args.out)
+    if args.show_dir:
+        _draw(config, str(Path(args.show_dir).resolve()))
+    config.custom_hooks = [*hooks, dict(type='WholeCheckpointHook')]
     return config
 
 
@@ -89,33 +60,30 @@ def _averaged_only(hook: dict) -> dict:
     return {**hook, 'evaluate_on_origin': False} if both else hook
 
 
-def _draw(config: Config, scope: str, folder: str) -> None:
-    if scope not in _PICTURES:
-        raise ValueError(
-            f'--show-dir knows the scopes {", ".join(_PICTURES)}, and the config has default_scope='
-            f"'{scope}'."
-        )
-    hooks = config.setdefault('default_hooks', ConfigDict())
-    hook = {'interval': 1, **(hooks.get('visualization') or {}), **_PICTURES[scope]}
-    if scope == 'mmseg':
-        # Its hook has no folder: the pictures go where the visualizer's backend stores.
+def _draw(config: Config, folder: str) -> None:
+    scope = config.get('default_scope')
+    if scope == 'mmpretrain':
+        drawn = dict(type='VisualizationHook', enable=True, out_dir=folder)
+    elif scope == 'mmdet':
+        drawn = dict(type='DetVisualizationHook', draw=True, test_out_dir=folder)
+    else:
+        drawn = dict(type='SegVisualizationHook', draw=True)
+        # mmseg's hook has no folder: the pictures go where the visualizer's backend stores.
         backends = [dict(type='LocalVisBackend')]
         config.visualizer = {**config.visualizer, 'save_dir': folder, 'vis_backends': backends}
-    else:
-        hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = folder
-    hooks.visualization = hook
+    hooks = config.setdefault('default_hooks', ConfigDict())
+    hooks.visualization = {'interval': 1, **(hooks.get('visualization') or {}), **drawn}
 
 
-def _keep(config: Config, scope: str, out: str) -> None:
-    evaluators = config.test_evaluator
+def _keep(config: Config, out: str) -> None:
+    scope, evaluators = config.get('default_scope'), config.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
     if scope == 'mmseg':
         # As png maps: pickled predictions would hold the scores of all classes for each pixel.
         evaluators = [{**evaluator, 'output_dir': out} for evaluator in evaluators]
     else:
-        if not out.endswith(('.pkl', '.pickle')):
-            raise ValueError(f"--out writes a pickle file, NAME.pkl, and got '{out}'.")
-        evaluators.append(dict(type=_DUMPS.get(scope, 'DumpResults'), out_file_path=out))
+        kind = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        evaluators.append(dict(type=kind, out_file_path=out))
     config.test_evaluator = evaluators
 
 
@@ -128,7 +96,7 @@ def main() -> None:
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/test.py: {error}')
     with end_in_one_sentence('tools/test.py', args.config):
-        build_runner(config).test()
+        RUNNERS.build(config).test()
     leave_distributed(config)
 
 

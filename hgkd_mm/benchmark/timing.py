@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hgkd_mm.sparse import CellMask
-from hgkd_mm.utils.processor import read_processor, usable_cores
+from hgkd_mm.utils.processor import processor_name, usable_cores
 
 
 @dataclass
@@ -218,7 +218,7 @@ def versions(device: str) -> dict[str, str]:
     return {
         'torch': torch.__version__,
         'python': platform.python_version(),
-        'device': torch.cuda.get_device_name() if 'cuda' in device else read_processor().name,
+        'device': torch.cuda.get_device_name() if 'cuda' in device else processor_name(),
         'threads': str(torch.get_num_threads()),
     }
 
@@ -228,12 +228,12 @@ def describe(device: str) -> dict[str, str | int | None]:
     import numpy
     import timm
 
-    cuda, processor = 'cuda' in device, read_processor()
+    cuda = 'cuda' in device
     properties = torch.cuda.get_device_properties(device) if cuda else None
     driver = ('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
     root = Path(__file__).resolve().parents[2]
     return {
-        'device': properties.name if cuda else processor.name,
+        'device': properties.name if cuda else processor_name(),
         'device_memory_gib': round(properties.total_memory / 2**30, 1) if cuda else None,
         'driver': _first_line(*driver) if cuda else None,
         'torch': torch.__version__,
@@ -242,7 +242,7 @@ def describe(device: str) -> dict[str, str | int | None]:
         'timm': timm.__version__,
         'numpy': numpy.__version__,
         'python': platform.python_version(),
-        'cpu': processor.name,
+        'cpu': processor_name(),
         'cores': usable_cores(),
         'threads': torch.get_num_threads(),
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),

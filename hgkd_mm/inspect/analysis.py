@@ -30,7 +30,6 @@ from hgkd_mm.evaluation import (
 from hgkd_mm.models.outputs import TeacherOutput
 from hgkd_mm.models.qkv import choose_blocks
 from hgkd_mm.utils.files import write_whole
-from hgkd_mm.utils.launch import check_device
 
 from .attention_figures import (
     LayerAttention,
@@ -117,7 +116,6 @@ def analyze(
             'Name the weights to analyze once: CHECKPOINT for the backbone of the config, or '
             '--teacher NAME for a teacher, which has its own.'
         )
-    check_device(device)
     if teacher is not None:
         loaded = load_teacher(config, teacher)
     else:

@@ -12,7 +12,6 @@ from torch import nn
 
 from hgkd_mm.evaluation import isolated_rng
 from hgkd_mm.models import HGKD
-from hgkd_mm.utils.launch import check_device
 from hgkd_mm.weights.fit import Fit
 
 from .figure import draw_grid
@@ -68,7 +67,6 @@ def visualize(
     check_backbone(config)
     path = _picture_path(Path(out), checkpoint)
     input_format = InputFormat.of(config)
-    check_device(device)
     images = load_folder_images(folder, count=count, size=size or training_size(config), seed=seed)
     tensors = read_tensors(checkpoint, trust_checkpoint=trust_checkpoint)
     batch = input_format.normalize(images.pictures).to(device)

@@ -25,14 +25,8 @@ def sha256_of(path: Path) -> str:
 def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
     """Writes or replaces a file in one step, and makes its folder; processes may do so at once.
 
-    Args:
-        path: File to write.
-        content: All of it.
-        synced: Wait until the disk has it, so that it is whole after a crash of the machine too.
-            That takes milliseconds, which is long for thousands of small files.
-
-    Raises:
-        OSError: The disk is full or not writable; the old file is then untouched.
+    After an error the old file is untouched. ``synced`` waits until the disk has the file, so that
+    it is whole after a crash of the machine too: milliseconds, long for thousands of small files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')

@@ -14,11 +14,11 @@ multi-modal models. Imports the standard library only.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 
@@ -29,48 +29,38 @@ _SWITCH = 'mmpretrain.utils.dependency'
 
 
 @contextmanager
-def _without_warning(message: str) -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message)
-        yield
-
-
-@contextmanager
-def _without_print(start: str) -> Iterator[None]:
+def _without(message: str) -> Iterator[None]:
     # mmengine's print_log without a logger prints, at any level. A name in its module hides the
     # builtin from it alone.
     import mmengine.logging.logger as printing
 
-    def filtered(*values: object, **how: object) -> None:
-        if not ''.join(map(str, values)).startswith(start):
-            print(*values, **how)
-
     names = vars(printing)
-    before = names.get('print')
+    before = names.get('print', print)
+
+    def filtered(*values: object, **how: object) -> None:
+        if not re.match(message, ''.join(map(str, values))):
+            before(*values, **how)
+
     names['print'] = filtered
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message)
+            yield
     finally:
-        if before is None:
-            del names['print']
-        else:
-            names['print'] = before
+        names['print'] = before
 
 
-_no_onedl = partial(_without_print, 'Could not import OneDL')
-_AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
+_NO_ONEDL = 'Could not import OneDL'
+# What modules say at their import, as the beginning of the message.
+_MESSAGES = {
     # without ops the module says so; with ops, that one of its names has moved
-    'mmcv.cnn.bricks.transformer': partial(
-        _without_warning, r'(Fail to import )?``MultiScaleDeformableAttention``'
-    ),
-    'mmdet.evaluation.metrics.faster_coco_metric': partial(
-        _without_warning, 'faster_coco_eval is not installed'
-    ),
-    'mmdet.datasets': _no_onedl,
-    'mmdet.datasets.transforms': _no_onedl,
-    'mmpretrain.datasets': _no_onedl,
-    'mmseg.datasets': _no_onedl,
-    'mmseg.datasets.transforms': _no_onedl,
+    'mmcv.cnn.bricks.transformer': r'(Fail to import )?``MultiScaleDeformableAttention``',
+    'mmdet.evaluation.metrics.faster_coco_metric': 'faster_coco_eval is not installed',
+    'mmdet.datasets': _NO_ONEDL,
+    'mmdet.datasets.transforms': _NO_ONEDL,
+    'mmpretrain.datasets': _NO_ONEDL,
+    'mmseg.datasets': _NO_ONEDL,
+    'mmseg.datasets.transforms': _NO_ONEDL,
 }
 
 
@@ -85,7 +75,8 @@ class _Loader(SourceFileLoader):
             return super().get_code(fullname)
 
     def exec_module(self, module: ModuleType) -> None:
-        with _AROUND.get(module.__name__, nullcontext)():
+        message = _MESSAGES.get(module.__name__)
+        with _without(message) if message else nullcontext():
             super().exec_module(module)
         if module.__name__ == _SWITCH:
             module.WITH_MULTIMODAL = False
@@ -112,7 +103,5 @@ class OpenMMLabFinder:
 
 
 def install() -> None:
-    """Puts the finder before all others, once a process."""
-    # By name: if hgkd_mm is imported anew, the class is another one.
-    if OpenMMLabFinder.__name__ not in {type(finder).__name__ for finder in sys.meta_path}:
-        sys.meta_path.insert(0, OpenMMLabFinder())
+    """Puts the finder before all others."""
+    sys.meta_path.insert(0, OpenMMLabFinder())

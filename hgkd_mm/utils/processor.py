@@ -5,46 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-# Intel's and AMD's in tiles and in vectors, ARM's.
-_BFLOAT16_FLAGS = ('amx_bf16', 'avx512_bf16', 'bf16')
+
+def _cpuinfo() -> dict[str, str]:
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {name.strip(): value.strip() for name, _, value in (li.partition(':') for li in lines)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Processor:
-    """The processor, by the system.
-
-    Attributes:
-        name: The product, or the architecture where the system does not say.
-        bfloat16: Flags of the units that multiply bfloat16; empty if it is emulated.
-    """
-
-    name: str
-    bfloat16: tuple[str, ...]
-
-
-def read_processor(cpuinfo: str | None = None) -> Processor:
-    """Parses the text of /proc/cpuinfo, empty where there is none; None reads it."""
-    if cpuinfo is None:
-        path = Path('/proc/cpuinfo')
-        cpuinfo = path.read_text() if path.is_file() else ''
-    fields = dict(
-        (part.strip() for part in line.split(':', 1))
-        for line in cpuinfo.splitlines()
-        if ':' in line
-    )
-    flags = fields.get('flags', fields.get('Features', '')).split()
-    return Processor(
-        name=fields.get('model name') or platform.processor() or platform.machine(),
-        bfloat16=tuple(flag for flag in _BFLOAT16_FLAGS if flag in flags),
-    )
+def processor_name() -> str:
+    """The product, or the architecture where the system does not say."""
+    return _cpuinfo().get('model name') or platform.processor() or platform.machine()
 
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 without emulation (Linux)."""
-    return bool(read_processor().bfloat16)
+    cpuinfo = _cpuinfo()
+    flags = cpuinfo.get('flags', cpuinfo.get('Features', '')).split()
+    # Intel's and AMD's in tiles and in vectors, ARM's
+    return bool({'amx_bf16', 'avx512_bf16', 'bf16'} & set(flags))
 
 
 def usable_cores() -> int:

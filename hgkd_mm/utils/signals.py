@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,10 +11,6 @@ from types import FrameType
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
     """SIGTERM raises SystemExit in the block, with the exit status that shells give it."""
-    # Python runs handlers in the main thread alone, and lets no other set them.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGTERM, _exit)
     try:
         yield

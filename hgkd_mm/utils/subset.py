@@ -13,16 +13,11 @@ def stratified_share(labels: Sequence[int], share: float, *, seed: int = 0) -> l
     """Sorted indices of a random share of every class, at least one image of each.
 
     By scikit-learn's ``train_test_split``, which would leave out classes of which the share is
-    less than an image.
-
-    Args:
-        labels: Class of each image.
-        share: Fraction of each class, more than 0 and at most 1. Below 1 at least as many images
-            are left out as there are classes of which the share is an image or more.
-        seed: Of the choice.
+    less than an image. Below a share of 1 at least as many images are left out as there are
+    classes of which the share is an image or more.
 
     Raises:
-        ValueError: The share is out of range.
+        ValueError: The share is not above 0, or above 1.
     """
     if not 0 < share <= 1:
         raise ValueError(f'--share is a fraction, more than 0 and at most 1, and not {share}.')

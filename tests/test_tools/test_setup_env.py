@@ -45,18 +45,23 @@ def test_bad_arguments(arguments: list[str], sentence: str) -> None:
     assert f'Set-up stopped: {sentence}' in result.stderr
 
 
-def test_python_that_does_not_run(tmp_path: Path) -> None:
-    result = setup(HGKD_VENV=str(tmp_path / 'venv'), HGKD_PYTHON=str(tmp_path / 'nothing'))
-    assert result.returncode == 1
-    assert 'does not run; give the path of a Python 3.11, 3.12, 3.13, 3.10.' in result.stderr
-
-
-def test_python_of_another_version(tmp_path: Path) -> None:
-    python = fake_python(tmp_path / 'python', '3.12')
+@pytest.mark.parametrize(
+    ('stack', 'python', 'sentence'),
+    [
+        ('default', None, 'does not run; give the path of a Python 3.11, 3.12, 3.13, 3.10.'),
+        ('openmmlab', '3.12', 'is Python 3.12; this stack runs on 3.11, 3.10.'),
+    ],
+)
+def test_python_that_does_not_fit(
+    stack: str, python: str | None, sentence: str, tmp_path: Path
+) -> None:
+    given = tmp_path / 'python'
+    if python:
+        fake_python(given, python)
     venv = str(tmp_path / 'venv')
-    result = setup('--stack', 'openmmlab', HGKD_VENV=venv, HGKD_PYTHON=python)
+    result = setup('--stack', stack, HGKD_VENV=venv, HGKD_PYTHON=str(given))
     assert result.returncode == 1
-    assert f'{python} is Python 3.12; this stack runs on 3.11, 3.10.' in result.stderr
+    assert f'{given} {sentence}' in result.stderr
 
 
 def test_no_python_at_all(tmp_path: Path) -> None:
@@ -68,13 +73,10 @@ def test_no_python_at_all(tmp_path: Path) -> None:
     assert 'no Python of version 3.11, 3.12, 3.13, 3.10 was found. Install one' in result.stderr
 
 
-def test_folder_that_is_no_environment(tmp_path: Path) -> None:
+def test_folder_that_is_no_environment_or_of_another_python(tmp_path: Path) -> None:
     result = setup(HGKD_VENV=str(tmp_path))
     assert result.returncode == 1
     assert f'{tmp_path} exists and is not a virtual environment' in result.stderr
-
-
-def test_environment_of_another_python(tmp_path: Path) -> None:
     (tmp_path / 'bin').mkdir()
     fake_python(tmp_path / 'bin/python', '3.8')
     result = setup(HGKD_VENV=str(tmp_path))
@@ -129,15 +131,15 @@ def asked(venv: Path) -> list[str]:
     lines = [
         line.replace('-m pip --disable-pip-version-check --retries 2', 'pip') for line in lines
     ]
-    return [line for line in lines if line.startswith(('pip', '-W', 'tools'))]
+    return [line for line in lines if line.startswith(('pip', 'tools'))]
 
 
 def times(venv: Path) -> dict[str, int]:
     return json.loads((venv / 'times.json').read_text())
 
 
-QUICK = 'tools/check_env.py --quick --requirements requirements.txt'
-FULL = '-W ignore tools/check_env.py --requirements requirements.txt'
+TESTED = 'tools/install_help.py tested requirements.txt'
+CHECK = 'tools/doctor.py'
 
 
 def test_steps_in_order_and_nothing_the_second_time(venv: Path) -> None:
@@ -155,24 +157,22 @@ def test_steps_in_order_and_nothing_the_second_time(venv: Path) -> None:
     assert mmcv == f'{PURE} {built} onedl-mmcv==2.3.6'
     wheels = f'{built}/*.whl'
     assert install == f'pip install --no-compile --no-build-isolation --no-deps {wheels} -e .'
-    assert check == FULL
+    assert check == CHECK
     assert set(times(venv)) == {'download_s', 'install_s', 'mmcv_s', 'total_s'}
 
     again = setup(HGKD_VENV=str(venv))
     assert again.returncode == 0
     assert f'{venv} is up to date' in again.stdout
-    assert asked(venv) == [QUICK]
+    assert asked(venv) == [TESTED]
     assert set(times(venv).values()) == {0}
 
 
-def test_python_that_keeps_no_bytecode_gets_it_from_pip(venv: Path) -> None:
-    assert setup(HGKD_VENV=str(venv), PYTHONDONTWRITEBYTECODE='1').returncode == 0
-    assert any(line.startswith('pip install --compile -r ') for line in asked(venv))
-
-
-def test_old_pip_is_replaced_before_two_of_them_run(venv: Path) -> None:
-    assert setup(HGKD_VENV=str(venv), PIP='pip==22.3').returncode == 0
-    assert asked(venv)[0] == 'pip install pip>=23'
+def test_old_pip_is_replaced_first_and_compiles_where_python_keeps_no_bytecode(venv: Path) -> None:
+    variables = dict(PYTHONDONTWRITEBYTECODE='1', PIP='pip==22.3')
+    assert setup(HGKD_VENV=str(venv), **variables).returncode == 0
+    first, *steps = asked(venv)
+    assert first == 'pip install pip>=23'
+    assert any(line.startswith('pip install --compile -r ') for line in steps)
 
 
 def test_downloads_end_where_pip_begins_to_install(venv: Path) -> None:
@@ -215,13 +215,6 @@ def test_pure_wheel_from_the_cache_is_not_taken_for_ops(venv: Path) -> None:
     assert compiled == [f'{COMPILED} onedl-mmcv==2.3.6'] * 2
 
 
-def test_both_forms_of_mmcv_are_removed(venv: Path) -> None:
-    both = 'mmcv==2.1.0 mmcv-lite==2.1.0'
-    result = setup('--stack', 'openmmlab', HGKD_VENV=str(venv), INSTALLED=both)
-    assert 'removing mmcv and mmcv-lite: they own the same files' in result.stdout
-    assert 'pip uninstall -y mmcv mmcv-lite' in asked(venv)
-
-
 def test_without_a_compiler_what_is_there_stays(venv: Path) -> None:
     chosen = ['--stack', 'openmmlab']
     assert setup(*chosen, HGKD_VENV=str(venv)).returncode == 0
@@ -238,14 +231,14 @@ def test_ops_that_are_there_are_kept_unless_asked_anew(venv: Path) -> None:
     assert setup(**compiled).returncode == 0
     steps = asked(venv)
     assert not [line for line in steps if 'onedl-mmcv==' in line]
-    assert steps[-1] == f'{FULL} --ops'
+    assert steps[-1] == CHECK
 
     assert setup('--rebuild-mmcv', **compiled).returncode == 0
     assert f'{COMPILED} --no-cache-dir onedl-mmcv==2.3.6' in asked(venv)
 
-
-def test_ops_stay_when_the_version_of_mmcv_changes(venv: Path) -> None:
-    (venv / 'bin/ops').touch()
+    # through a change of mmcv's version too
+    (venv / 'hgkd_setup').unlink()
+    (venv / 'bin/installed').unlink()
     assert setup(HGKD_VENV=str(venv), INSTALLED='onedl-mmcv==2.3.5').returncode == 0
     assert f'{COMPILED} onedl-mmcv==2.3.6' in asked(venv)
 
@@ -269,13 +262,31 @@ def test_quickstart_compiles_ops_for_the_transfer_only(venv: Path, flag: str, op
     assert steps[-1] == f'tools/quickstart.py, times: {ROOT}/work_dirs/setup.json'
 
 
-def test_package_of_the_other_stack_goes_with_what_it_damaged(venv: Path) -> None:
-    result = setup(HGKD_VENV=str(venv), INSTALLED='onedl-mmcv==2.3.6 mmsegmentation==1.2.2')
-    assert 'removing mmsegmentation: not of this stack' in result.stdout
-    (removal,) = [line for line in asked(venv) if 'uninstall' in line]
-    assert removal.startswith('pip uninstall -y mmsegmentation ')
-    assert 'onedl-mmsegmentation' in removal
-    assert 'onedl-mmcv' not in removal
+@pytest.mark.parametrize(
+    ('stack', 'installed', 'reason', 'removed'),
+    [
+        (
+            'default',
+            'onedl-mmcv==2.3.6 mmsegmentation==1.2.2',
+            'mmsegmentation: not of this stack',
+            # with what it damaged
+            'mmsegmentation opencv-python-headless onedl-mmengine onedl-mmpretrain '
+            'onedl-mmdetection onedl-mmsegmentation imaug',
+        ),
+        (
+            'openmmlab',
+            'mmcv==2.1.0 mmcv-lite==2.1.0',
+            'mmcv and mmcv-lite: they own the same files',
+            'mmcv mmcv-lite',
+        ),
+    ],
+)
+def test_packages_that_own_files_of_the_stack_are_removed(
+    stack: str, installed: str, reason: str, removed: str, venv: Path
+) -> None:
+    result = setup('--stack', stack, HGKD_VENV=str(venv), INSTALLED=installed)
+    assert f'removing {reason}' in result.stdout
+    assert [line for line in asked(venv) if 'uninstall' in line][0] == f'pip uninstall -y {removed}'
 
 
 def test_failed_step_says_why_and_is_done_again(venv: Path) -> None:

@@ -1,8 +1,7 @@
-"""tools/test.py and its launchers, run as a user runs them."""
+"""tools/test.py and its launcher, run as a user runs them."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import toy
 from helpers.tools import load_tool
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -21,92 +21,41 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 test_tool = load_tool('test')
 
-TOY_MODULE = """
-import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
-
-
-@DATASETS.register_module()
-class FourNumbers(torch.utils.data.Dataset):
-    metainfo = {}
-
-    def __init__(self, names=None):
-        self.names = names and open(names).read()
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return torch.tensor([float(index + 1)])
-
-
-@MODELS.register_module()
-class Shift(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.shift = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, *numbers, mode='tensor'):
-        return [dict(shifted=number + self.shift) for number in numbers]
-
-
-@METRICS.register_module()
-class Mean(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['shifted'].item() for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(mean=sum(results) / len(results))
-"""
-TOY_CONFIG = """
-custom_imports = dict(imports=['toy_module'])
-model = dict(type='Shift')
-test_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='FourNumbers'))
-test_evaluator = dict(type='Mean')
-test_cfg = dict()
-"""
-
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / 'toy_module.py').write_text(TOY_MODULE)
-    (tmp_path / 'a config.py').write_text(TOY_CONFIG)
-    torch.save(dict(state_dict=dict(shift=torch.tensor([10.0]))), tmp_path / 'good.pth')
-    torch.save(dict(state_dict=dict(shuft=torch.tensor([10.0]))), tmp_path / 'bad.pth')
-    return {**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'HGKD_VENV': str(Path(sys.prefix))}
+def config(tmp_path: Path) -> Path:
+    """With a checkpoint of its model beside it, and one of another."""
+    torch.save(dict(state_dict=dict(centre=torch.tensor([10.0]))), tmp_path / 'good.pth')
+    torch.save(dict(state_dict=dict(center=torch.tensor([10.0]))), tmp_path / 'bad.pth')
+    path = tmp_path / 'a config.py'
+    path.write_text(toy.CONFIG.format(batch=4, norm='BN'))
+    return path
 
 
-def run(command: list[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        env=environment,
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
+def test_two_processes_share_the_images(config: Path) -> None:
+    folder = config.parent
+    command = ['bash', 'tools/dist_test.sh', config, folder / 'good.pth', 2]
+    command += ['--work-dir', folder / 'out', '--out', folder / 'all.pkl']
+    result = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests'), 'HGKD_VENV': sys.prefix},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='this is about machines without a GPU')
-def test_two_processes_share_the_images(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = ['bash', 'tools/dist_test.sh', tmp_path / 'a config.py', tmp_path / 'good.pth', 2]
-    command += ['--work-dir', tmp_path / 'out', '--out', tmp_path / 'all.pkl']
-    result = run([*command, '--cfg-options', 'test_dataloader.batch_size=1'], environment)
     assert result.returncode == 0, result.stderr
     assert 'mean: 12.5' in result.stdout + result.stderr
-    kept = pickle.loads((tmp_path / 'all.pkl').read_bytes())
-    assert [sample['shifted'].item() for sample in kept] == [11, 12, 13, 14]
+    kept = pickle.loads((folder / 'all.pkl').read_bytes())
+    assert [sample['moved'].item() for sample in kept] == [11, 12, 13, 14]
 
 
-@pytest.mark.usefixtures('environment')
 @pytest.mark.parametrize(
     ('weights', 'option', 'sentence'),
     [
         ('bad.pth', 'randomness.seed=0', 'bad.pth does not fit this config'),
+        ('typo.pth', 'randomness.seed=0', 'typo.pth'),
         (
             'good.pth',
             'test_dataloader.dataset.names=typo.txt',
@@ -115,39 +64,18 @@ def test_two_processes_share_the_images(tmp_path: Path, environment: dict[str, s
     ],
 )
 def test_what_is_missing_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, option: str, sentence: str
+    config: Path, monkeypatch: pytest.MonkeyPatch, weights: str, option: str, sentence: str
 ) -> None:
-    words = [tmp_path / 'a config.py', tmp_path / weights, '--work-dir', tmp_path / 'out']
+    words = [config, config.parent / weights, '--work-dir', config.parent / 'out']
     monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, words), '--cfg-options', option])
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.syspath_prepend(tmp_path)
     with DefaultScope.overwrite_default_scope('mmengine'), pytest.raises(SystemExit) as stopped:
         test_tool.main()
     assert str(stopped.value).startswith('tools/test.py: ')
     assert sentence in str(stopped.value)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> str:
-    path = tmp_path / 'epoch_1.pth'
-    path.touch()
-    return str(path)
-
-
-def make_args(checkpoint: str, **changes: Any) -> argparse.Namespace:
-    defaults = dict(
-        config='configs/det/some_config.py',
-        checkpoint=checkpoint,
-        work_dir=None,
-        show_dir=None,
-        out=None,
-        launcher='none',
-        trust_checkpoint=False,
-    )
-    return argparse.Namespace(**{**defaults, **changes})
-
-
-def make_config(scope: str, **changes: Any) -> Config:
+def merged(scope: str, *flags: str, **changes: Any) -> Config:
+    """The config of a test with these flags."""
     defaults = dict(
         default_scope=scope,
         model=dict(type='Toy'),
@@ -156,116 +84,55 @@ def make_config(scope: str, **changes: Any) -> Config:
         test_dataloader=dict(batch_size=2, num_workers=0),
         test_evaluator=dict(type='Metric'),
     )
-    return Config({**defaults, **changes})
+    args = test_tool.parse_args(['configs/det/some_config.py', 'epoch_1.pth', *flags])
+    return test_tool.merge_test_args(Config({**defaults, **changes}), args)
 
 
-def test_checkpoint_is_loaded_and_checked(checkpoint: str) -> None:
-    config = make_config('mmdet', custom_hooks=[dict(type='NumClassCheckHook')])
-    merged = test_tool.merge_test_args(config, make_args(checkpoint))
-    assert (merged.load_from, merged.resume) == (checkpoint, False)
-    assert merged.work_dir == 'work_dirs/some_config'
-    hooks = [hook.type for hook in merged.custom_hooks]
-    assert hooks == ['NumClassCheckHook', 'WholeCheckpointHook']
-    assert 'collate_fn' not in merged.test_dataloader
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'typo.pth'"):
-        test_tool.merge_test_args(make_config('mmdet'), make_args('typo.pth'))
+@pytest.fixture(autouse=True)
+def local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the tool would set it for good
 
 
-@pytest.mark.parametrize('flag', [dict(out='a.pkl'), dict(show_dir='pictures')])
-def test_what_is_kept_is_of_the_averaged_weights(checkpoint: str, flag: dict) -> None:
+def test_checkpoint_is_loaded_and_checked() -> None:
+    config = merged('mmdet', custom_hooks=[dict(type='NumClassCheckHook')])
+    assert (config.load_from, config.resume) == ('epoch_1.pth', False)
+    assert config.work_dir == 'work_dirs/some_config'
+    assert [h.type for h in config.custom_hooks] == ['NumClassCheckHook', 'WholeCheckpointHook']
+    assert 'collate_fn' not in config.test_dataloader
+
+
+@pytest.mark.parametrize('flags', [('--out', 'a.pkl'), ('--show-dir', 'pictures')])
+def test_what_is_kept_is_of_the_averaged_weights(flags: tuple[str, str]) -> None:
     both = dict(type='EMAHook', momentum=0.1, evaluate_on_origin=True)
     # MMEngine's own hook tests the averaged weights only, and has no such argument.
     others = [dict(type='mmengine.EMAHook'), dict(both, evaluate_on_ema=False)]
-
-    def hooks(**flags: str) -> list[dict]:
-        config = make_config('mmpretrain', custom_hooks=[both, *others])
-        return test_tool.merge_test_args(config, make_args(checkpoint, **flags)).custom_hooks[:-1]
-
-    assert hooks(**flag) == [dict(both, evaluate_on_origin=False), *others]
-    assert hooks() == [both, *others]
+    hooks = dict(custom_hooks=[both, *others])
+    averaged = [dict(both, evaluate_on_origin=False), *others]
+    assert merged('mmpretrain', *flags, **hooks).custom_hooks[:-1] == averaged
+    assert merged('mmpretrain', **hooks).custom_hooks[:-1] == [both, *others]
 
 
-def test_a_config_without_hooks(checkpoint: str) -> None:
-    merged = test_tool.merge_test_args(
-        make_config('mmdet', custom_hooks=None), make_args(checkpoint)
-    )
-    assert [hook.type for hook in merged.custom_hooks] == ['WholeCheckpointHook']
-
-
-def test_a_config_of_pre_training_is_refused(checkpoint: str) -> None:
-    config = make_config('mmpretrain', test_dataloader=None)
-    with pytest.raises(ValueError, match='some_config.py has no test_dataloader'):
-        test_tool.merge_test_args(config, make_args(checkpoint))
-
-
-@pytest.mark.parametrize('written', [None, dict(visualization=dict(type='Other', interval=50))])
-def test_pictures(checkpoint: str, written: dict | None) -> None:
-    interval = 50 if written else 1
+@pytest.mark.parametrize('interval', [1, 50])
+def test_pictures(interval: int) -> None:
     folder = str(Path('pictures').resolve())
-
-    def merged(scope: str) -> Config:
-        config = make_config(scope, **({'default_hooks': written} if written else {}))
-        return test_tool.merge_test_args(config, make_args(checkpoint, show_dir='pictures'))
-
-    expected = dict(type='VisualizationHook', enable=True, interval=interval, out_dir=folder)
-    assert merged('mmpretrain').default_hooks.visualization == expected
-    expected = dict(type='DetVisualizationHook', draw=True, interval=interval, test_out_dir=folder)
-    assert merged('mmdet').default_hooks.visualization == expected
-    config = merged('mmseg')
-    expected = dict(type='SegVisualizationHook', draw=True, interval=interval)
-    assert config.default_hooks.visualization == expected
+    before = dict(visualization=dict(type='Other', interval=50)) if interval == 50 else {}
+    for scope, expected in (
+        ('mmpretrain', dict(type='VisualizationHook', enable=True, out_dir=folder)),
+        ('mmdet', dict(type='DetVisualizationHook', draw=True, test_out_dir=folder)),
+        ('mmseg', dict(type='SegVisualizationHook', draw=True)),
+    ):
+        config = merged(scope, '--show-dir', 'pictures', default_hooks=before)
+        assert config.default_hooks.visualization == dict(expected, interval=interval)
     assert config.visualizer == dict(
         type='Visualizer', save_dir=folder, vis_backends=[dict(type='LocalVisBackend')]
     )
-    with pytest.raises(ValueError, match="default_scope='mmocr'"):
-        merged('mmocr')
 
 
-def test_predictions_are_kept(checkpoint: str) -> None:
-    def evaluators(scope: str, out: str, **changes: Any) -> list[dict]:
-        return test_tool.merge_test_args(
-            make_config(scope, **changes), make_args(checkpoint, out=out)
-        ).test_evaluator
-
-    first = dict(type='Metric')
+def test_predictions_are_kept() -> None:
+    first, second = dict(type='Metric'), dict(type='Another')
     dump = dict(type='DumpResults', out_file_path='a.pkl')
-    assert evaluators('mmpretrain', 'a.pkl') == [first, dump]
-    two = [first, dict(type='Another')]
-    det = dict(type='DumpDetResults', out_file_path='a.pkl')
-    assert evaluators('mmdet', 'a.pkl', test_evaluator=two) == [*two, det]
-    assert evaluators('mmseg', 'maps') == [dict(type='Metric', output_dir='maps')]
-    with pytest.raises(ValueError, match="NAME.pkl, and got 'maps'"):
-        evaluators('mmdet', 'maps')
-
-
-@pytest.mark.parametrize(
-    ('script', 'arguments', 'sentence'),
-    [
-        ('dist_test.sh', ['a.py', 'b.pth'], 'needs a config, a checkpoint and a number'),
-        ('dist_test.sh', ['configs/typo.py', 'b.pth', '2'], "no config file 'configs/typo.py'"),
-        ('dist_test.sh', ['pyproject.toml', 'b.pth', '--out'], "1 or more, not '--out'"),
-        ('slurm_test.sh', ['gpu', 'job', 'a.py'], 'needs a partition, a job name, a config and a'),
-        ('slurm_test.sh', ['gpu', 'job', 'configs/typo.py', 'b.pth'], 'no config file'),
-    ],
-)
-def test_launchers_refuse_in_a_sentence(
-    script: str, arguments: list[str], sentence: str, environment: dict[str, str]
-) -> None:
-    result = run(['bash', f'tools/{script}', *arguments], environment)
-    assert result.returncode == 1
-    assert result.stderr.startswith(f'tools/{script}: ')
-    assert sentence in result.stderr
-
-
-def test_slurm_command(tmp_path: Path, environment: dict[str, str]) -> None:
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
-    srun.chmod(0o755)
-    environment = {**environment, 'PATH': f'{tmp_path}:{environment["PATH"]}'}
-    config = tmp_path / 'a config.py'
-    command = ['bash', 'tools/slurm_test.sh', 'gpu', 'my job', config, 'b.pth', '--out', 'c.pkl']
-    result = run(command, environment)
-    assert result.returncode == 0, result.stderr
-    words = result.stdout.splitlines()
-    assert words[words.index('--ntasks') + 1] == '8'
-    assert words[-6:] == ['--launcher', 'slurm', str(config), 'b.pth', '--out', 'c.pkl']
+    assert merged('mmpretrain', '--out', 'a.pkl').test_evaluator == [first, dump]
+    found = merged('mmdet', '--out', 'a.pkl', test_evaluator=[first, second]).test_evaluator
+    assert found == [first, second, dict(dump, type='DumpDetResults')]
+    expected = [dict(type='Metric', output_dir='maps')]
+    assert merged('mmseg', '--out', 'maps').test_evaluator == expected

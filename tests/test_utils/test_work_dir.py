@@ -4,7 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,23 +23,31 @@ def save(path: Path, iteration: int) -> Path:
     return path
 
 
-def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / 'new' / 'run'
-    code = 'import sys; from pathlib import Path; from hgkd_mm.utils.work_dir import held\n'
-    code += 'with held(Path(sys.argv[1])): print("held", flush=True); input()'
-    other = subprocess.Popen(
-        [sys.executable, '-c', code, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+HOLD = (
+    'import sys; from pathlib import Path; from hgkd_mm.utils.work_dir import held\n'
+    'with held(Path(sys.argv[1])): print("held", flush=True); input()'
+)
+
+
+@contextmanager
+def holding(folder: Path, **settings: Any) -> Iterator[subprocess.Popen]:
+    """A process that holds the folder until the block ends."""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, '-c', HOLD, str(folder)], **pipes, **settings)
     try:
         assert other.stdout.readline() == 'held\n'
-        with pytest.raises(BusyError, match=rf'{folder} .*{other.pid}\).*--work-dir'), held(folder):
-            pass
+        yield other
     finally:
         other.kill()
         other.communicate()
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / 'new' / 'run'
+    with holding(folder) as other:
+        message = rf'{folder} .*{other.pid}\).*--work-dir'
+        with pytest.raises(BusyError, match=message), held(folder):
+            pass
     with held(folder), pytest.raises(BusyError), held(folder):
         pass
     with held(folder):
@@ -45,25 +56,14 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_started_process_keeps_the_folder_that_it_was_given(tmp_path: Path) -> None:
-    code = 'import sys; from pathlib import Path; from hgkd_mm.utils.work_dir import held\n'
-    code += 'with held(Path(sys.argv[1])): print("held", flush=True); input()'
-    with held(tmp_path / 'run') as lock:
-        child = subprocess.Popen(
-            [sys.executable, '-c', code, str(tmp_path / 'run')],
-            env=os.environ | passed_on(tmp_path / 'run'),
-            pass_fds=[lock.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    try:
-        assert child.stdout.readline() == 'held\n'
-        with pytest.raises(BusyError), held(tmp_path / 'run'):
+    folder = tmp_path / 'run'
+    with ExitStack() as stack:
+        with held(folder) as lock:
+            settings = dict(env=os.environ | passed_on(folder), pass_fds=[lock.fileno()])
+            stack.enter_context(holding(folder, **settings))
+        with pytest.raises(BusyError), held(folder):
             pass
-    finally:
-        child.kill()
-        child.communicate()
-    with held(tmp_path / 'run'):
+    with held(folder):
         pass
 
 
