@@ -26,7 +26,7 @@ from mmseg.registry import METRICS as SEG_METRICS
 from mmseg.structures import SegDataSample
 from pycocotools import mask as mask_utils
 
-from hgkd_mm.scenes import CLASSES, SceneFolder, SceneLayouts
+from hgkd_mm.scenes import CLASSES, SceneFolder, write_layouts
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
 COUNTS = {'train': 26, 'val': 14}  # one empty picture and one with a crowd among each
@@ -36,7 +36,7 @@ COUNTS = {'train': 26, 'val': 14}  # one empty picture and one with a crowd amon
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = SceneFolder(out=tmp_path_factory.mktemp('scenes'), size=64, train=24, val=12)
     list(folder.write(workers=1))
-    list(SceneLayouts(scenes=folder).write(workers=1))
+    list(write_layouts(folder, workers=1))
     return folder.out
 
 
@@ -135,19 +135,14 @@ def test_perfect_detections_score_one_in_mmdets_metric(scenes: Path, det: None) 
                         labels=torch.tensor([i['bbox_label'] for i in found], dtype=torch.long),
                         scores=torch.ones(len(found)),
                         masks=torch.tensor(
-                            np.array([decode(i['mask']) for i in found], bool).reshape(-1, 64, 64)
-                        ),
+                            np.array([mask_utils.decode(i['mask']) for i in found], bool)
+                        ).reshape(-1, 64, 64),
                     ),
                 )
             )
         metric.process(batch, predicted)
     scores = metric.evaluate(COUNTS['val'])
     assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 1.0
-
-
-def decode(segmentation: list | dict) -> np.ndarray:
-    one = segmentation if isinstance(segmentation, list) else [segmentation]
-    return mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(one, 64, 64)))
 
 
 @pytest.mark.parametrize('split', COUNTS)
