@@ -1,17 +1,13 @@
 """Pictures that a detection data set needs and Scenes lack: empty ones and crowds."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from .layer import Layer, place_object
 from .recipes import CLASSES
-from .renderer import SUPERSAMPLING, paint, random_stream, seen_well, shrink_map, stack_up
-
-# In an instance map: between the members of a crowd, where an annotator outlines the whole.
-GAP = 255
+from .renderer import GAP, SUPERSAMPLING, Scene, paint, random_stream, seen_well, truth
 
 # Keeps the random numbers apart from those of the ordinary scenes.
 _EXTRA_STREAM = 1
@@ -21,15 +17,7 @@ _MAX_BESIDE = 2
 _MIN_VISIBLE = 0.5
 
 
-class ExtraScene(NamedTuple):
-    """An empty picture, or a crowd of many small objects with ordinary ones beside it."""
-
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    labels: list[int]  # class of each number in the map, from 1; the first is the crowd's
-    instance_map: np.ndarray  # (H, W) uint8, 0 where there is no object, `GAP` within a crowd
-
-
-def render_extra(split: str, index: int, *, seed: int = 0, size: int = 128) -> ExtraScene:
+def render_extra(split: str, index: int, *, seed: int = 0, size: int = 128) -> Scene:
     """Renders one extra picture; arguments as for `render_scene`.
 
     Even indices are empty: a background and no object. Odd ones hold a flock of 12 to 24 objects
@@ -37,9 +25,13 @@ def render_extra(split: str, index: int, *, seed: int = 0, size: int = 128) -> E
     """
     rng = random_stream(seed, split, index, _EXTRA_STREAM)
     layers, owners = _compose(size * SUPERSAMPLING, rng) if index % 2 else ([], [])
-    labels = {owner: layer.label for owner, layer in zip(owners, layers, strict=True)}
     image = paint(layers, size, rng)
-    return ExtraScene(image, [labels[n] for n in sorted(labels)], _truth(layers, owners, size))
+    instances, instance_map = truth(layers, owners, size)
+    reach = 2 * round(size * 0.05) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    outlined = cv2.morphologyEx((instance_map == 1).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    instance_map[(outlined > 0) & (instance_map == 0)] = GAP
+    return Scene(image=image, instances=instances, instance_map=instance_map, crowd=bool(layers))
 
 
 def _compose(canvas: int, rng: np.random.Generator) -> tuple[list[Layer], list[int]]:
@@ -57,17 +49,6 @@ def _compose(canvas: int, rng: np.random.Generator) -> tuple[list[Layer], list[i
         if seen_well(proposal, whose, canvas, dict.fromkeys(whose, _MIN_VISIBLE)):
             layers, owners = proposal, whose
     return layers, owners
-
-
-def _truth(layers: list[Layer], owners: list[int], size: int) -> np.ndarray:
-    order, _ = stack_up(layers, owners, size * SUPERSAMPLING)
-    instance_map = shrink_map(order, size, max(owners, default=0))
-    reach = 2 * round(size * 0.05) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    flock = (instance_map == 1).astype(np.uint8)
-    outlined = cv2.morphologyEx(flock, cv2.MORPH_CLOSE, kernel)
-    instance_map[(outlined > 0) & (instance_map == 0)] = GAP
-    return instance_map
 
 
 def _flock(label: int, canvas: int, rng: np.random.Generator) -> list[Layer]:

@@ -1,6 +1,6 @@
 """Pictures of Scenes and their truth, each made from (seed, split, index) alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +12,9 @@ from .surfaces import fractal_noise, paint_background
 
 SPLITS = ('train', 'val')
 SUPERSAMPLING = 2
+JPEG_QUALITY = 92
+# In an instance map: between the members of a crowd, where an annotator outlines the whole.
+GAP = 255
 
 MAIN_SHARE = (0.28, 0.55)
 CLUTTER_SHARE = (0.03, 0.07)
@@ -22,46 +25,35 @@ MIN_VISIBLE_CLUTTER = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One object of a scene.
+    """One object of a scene."""
 
-    Args:
-        label: Index into `CLASSES`.
-        box: (x0, y0, x1, y1) in pixels around what is visible, upper bounds exclusive.
-        area: Visible pixels.
-        visibility: Visible share of the object's pixels within the frame.
-        main: Whether it gives the image its label.
-    """
-
-    label: int
-    box: tuple[int, int, int, int]
-    area: int
-    visibility: float
-    main: bool
+    label: int  # index into `CLASSES`
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1 of what is visible, upper bounds exclusive
+    area: int  # visible pixels
+    visibility: float  # visible share of the object's pixels within the frame
+    main: bool  # whether it gives the image its label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A picture with its truth.
+    """A picture with its truth."""
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        label: Index into `CLASSES` of the main object.
-        instances: The objects; ``instances[i]`` has the number ``i + 1`` in ``instance_map``.
-        instance_map: (H, W) uint8, 0 where there is no object.
-        semantic_map: (H, W) uint8, 0 for background, label + 1 for objects.
-    """
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    instances: tuple[Instance, ...]  # the i-th has the number i + 1 in the map
+    instance_map: np.ndarray  # (H, W) uint8, 0 where there is no object
+    crowd: bool = False  # whether the first instance is one; `GAP` is between its members
 
-    image: np.ndarray
-    label: int
-    instances: tuple[Instance, ...]
-    instance_map: np.ndarray
-    semantic_map: np.ndarray
+    @property
+    def jpeg(self) -> bytes:
+        """The image as it is written."""
+        bgr = np.ascontiguousarray(self.image[..., ::-1])
+        return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
 def render_scene(split: str, index: int, *, seed: int = 0, size: int = 128) -> Scene:
     """Renders one scene, always the same for (seed, split, index).
 
-    The label is ``index % 12``, so that every run of twelve images is balanced.
+    The main object is of class ``index % 12``, so that every run of twelve images is balanced.
 
     Args:
         split: One of `SPLITS`.
@@ -70,18 +62,10 @@ def render_scene(split: str, index: int, *, seed: int = 0, size: int = 128) -> S
         size: Side of the square picture in pixels; shapes and textures scale.
     """
     rng = random_stream(seed, split, index)
-    label = index % len(CLASSES)
-    layers, main = compose(label, size * SUPERSAMPLING, rng)
+    layers, main = compose(index % len(CLASSES), size * SUPERSAMPLING, rng)
     image = paint(layers, size, rng)
-    instances, instance_map = truth(layers, main, size)
-    semantic = np.array([0] + [instance.label + 1 for instance in instances], np.uint8)
-    return Scene(
-        image=image,
-        label=label,
-        instances=instances,
-        instance_map=instance_map,
-        semantic_map=semantic[instance_map],
-    )
+    instances, instance_map = truth(layers, range(1, len(layers) + 1), size, main=main)
+    return Scene(image=image, instances=instances, instance_map=instance_map)
 
 
 def random_stream(seed: int, split: str, index: int, *suffix: int) -> np.random.Generator:
@@ -89,40 +73,59 @@ def random_stream(seed: int, split: str, index: int, *suffix: int) -> np.random.
     return np.random.default_rng([seed, SPLITS.index(split), index, *suffix])
 
 
-def compose(label: int, canvas: int, rng: np.random.Generator) -> tuple[list[Layer], Layer]:
-    """Layers from back to front, and the main one among them."""
-    main = place_object(label, canvas, rng, share=rng.uniform(*MAIN_SHARE))
+def compose(label: int, canvas: int, rng: np.random.Generator) -> tuple[list[Layer], int]:
+    """Layers from back to front, and the number of the main one, from 1."""
+    layers, main = [place_object(label, canvas, rng, share=rng.uniform(*MAIN_SHARE))], 1
     others = [other for other in range(len(CLASSES)) if other != label]
-    layers = [main]
     for _ in range(rng.integers(MAX_CLUTTER + 1)):
         other, share = others[rng.integers(len(others))], rng.uniform(*CLUTTER_SHARE)
         clutter = place_object(other, canvas, rng, share=share, tilt=45)
         in_front = rng.random() < 0.4
         proposal = [*layers, clutter] if in_front else [clutter, *layers]
-        least = [MIN_VISIBLE_MAIN if x is main else MIN_VISIBLE_CLUTTER for x in proposal]
-        if seen_well(proposal, range(1, len(proposal) + 1), canvas, dict(enumerate(least, 1))):
-            layers = proposal
+        moved = main if in_front else main + 1
+        numbers = range(1, len(proposal) + 1)
+        least = dict.fromkeys(numbers, MIN_VISIBLE_CLUTTER) | {moved: MIN_VISIBLE_MAIN}
+        if seen_well(proposal, numbers, canvas, least):
+            layers, main = proposal, moved
     return layers, main
 
 
-def truth(layers: list[Layer], main: Layer, size: int) -> tuple[tuple[Instance, ...], np.ndarray]:
-    """The instances of layers from back to front, and their map."""
-    order, whole = stack_up(layers, range(1, len(layers) + 1), size * SUPERSAMPLING)
-    instance_map = shrink_map(order, size, len(layers))
-    instances = []
-    for number, layer in enumerate(layers, 1):
-        rows, columns = np.nonzero(instance_map == number)
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        instances.append(
-            Instance(
-                label=layer.label,
-                box=tuple(int(b) for b in box),
-                area=len(rows),
-                visibility=round(int((order == number).sum()) / whole[number], 4),
-                main=layer is main,
-            )
+def truth(
+    layers: list[Layer], owners: Sequence[int], size: int, *, main: int = 0
+) -> tuple[tuple[Instance, ...], np.ndarray]:
+    """The instances and their map.
+
+    Args:
+        layers: From back to front.
+        owners: Number of the object that each layer belongs to, from 1.
+        size: Side of the picture in pixels.
+        main: Number of the object that gives the image its label.
+    """
+    order, whole = stack_up(layers, owners, size * SUPERSAMPLING)
+    # At each pixel the number that covers most of it.
+    coverage = [
+        cv2.resize((order == n).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+        for n in range(len(whole) + 1)
+    ]
+    instance_map = np.stack(coverage).argmax(axis=0).astype(np.uint8)
+    labels = {owner: layer.label for owner, layer in zip(owners, layers, strict=True)}
+    instances = [
+        Instance(
+            label=labels[number],
+            box=bounding_box(instance_map == number),
+            area=int((instance_map == number).sum()),
+            visibility=round(int((order == number).sum()) / whole[number], 4),
+            main=number == main,
         )
+        for number in sorted(labels)
+    ]
     return tuple(instances), instance_map
+
+
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) around a mask, upper bounds exclusive."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x, y, x + width, y + height
 
 
 def paint(layers: list[Layer], size: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,15 +135,6 @@ def paint(layers: list[Layer], size: int, rng: np.random.Generator) -> np.ndarra
     for layer in layers:
         paint_layer(canvas, layer, light, rng)
     return photograph(canvas, size, rng)
-
-
-def shrink_map(order: np.ndarray, size: int, count: int) -> np.ndarray:
-    """At each pixel the number, up to ``count``, that covers most of it: (size, size) uint8."""
-    coverage = [
-        cv2.resize((order == n).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-        for n in range(count + 1)
-    ]
-    return np.stack(coverage).argmax(axis=0).astype(np.uint8)
 
 
 def stack_up(

@@ -26,7 +26,7 @@ from mmseg.registry import METRICS as SEG_METRICS
 from mmseg.structures import SegDataSample
 from pycocotools import mask as mask_utils
 
-from hgkd_mm.scenes import CLASSES, SceneFolder, write_layouts
+from hgkd_mm.scenes import CLASSES, SceneFolder
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
 COUNTS = {'train': 26, 'val': 14}  # one empty picture and one with a crowd among each
@@ -35,8 +35,7 @@ COUNTS = {'train': 26, 'val': 14}  # one empty picture and one with a crowd amon
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = SceneFolder(out=tmp_path_factory.mktemp('scenes'), size=64, train=24, val=12)
-    list(folder.write(workers=1))
-    list(write_layouts(folder, workers=1))
+    list(folder.write(layouts=True, workers=1))
     return folder.out
 
 

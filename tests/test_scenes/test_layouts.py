@@ -12,8 +12,9 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from hgkd_mm.scenes import CLASSES, SceneFolder, write_layouts
-from hgkd_mm.scenes.extras import GAP, render_extra
+from hgkd_mm.scenes import CLASSES, SceneFolder
+from hgkd_mm.scenes.extras import render_extra
+from hgkd_mm.scenes.renderer import GAP, render_scene
 
 COUNTS = {'train': 24, 'val': 12}
 FOLDERS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
@@ -27,8 +28,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = SceneFolder(out=tmp_path_factory.mktemp('scenes'), size=64, **COUNTS)
-    list(folder.write(workers=1))
-    assert len(list(write_layouts(folder, workers=1))) == 26 + 14
+    assert len(list(folder.write(layouts=True, workers=1))) == 26 + 14
     return folder.out
 
 
@@ -36,23 +36,20 @@ def load(scenes: Path, split: str) -> COCO:
     return COCO(str(scenes / 'coco' / 'annotations' / f'instances_{FOLDERS[split][0]}.json'))
 
 
-def truths(scenes: Path, split: str) -> Iterator[tuple[int, np.ndarray, list, list]]:
-    """Each picture's id, instance map, labels and crowd flags, from what is not COCO or ADE20K."""
-    lines = (scenes / f'{split}.jsonl').read_text().splitlines()
-    for image_id, line in enumerate(map(json.loads, lines), 1):
-        path = (scenes / 'annotations' / 'instance' / line['image']).with_suffix('.png')
-        labels = [instance['label'] for instance in line['instances']]
-        yield image_id, cv2.imread(str(path), -1), labels, [0] * len(labels)
-    for index in range(2):
-        extra = render_extra(split, index, size=64)
-        crowds = [int(number == 0) for number in range(len(extra.labels))]
-        yield len(lines) + 1 + index, extra.instance_map, extra.labels, crowds
+def truths(split: str) -> Iterator[tuple[int, np.ndarray, list, list]]:
+    """Each picture's id, instance map, labels and crowd flags, as rendered."""
+    pictures = [render_scene(split, index, size=64) for index in range(COUNTS[split])]
+    pictures += [render_extra(split, index, size=64) for index in range(2)]
+    for image_id, scene in enumerate(pictures, 1):
+        labels = [instance.label for instance in scene.instances]
+        crowds = [int(scene.crowd and number == 0) for number in range(len(labels))]
+        yield image_id, scene.instance_map, labels, crowds
 
 
 @pytest.mark.parametrize('split', COUNTS)
 def test_every_segmentation_is_its_instance_to_the_pixel(scenes: Path, split: str) -> None:
     coco, seen = load(scenes, split), 0
-    for image_id, instance_map, labels, crowds in truths(scenes, split):
+    for image_id, instance_map, labels, crowds in truths(split):
         annotations = coco.imgToAnns[image_id]
         assert [a['category_id'] for a in annotations] == [label + 1 for label in labels]
         assert [a['iscrowd'] for a in annotations] == crowds
@@ -85,16 +82,17 @@ def test_extra_pictures_are_empty_or_a_crowd_beside_ordinary_objects() -> None:
     for index in range(8):
         extra = render_extra('train', index, seed=2, size=96)
         assert extra.image.shape == (96, 96, 3) and extra.image.std() > 3
+        labels = [instance.label for instance in extra.instances]
         if index % 2 == 0:
-            assert extra.labels == [] and not extra.instance_map.any()
+            assert labels == [] and not extra.crowd and not extra.instance_map.any()
             continue
-        assert extra.labels[0] not in extra.labels[1:]
+        assert extra.crowd and labels[0] not in labels[1:]
         numbers = set(np.unique(extra.instance_map)) - {0, GAP}
-        assert numbers == set(range(1, len(extra.labels) + 1))
+        assert numbers == set(range(1, len(labels) + 1))
         flock = (extra.instance_map == 1).astype(np.uint8)
         parts = cv2.connectedComponentsWithStats(flock)[2][1:, cv2.CC_STAT_AREA]
         assert (parts > 15).sum() >= 3
-        beside += len(extra.labels) - 1
+        beside += len(labels) - 1
     assert beside >= 4
 
 
@@ -112,7 +110,7 @@ def test_ade_maps_hold_the_classes(scenes: Path, split: str) -> None:
     images, maps = (sorted((ade / kind / name).iterdir()) for kind in ('images', 'annotations'))
     assert [image.stem for image in images] == [path.stem for path in maps]
     for image, path, (image_id, instance_map, labels, _) in zip(
-        images, maps, truths(scenes, split), strict=True
+        images, maps, truths(split), strict=True
     ):
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert found.shape == (64, 64) and found.dtype == np.uint8
@@ -148,7 +146,7 @@ def test_perfect_predictions_score_one(scenes: Path, split: str, kind: str) -> N
         return {'image_id': image_id, 'category_id': category, 'score': score, **shape}
 
     perfect, members = [], []
-    for image_id, instance_map, labels, crowds in truths(scenes, split):
+    for image_id, instance_map, labels, crowds in truths(split):
         for number, (label, crowd) in enumerate(zip(labels, crowds, strict=True), 1):
             mask = instance_map == number
             if not crowd:
@@ -168,36 +166,26 @@ def test_perfect_predictions_score_one(scenes: Path, split: str, kind: str) -> N
     assert average_precision(coco, perfect + members, kind) < 0.99
 
 
-def test_layouts_leave_the_scenes_as_they_are_and_are_completed(
-    tmp_path: Path, scenes: Path
-) -> None:
-    again = SceneFolder(out=tmp_path, size=64, **COUNTS)
-    with pytest.raises(FileNotFoundError, match='train.jsonl'):
-        list(write_layouts(again, workers=1))
-    list(again.write(workers=1))
-    before = files(tmp_path)
-    writing = write_layouts(again, workers=1)
+def test_layouts_leave_the_scenes_as_they_are(tmp_path: Path, scenes: Path) -> None:
+    later = SceneFolder(out=tmp_path, size=64, **COUNTS)
+    list(later.write(workers=1))
+    before, stamp = files(tmp_path), (tmp_path / 'meta.json').stat().st_mtime_ns
+    assert later.is_complete() and not later.is_complete(layouts=True)
+    writing = later.write(layouts=True, workers=1)
     next(writing)
     writing.close()
-    list(write_layouts(again, workers=2))
+    assert later.is_complete() and not later.is_complete(layouts=True)
+    list(later.write(layouts=True, workers=2))
     assert files(tmp_path) == files(scenes)
     assert before.items() <= files(tmp_path).items()
-    assert list(write_layouts(again, workers=1)) == []
+    assert (tmp_path / 'meta.json').stat().st_mtime_ns == stamp
+    assert list(later.write(layouts=True, workers=1)) == []
 
 
 def test_layouts_of_other_scenes_are_refused(tmp_path: Path) -> None:
     folder = SceneFolder(out=tmp_path, size=32, train=2, val=1)
-    list(folder.write(workers=1))
-    list(write_layouts(folder, workers=1))
+    list(folder.write(layouts=True, workers=1))
     path = tmp_path / 'layouts.json'
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(FileExistsError, match='delete it, coco and ade'):
-        list(write_layouts(folder, workers=1))
-
-
-def test_a_missing_map_is_named(tmp_path: Path) -> None:
-    folder = SceneFolder(out=tmp_path, size=32, train=2, val=1)
-    list(folder.write(workers=1))
-    (tmp_path / 'annotations/instance/train/butterfly/000001.png').unlink()
-    with pytest.raises(FileNotFoundError, match=r'butterfly/000001\.png'):
-        list(write_layouts(folder, workers=1))
+    path.write_text(path.read_text().replace('"train": 2', '"train": 4'))
+    with pytest.raises(FileExistsError, match=r'layouts.json is of other Scenes: extras'):
+        list(folder.write(layouts=True, workers=1))

@@ -18,12 +18,9 @@ def test_layouts_can_wait_and_are_kept(tmp_path: Path) -> None:
     first = make(tmp_path, '--folders-only')
     assert first.returncode == 0, first.stderr
     assert '4 training and 2 validation images.' in first.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {
-        'annotations', 'meta.json', 'train', 'train.jsonl', 'val', 'val.jsonl',
-    }  # fmt: skip
-    inode = (tmp_path / 'train/boat/000000.jpg').stat().st_ino
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {'meta.json', 'train', 'train.jsonl', 'val', 'val.jsonl'}
     assert 'also as COCO and ADE20K' in make(tmp_path).stdout
-    assert (tmp_path / 'train/boat/000000.jpg').stat().st_ino == inode
     assert len(list((tmp_path / 'ade' / 'annotations' / 'training').iterdir())) == 6
     stamp = (tmp_path / 'coco/annotations/instances_val2017.json').stat().st_mtime_ns
     assert make(tmp_path).returncode == 0
