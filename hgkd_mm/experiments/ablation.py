@@ -85,9 +85,6 @@ def ablate(
 
     Returns:
         Row to column to percent; the first row is a network that was not pre-trained.
-
-    Raises:
-        RuntimeError: a training stopped; the message shows its log.
     """
     prepare()
     train(*jobs.values())

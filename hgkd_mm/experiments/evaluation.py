@@ -9,12 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from hgkd_mm.evaluation import (
-    build_labelled_dataset,
-    extract_features,
-    knn_accuracy,
-    linear_probe,
-)
+from hgkd_mm.evaluation import build_labelled_dataset, extract_features, knn_accuracy, linear_probe
 from hgkd_mm.sparse import CellMask
 from hgkd_mm.weights.reading import read_tensors
 

@@ -60,9 +60,6 @@ def quickstart(
 
     Returns:
         Rows of the table, and the students' trainings.
-
-    Raises:
-        RuntimeError: a stage failed; the message says which and shows its log.
     """
     seconds: dict[str, float] = {}
     jobs = pretrain_students(work_dir=work_dir, seconds=seconds, data=data, seed=seed, **how)

@@ -67,9 +67,6 @@ def pretrain_students(
 
     Returns:
         `PIXELS` and `HGKD` to their finished trainings.
-
-    Raises:
-        RuntimeError: a stage failed; the message says which and shows its log.
     """
     with timed(seconds, 'scenes'):
         make_scenes(SceneFolder(out=SCENES), layouts=layouts)

@@ -45,9 +45,6 @@ def train_teacher(
 
     Returns:
         The exported weights, in half precision, without any pickled code.
-
-    Raises:
-        RuntimeError: training stopped; the message shows its log.
     """
     config = TEACHERS[kind]
     if data is not None and kind != 'supervised':

@@ -28,7 +28,7 @@ from .training import Job, folder_name, train
 FROM_SCRATCH = 'from scratch'
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Task:
     """A task that a pre-trained backbone is fine-tuned on."""
 
@@ -41,23 +41,14 @@ class Task:
 _CLS = CONFIGS / 'cls' / 'r18_scenes.py'
 _TOP1 = ('accuracy/top1', 1.0)
 TASKS = (
+    Task('classification-5pct', _CLS, {'top-1, 5 % of labels': _TOP1}, label_share=0.05),
+    Task('classification', _CLS, {'top-1, all labels': _TOP1}),
     Task(
-        name='classification-5pct',
-        config=_CLS,
-        metrics={'top-1, 5 % of labels': _TOP1},
-        label_share=0.05,
+        'detection',
+        CONFIGS / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
+        {'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
     ),
-    Task(name='classification', config=_CLS, metrics={'top-1, all labels': _TOP1}),
-    Task(
-        name='detection',
-        config=CONFIGS / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
-        metrics={'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
-    ),
-    Task(
-        name='segmentation',
-        config=CONFIGS / 'seg' / 'upernet_r18_scenes.py',
-        metrics={'mIoU': ('mIoU', 1.0)},
-    ),
+    Task('segmentation', CONFIGS / 'seg' / 'upernet_r18_scenes.py', {'mIoU': ('mIoU', 1.0)}),
 )
 
 
@@ -81,16 +72,13 @@ def transfer(
     """Trains every task from scratch and from every student: same steps, data, order and seed.
 
     Args:
-        work_dir: a folder for each task and start; finished runs are not repeated.
+        work_dir: a folder for each task and start.
         scenes: folder of Scenes, with its COCO and ADE20K layouts.
         students: name to pre-training checkpoint (weights under ``backbone.``).
         seed: of the new weights, the order of images, and which labels the 5 % are.
         length: factor of all iterations.
         tasks: what to train.
         options: further overrides, by dotted config key.
-
-    Raises:
-        RuntimeError: a training stopped; the message shows its log.
     """
     starts: dict[str, Path | None] = {FROM_SCRATCH: None, **students}
     jobs = {

@@ -272,13 +272,8 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-RECIPES: dict[str, Recipe] = {
-    recipe.__name__: recipe
-    for recipe in (
-        *(boat, butterfly, car, cat, fish, flower),
-        *(house, key, mug, mushroom, rocket, tree),
-    )
-}
+_RECIPES = (boat, butterfly, car, cat, fish, flower, house, key, mug, mushroom, rocket, tree)
+RECIPES: dict[str, Recipe] = {recipe.__name__: recipe for recipe in _RECIPES}
 CLASSES: tuple[str, ...] = tuple(RECIPES)
 
 

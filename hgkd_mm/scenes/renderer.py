@@ -142,11 +142,6 @@ def stack_up(
 ) -> tuple[np.ndarray, dict[int, int]]:
     """Which object is seen where, and how large each would be with nothing in front of it.
 
-    Args:
-        layers: From back to front.
-        owners: Number of the object that each layer belongs to, from 1.
-        canvas: Side in pixels.
-
     Returns:
         (canvas, canvas) uint8, 0 where there is no object; pixels of each whole object.
     """
