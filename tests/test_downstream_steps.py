@@ -22,7 +22,7 @@ from mmpretrain.models import ResNet, VisionTransformer
 from PIL import Image
 
 from hgkd_mm.engine import PretrainedWeightsError
-from hgkd_mm.scenes import CLASSES, SceneFolder, SceneLayouts
+from hgkd_mm.scenes import CLASSES, SceneFolder
 
 pytestmark = pytest.mark.slow
 
@@ -132,8 +132,7 @@ def own_scope() -> Iterator[None]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on and four to test with, in all layouts, and lists as ImageNet's."""
     folder = SceneFolder(out=tmp_path_factory.mktemp('scenes'), size=64, train=8, val=4)
-    list(folder.write(workers=1))
-    list(SceneLayouts(scenes=folder).write(workers=1))
+    list(folder.write(layouts=True, workers=1))
     (folder.out / 'meta').mkdir()
     for split in ('train', 'val'):
         images = sorted((folder.out / split).glob('*/*.jpg'))

@@ -3,7 +3,7 @@
     python tools/make_scenes.py --out data/scenes
     python tools/make_scenes.py --out data/scenes --folders-only    # half the time
 
-Says so and returns if the folder already holds what is asked for; completes a half-written one.
+Keeps what is complete, and writes the rest.
 """
 
 import sys

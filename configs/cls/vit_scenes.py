@@ -31,8 +31,7 @@ model = dict(
         drop_path_rate=0.05,
         init_cfg=dict(
             type='Pretrained',
-            # What train_teacher.py makes of assets/mae_scenes.safetensors.
-            checkpoint='work_dirs/teacher-supervised/mae_scenes.pth',
+            checkpoint='assets/mae_scenes.safetensors',
             prefix='backbone.',
         ),
     ),

@@ -41,8 +41,7 @@ model = dict(
         stop_grad_conv1=True,
         init_cfg=dict(
             type='Pretrained',
-            # What train_teacher.py makes of assets/mae_scenes.safetensors.
-            checkpoint='work_dirs/teacher-contrastive/mae_scenes.pth',
+            checkpoint='assets/mae_scenes.safetensors',
             prefix='backbone.',
         ),
     ),

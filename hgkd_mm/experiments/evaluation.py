@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,30 +9,15 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from hgkd_mm.evaluation import (
-    build_labelled_dataset,
-    extract_features,
-    knn_accuracy,
-    linear_probe,
-)
+from hgkd_mm.evaluation import build_labelled_dataset, extract_features, knn_accuracy, linear_probe
 from hgkd_mm.sparse import CellMask
 from hgkd_mm.weights.reading import read_tensors
 
 from .places import CONFIGS
 
-_DATASETS = CONFIGS / '_base_' / 'datasets' / 'scenes_cls.py'
-
-
-@dataclass
-class Score:
-    """Top-1 of frozen features on the validation images, percent."""
-
-    knn: float
-    linear: float
-
 
 class FrozenEvaluation:
-    """Scores features on the validation images of Scenes.
+    """Top-1 of frozen features on the validation images of Scenes, percent by classifier.
 
     Args:
         scenes: folder of Scenes.
@@ -41,17 +25,22 @@ class FrozenEvaluation:
     """
 
     def __init__(self, scenes: Path, bank: int) -> None:
-        datasets = Config.fromfile(_DATASETS)
+        datasets = Config.fromfile(CONFIGS / '_base_' / 'datasets' / 'scenes_cls.py')
         train, val = datasets.cls_train_dataset, datasets.cls_val_dataset
         train.data_root = val.data_root = str(scenes)
         self.train = build_labelled_dataset(train, key='train_dataset', max_samples=bank, seed=0)
         self.val = build_labelled_dataset(val, key='val_dataset')
 
-    def score(self, model: nn.Module) -> Score:
-        """kNN (k = 20, T = 0.07) and linear probe of a model's pooled features."""
-        return self._score(model)
+    def score(self, model: nn.Module, **how: object) -> dict[str, float]:
+        """kNN (k = 20, T = 0.07) and linear probe of what `extract_features` gives."""
+        train, val = (
+            extract_features(model, dataset, batch_size=100, **how)
+            for dataset in (self.train, self.val)
+        )
+        data = (train.features, train.labels, val.features, val.labels)
+        return {'kNN': knn_accuracy(*data), 'linear probe': linear_probe(*data, seed=0).top1}
 
-    def score_teacher(self, student: nn.Module, name: str) -> Score:
+    def score_teacher(self, student: nn.Module, name: str) -> dict[str, float]:
         """The same for the embedding of whole images by a student's teacher."""
         teacher = student.teachers[name]
 
@@ -59,15 +48,7 @@ class FrozenEvaluation:
             grid = tuple(size // student.cell for size in images.shape[2:])
             return teacher(images, CellMask.full(batch=len(images), grid=grid)).embedding
 
-        return self._score(teacher, encode=embed, data_preprocessor=student.data_preprocessor)
-
-    def _score(self, model: nn.Module, **how: object) -> Score:
-        train, val = (
-            extract_features(model, dataset, batch_size=100, **how)
-            for dataset in (self.train, self.val)
-        )
-        data = (train.features, train.labels, val.features, val.labels)
-        return Score(knn=knn_accuracy(*data), linear=linear_probe(*data, seed=0).top1)
+        return self.score(teacher, encode=embed, data_preprocessor=student.data_preprocessor)
 
 
 def build_student(model: ConfigDict, checkpoint: Path | None, seed: int) -> nn.Module:

@@ -13,26 +13,24 @@ import mmengine
 import mmpretrain
 import torch
 import torchvision
-from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.utils import get_git_hash
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
 from hgkd_mm.inspect import denormalize, draw_quickstart_figure, read_scalars
-from hgkd_mm.scenes import CLASSES, SceneFolder, make_scenes
 from hgkd_mm.sparse import CellMask, sparsify
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import add_config_flag
 from hgkd_mm.utils.work_dir import held
 
-from .evaluation import FrozenEvaluation, Score, build_student
+from .evaluation import FrozenEvaluation, build_student
 from .places import SCENES, WORK_DIRS
-from .students import HGKD, PIXELS, Stopwatch, Students, pretrain_students
+from .students import HGKD, PIXELS, pretrain_students, timed
+from .tables import print_table
+from .training import Job
 from .transfer import report, transfer
 
 # What the figures depend on beside torch.
@@ -48,7 +46,7 @@ def quickstart(
     bank: int = 1200,
     setup: Path | None = None,
     **how: object,
-) -> tuple[dict[str, Score], Students]:
+) -> tuple[dict[str, dict[str, float]], dict[str, Job]]:
     """Trains a pixel baseline and an H-GKD student and scores both, and their teacher.
 
     Args:
@@ -61,17 +59,12 @@ def quickstart(
         how: further arguments of `pretrain_students`.
 
     Returns:
-        Rows of the table, and the students.
-
-    Raises:
-        RuntimeError: a stage failed; the message says which and shows its log.
-        FileNotFoundError: there is no teacher, or no file ``setup``.
-        ValueError: ``setup`` does not hold the times.
+        Rows of the table, and the students' trainings.
     """
-    watch, setup_seconds = Stopwatch(), setup_times(setup)
-    students = pretrain_students(work_dir=work_dir, data=data, seed=seed, watch=watch, **how)
-    hgkd, spark = students.jobs[HGKD], students.jobs[PIXELS]
-    with watch('evaluation'):
+    seconds: dict[str, float] = {}
+    jobs = pretrain_students(work_dir=work_dir, seconds=seconds, data=data, seed=seed, **how)
+    hgkd, spark = jobs[HGKD], jobs[PIXELS]
+    with timed(seconds, 'evaluation'):
         evaluation = FrozenEvaluation(SCENES, bank)
         student = build_student(hgkd.settings.model, hgkd.checkpoint, seed)
         untrained = build_student(spark.settings.model, None, seed)
@@ -88,85 +81,26 @@ def quickstart(
             dataset=evaluation.val,
             runs={'SparK': spark.work_dir, 'H-GKD': hgkd.work_dir},
         )
-    print_table(scores)
-    write_summary(
-        work_dir / 'summary.json',
-        scores,
-        hgkd.settings,
-        watch.seconds,
-        setup_seconds=setup_seconds,
-        seed=seed,
-        epochs=hgkd.settings.train_cfg.max_epochs,
-        data=str(data or 'Scenes'),
-        labelled_images={'train': len(evaluation.train), 'val': len(evaluation.val)},
-        teacher=str(students.teacher),
-        student=str(hgkd.checkpoint),
-        final_losses={job.title: _last_losses(job.work_dir) for job in students.jobs.values()},
-        reused_from_a_former_run=list(students.reused),
-    )
-    return scores, students
-
-
-def setup_times(path: Path | None) -> dict[str, int]:
-    """Seconds of downloads, of installation, of mmcv (which may be compiled), and their sum.
-
-    Args:
-        path: what tools/setup_env.sh wrote, with zeros if the environment was there; None where
-            it did not run.
-
-    Raises:
-        ValueError: the file does not hold these four numbers.
-    """
-    if path is None:
-        return dict(NO_SETUP)
-    times = json.loads(path.read_text())
-    if not isinstance(times, dict) or set(times) != set(NO_SETUP):
-        raise ValueError(
-            f'{path} (environment variable HGKD_SETUP_TIMES) holds {times}, expected are '
-            f'{", ".join(NO_SETUP)}: run tools/setup_env.sh again.'
-        )
-    return times
-
-
-def print_table(scores: dict[str, Score]) -> None:
-    """Prints kNN and linear-probe top-1 of every row."""
-    chance = 100 / len(CLASSES)
-    table = Table(title=f'Frozen features on Scenes, top-1 in % (chance {chance:.1f})')
-    table.add_column('features of')
-    table.add_column('kNN', justify='right')
-    table.add_column('linear probe', justify='right')
-    for name, score in scores.items():
-        table.add_row(name, f'{score.knn:.1f}', f'{score.linear:.1f}')
-    Console().print(table)
-
-
-def write_summary(
-    path: Path, scores: dict[str, Score], config: Config, seconds: dict[str, float], **facts: object
-) -> None:
-    """Writes all figures, with what they were made with, as JSON.
-
-    Args:
-        path: file to write.
-        scores: rows of the table.
-        config: config of the H-GKD run.
-        seconds: time of each stage.
-        facts: anything else, such as the seed and the data folder.
-    """
+    print_table('Frozen features on Scenes, top-1 in % (chance 8.3)', [scores], head='features of')
     packages = {module.__name__: module.__version__ for module in _PACKAGES}
     made_with = {'hgkd_mm': __version__, 'commit': get_git_hash(digits=12), **packages}
-    record = {
-        'scores': {name: vars(score) for name, score in scores.items()},
-        'seconds': {name: round(value, 1) for name, value in seconds.items()},
+    summary = {
+        'scores': {
+            row: {'knn': score['kNN'], 'linear': score['linear probe']}
+            for row, score in scores.items()
+        },
+        'seconds': seconds,
+        # downloads, installation, mmcv (which may be compiled), and their sum
+        'setup_seconds': json.loads(setup.read_text()) if setup else NO_SETUP,
         'versions': versions('cpu') | made_with,
-        'config': config.to_dict(),
-        **facts,
+        'config': hgkd.settings.to_dict(),
+        'seed': seed,
+        'data': str(data or 'Scenes'),
+        'labelled_images': {'train': len(evaluation.train), 'val': len(evaluation.val)},
+        'student': str(hgkd.checkpoint),
     }
-    path.write_text(json.dumps(record, indent=2, default=str))
-
-
-def _last_losses(work_dir: Path) -> dict[str, float]:
-    scalars = read_scalars(work_dir)
-    return {name: curve.values[-1] for name, curve in scalars.items() if 'loss' in name}
+    (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2, default=str))
+    return scores, jobs
 
 
 def draw(
@@ -215,8 +149,8 @@ def draw(
     )
 
 
-def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+def main() -> None:
+    """Runs the quickstart, and the transfer if asked for."""
     parser = argparse.ArgumentParser(
         description='From nothing to a distilled ResNet-18 on this machine.'
     )
@@ -229,16 +163,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=WORK_DIRS / 'quickstart')
     add_config_flag(parser, example='train_cfg.max_epochs=8, of both students')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Runs the quickstart, and the transfer if asked for."""
-    args = parse_args()
-    if args.data is not None and not args.data.is_dir():
-        sys.exit(f'quickstart: --data {args.data} is not a folder.')
-    if args.epochs is not None and args.epochs < 1:
-        sys.exit(f'quickstart: --epochs takes a number from 1, not {args.epochs}.')
+    args = parser.parse_args()
     work_dir = args.work_dir.resolve()
     try:
         if args.transfer:
@@ -248,15 +173,16 @@ def main() -> None:
 
         with held(work_dir):
             _run(args, work_dir)
-    except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'quickstart: {error}')
 
 
 def _run(args: argparse.Namespace, work_dir: Path) -> None:
-    _, students = quickstart(
+    _, jobs = quickstart(
         work_dir=work_dir,
         data=args.data and args.data.resolve(),
         seed=args.seed,
+        layouts=args.transfer,
         new_teacher=args.train_teacher,
         epochs=args.epochs or (4 if args.transfer else 1),
         options=args.cfg_options,
@@ -265,9 +191,8 @@ def _run(args: argparse.Namespace, work_dir: Path) -> None:
     )
     print(f'Written to {work_dir}: summary.json, quickstart.png, hgkd/last.pth')
     if args.transfer:
-        make_scenes(SceneFolder(out=SCENES))
         folder = work_dir / 'transfer'
-        starts = students.checkpoints
+        starts = {name: job.checkpoint for name, job in jobs.items()}
         result = transfer(work_dir=folder, scenes=SCENES, students=starts, seed=args.seed)
         report(folder, result, scenes=SCENES, seed=args.seed)
         print(f'Written to {folder}: summary.json, detection.png, segmentation.png')

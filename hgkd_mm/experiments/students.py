@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -33,92 +32,67 @@ EPOCH_KEYS = (
 ONE_EPOCH = {'param_scheduler.0.end': 20, 'optim_wrapper.optimizer.lr': 2e-3}
 
 
-class Stopwatch:
-    """Seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Students:
-    """Pre-trained students.
-
-    Attributes:
-        jobs: `PIXELS` and `HGKD` to their finished trainings.
-        teacher: weights that H-GKD learned from.
-        reused: which of them a former call had finished.
-    """
-
-    jobs: dict[str, Job]
-    teacher: Path
-    reused: tuple[str, ...]
-
-    @property
-    def checkpoints(self) -> dict[str, Path]:
-        """The last checkpoint of each."""
-        return {name: job.checkpoint for name, job in self.jobs.items()}
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes how long the block took."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 1)
 
 
 def pretrain_students(
     *,
     work_dir: Path,
+    seconds: dict[str, float],
     data: Path | None = None,
+    layouts: bool = False,
     seed: int = 0,
     new_teacher: bool = False,
     epochs: int | None = None,
-    options: dict[str, object] | None = None,
-    watch: Stopwatch | None = None,
-) -> Students:
+    options: Mapping[str, object] | None = None,
+) -> dict[str, Job]:
     """Makes Scenes, a teacher if asked for, a pixel baseline and an H-GKD student.
 
     Finished stages are not repeated.
 
     Args:
         work_dir: everything that is made goes here.
+        seconds: gets the time of each stage.
         data: folder of unlabelled images to pre-train on instead of Scenes.
+        layouts: make those of COCO and ADE20K as well.
         seed: of the students: initialization, masks, order of images.
         new_teacher: train the teacher instead of taking the one in ``assets/``.
         epochs: of both students; as many as their configs say if None.
         options: overrides for both students, by dotted config key.
-        watch: takes the time of each stage.
 
-    Raises:
-        RuntimeError: a stage failed; the message says which and shows its log.
-        FileNotFoundError: there is no teacher.
+    Returns:
+        `PIXELS` and `HGKD` to their finished trainings.
     """
-    if not new_teacher and not CARRIED.is_file():
-        raise FileNotFoundError(f'There is no teacher {CARRIED}: --train-teacher makes one.')
-    watch = watch or Stopwatch()
-    with watch('scenes'):
-        make_scenes(SceneFolder(out=SCENES), layouts=False)
+    with timed(seconds, 'scenes'):
+        make_scenes(SceneFolder(out=SCENES), layouts=layouts)
+    prepare()
+    with timed(seconds, 'teacher'):
+        teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     shared = student_options(data, seed)
     shared |= {} if epochs is None else dict.fromkeys(EPOCH_KEYS, epochs)
     shared |= ONE_EPOCH if epochs == 1 else {}
     shared |= options or {}
-    prepare()
-    with watch('teacher'):
-        teacher = train_teacher(work_dir / 'teacher', data=data) if new_teacher else CARRIED
     distil = {**shared, 'model.teachers.mim.checkpoint': str(teacher)}
-    with watch('both students'):
-        jobs = {
-            title: Job(config=config, work_dir=work_dir / folder, options=overrides, title=title)
-            for title, config, folder, overrides in (
-                (PIXELS, SPARK_CONFIG, 'spark', shared),
-                (HGKD, HGKD_CONFIG, 'hgkd', distil),
-            )
-        }
-        reused = tuple(title for title, job in jobs.items() if job.done)
+    jobs = {
+        title: Job(config=config, work_dir=work_dir / folder, options=overrides, title=title)
+        for title, config, folder, overrides in (
+            (PIXELS, SPARK_CONFIG, 'spark', shared),
+            (HGKD, HGKD_CONFIG, 'hgkd', distil),
+        )
+    }
+    with timed(seconds, 'both students'):
         train(*jobs.values())
     for job in jobs.values():
-        _link(job.checkpoint)
-    return Students(jobs=jobs, teacher=teacher, reused=reused)
+        # The tasks' configs start from this name, whatever the epoch.
+        link = job.work_dir / 'last.pth'
+        link.unlink(missing_ok=True)
+        link.symlink_to(job.checkpoint.name)
+    return jobs
 
 
 def prepare() -> None:
@@ -136,10 +110,3 @@ def student_options(data: Path | None, seed: int) -> dict[str, object]:
         'optim_wrapper.type': 'BF16OptimWrapper' if cpu_has_bfloat16() else 'OptimWrapper',
     }
     return options if data is None else options | folder_options(data, HGKD_CONFIG)
-
-
-def _link(checkpoint: Path) -> None:
-    """``last.pth`` beside it, whatever its epoch: the tasks' configs start from that name."""
-    link = checkpoint.with_name('last.pth')
-    link.unlink(missing_ok=True)
-    link.symlink_to(checkpoint.name)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
-from hgkd_mm.benchmark import versions
 from hgkd_mm.evaluation import build_labelled_dataset
 from hgkd_mm.inspect import read_scalars
-from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
@@ -24,72 +21,42 @@ from hgkd_mm.utils.work_dir import held
 from hgkd_mm.weights.reading import register_reader
 
 from .places import CONFIGS, SCENES, WORK_DIRS
-from .seeds import over_seeds, print_transfer_table, write_seeds_summary
 from .students import pretrain_students
+from .tables import print_table, write_summary
 from .training import Job, folder_name, train
 
 FROM_SCRATCH = 'from scratch'
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Task:
-    """A task that a pre-trained backbone is fine-tuned on.
+    """A task that a pre-trained backbone is fine-tuned on."""
 
-    Args:
-        name: also the folder of its runs.
-        config: trains the task from ``model.backbone.init_cfg``; beside it lies its twin from
-            random weights, ``..._scratch.py``.
-        metrics: column of the table to the scalar that validation logs, and what it is
-            multiplied by to give percent.
-        label_share: fraction of the labelled training images that is used.
-    """
-
-    name: str
-    config: Path
-    metrics: Mapping[str, tuple[str, float]]
-    label_share: float = 1.0
-
-    def config_of(self, start: str) -> Path:
-        """The config for a start."""
-        if start == FROM_SCRATCH:
-            return self.config.with_name(f'{self.config.stem}_scratch.py')
-        return self.config
+    name: str  # also the folder of its runs
+    config: Path  # starts from ``model.backbone.init_cfg``; its twin is `from_scratch`
+    metrics: Mapping[str, tuple[str, float]]  # column to a logged scalar and its factor to percent
+    label_share: float = 1.0  # fraction of the labelled training images that is used
 
 
 _CLS = CONFIGS / 'cls' / 'r18_scenes.py'
 _TOP1 = ('accuracy/top1', 1.0)
 TASKS = (
+    Task('classification-5pct', _CLS, {'top-1, 5 % of labels': _TOP1}, label_share=0.05),
+    Task('classification', _CLS, {'top-1, all labels': _TOP1}),
     Task(
-        name='classification-5pct',
-        config=_CLS,
-        metrics={'top-1, 5 % of labels': _TOP1},
-        label_share=0.05,
+        'detection',
+        CONFIGS / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
+        {'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
     ),
-    Task(name='classification', config=_CLS, metrics={'top-1, all labels': _TOP1}),
-    Task(
-        name='detection',
-        config=CONFIGS / 'det' / 'mask-rcnn_r18_fpn_scenes.py',
-        metrics={'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0)},
-    ),
-    Task(
-        name='segmentation',
-        config=CONFIGS / 'seg' / 'upernet_r18_scenes.py',
-        metrics={'mIoU': ('mIoU', 1.0)},
-    ),
+    Task('segmentation', CONFIGS / 'seg' / 'upernet_r18_scenes.py', {'mIoU': ('mIoU', 1.0)}),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransferResult:
-    """Outcome of :func:`transfer`.
+class TransferResult(NamedTuple):
+    """Outcome of :func:`transfer`."""
 
-    Attributes:
-        scores: start to column to percent.
-        jobs: task to start to its job, finished.
-    """
-
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    jobs: dict[str, dict[str, Job]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]]  # start to column to percent
+    jobs: dict[str, dict[str, Job]]  # task to start to its job, finished
 
 
 def transfer(
@@ -105,27 +72,24 @@ def transfer(
     """Trains every task from scratch and from every student: same steps, data, order and seed.
 
     Args:
-        work_dir: a folder for each task and start; finished runs are not repeated.
+        work_dir: a folder for each task and start.
         scenes: folder of Scenes, with its COCO and ADE20K layouts.
         students: name to pre-training checkpoint (weights under ``backbone.``).
         seed: of the new weights, the order of images, and which labels the 5 % are.
         length: factor of all iterations.
         tasks: what to train.
         options: further overrides, by dotted config key.
-
-    Raises:
-        RuntimeError: a training stopped; the message shows its log.
     """
     starts: dict[str, Path | None] = {FROM_SCRATCH: None, **students}
     jobs = {
         task.name: {
             start: Job(
-                config=task.config_of(start),
+                config=task.config if checkpoint else from_scratch(task.config),
                 work_dir=work_dir / task.name / folder_name(start),
-                options=task_options(
-                    task, scenes=scenes, checkpoint=checkpoint, seed=seed, length=length
-                )
-                | dict(options or {}),
+                options={
+                    **task_options(task, scenes, checkpoint, seed=seed, length=length),
+                    **(options or {}),
+                },
                 title=f'{task.name}, {start}',
             )
             for start, checkpoint in starts.items()
@@ -133,23 +97,24 @@ def transfer(
         for task in tasks
     }
     train(*(job for by_start in jobs.values() for job in by_start.values()))
-    scores = {
-        start: {
-            column: percent
-            for task in tasks
-            for column, percent in read_metrics(task, jobs[task.name][start].work_dir).items()
-        }
-        for start in starts
-    }
-    return TransferResult(scores=scores, jobs=jobs)
+    scores: dict[str, dict[str, float]] = {start: {} for start in starts}
+    for task in tasks:
+        for start, job in jobs[task.name].items():
+            scores[start] |= read_metrics(task, job.work_dir)
+    return TransferResult(scores, jobs)
+
+
+def from_scratch(config: Path) -> Path:
+    """The twin of a task's config that starts from random weights."""
+    return config.with_name(f'{config.stem}_scratch.py')
 
 
 def task_options(
-    task: Task, *, scenes: Path, checkpoint: Path | None, seed: int, length: float = 1.0
+    task: Task, scenes: Path, checkpoint: Path | None, *, seed: int, length: float = 1.0
 ) -> dict[str, object]:
     """Overrides of a task's config for one start and seed."""
     config = Config.fromfile(task.config)
-    options: dict[str, object] = {'randomness.seed': seed}
+    options: dict[str, object] = {'randomness.seed': seed, **lengthened(config, length)}
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         options[f'{loader}.dataset.data_root'] = _moved(config[loader].dataset.data_root, scenes)
     for evaluator in ('val_evaluator', 'test_evaluator'):
@@ -160,25 +125,12 @@ def task_options(
     if checkpoint is not None:
         options['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
     if task.label_share < 1:
+        # Indices of a stratified random part, which the seed draws.
         dataset = config.train_dataloader.dataset | dict(data_root=str(scenes))
-        options['train_dataloader.dataset.indices'] = labelled_share(
-            dataset, task.label_share, seed
-        )
-    if length != 1:
-        options |= lengthened(config, length)
+        built = build_labelled_dataset(dataset, key='train_dataloader.dataset')
+        share = stratified_share(built.get_gt_labels(), task.label_share, seed=seed)
+        options['train_dataloader.dataset.indices'] = share
     return options
-
-
-def labelled_share(dataset: dict, share: float, seed: int) -> list[int]:
-    """Indices of a stratified random part of a labelled dataset, in order.
-
-    Args:
-        dataset: config of an mmpretrain dataset.
-        share: fraction of each class, more than 0 and less than 1.
-        seed: of the choice.
-    """
-    built = build_labelled_dataset(dataset, key='train_dataloader.dataset')
-    return stratified_share(built.get_gt_labels(), share, seed=seed)
 
 
 def lengthened(config: Config, factor: float) -> dict[str, object]:
@@ -216,25 +168,9 @@ def _moved(path: str, scenes: Path) -> str:
 
 
 def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
-    """Prints the table, draws predictions on some validation images, writes summary.json.
-
-    Args:
-        work_dir: where they go.
-        result: of :func:`transfer`.
-        scenes: folder of Scenes.
-        facts: kept in the summary.
-    """
-    print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
-    record = {
-        'scores': result.scores,
-        'runs': {
-            task: {start: _run_facts(job) for start, job in jobs.items()}
-            for task, jobs in result.jobs.items()
-        },
-        'versions': versions(get_device()),
-        **facts,
-    }
-    (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
+    """Prints the table, draws predictions on some validation images, writes summary.json."""
+    print_table('Transfer on Scenes, in %', [result.scores], head='start of the backbone')
+    write_summary(work_dir / 'summary.json', [result.scores], **facts)
     from .pictures import draw_detection, draw_segmentation
 
     register_reader()  # mmdet and mmseg read the checkpoints by MMEngine
@@ -244,16 +180,6 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
         draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
 
 
-def _run_facts(job: Job) -> dict[str, object]:
-    return {
-        'work_dir': str(job.work_dir),
-        'iterations': job.iterations,
-        'batch_size': job.settings.train_dataloader.batch_size,
-        'optim_wrapper': job.settings.optim_wrapper.type,
-        'seconds': job.seconds,
-    }
-
-
 def main() -> None:
     """Prints the transfer table over seeds and writes its summary."""
     parser = argparse.ArgumentParser(
@@ -261,41 +187,35 @@ def main() -> None:
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--length', type=float, default=1.0, help="factor of the tasks' iterations")
-    parser.add_argument(
-        '--tasks', nargs='+', choices=[task.name for task in TASKS], help='default: all'
-    )
     parser.add_argument('--work-dir', type=Path, default=WORK_DIRS / 'transfer')
     args = parser.parse_args()
-    tasks = tuple(task for task in TASKS if not args.tasks or task.name in args.tasks)
-    tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
+    tables = []
     try:
         need_ops('The transfer table, whose pictures are drawn with MMDetection,')
         # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
         from . import pictures  # noqa: F401
 
         with held(args.work_dir):
-            make_scenes(SceneFolder(out=SCENES))
             for seed in args.seeds:
                 work_dir = args.work_dir.resolve() / f'seed-{seed}'
-                students = pretrain_students(work_dir=work_dir / 'pretrain', seed=seed)
+                jobs = pretrain_students(
+                    work_dir=work_dir / 'pretrain', seconds={}, layouts=True, seed=seed
+                )
                 result = transfer(
                     work_dir=work_dir,
                     scenes=SCENES,
-                    students=students.checkpoints,
+                    students={name: job.checkpoint for name, job in jobs.items()},
                     seed=seed,
                     length=args.length,
-                    tasks=tasks,
                 )
                 report(work_dir, result, scenes=SCENES, seed=seed)
                 tables.append(result.scores)
-        table = over_seeds(tables)
-    except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'transfer_table: {error}')
-    print_transfer_table(table, title)
-    # Part of the tasks is another table, which does not take the place of the whole.
-    name = '-'.join(['summary', *(args.tasks or [])])
-    summary = args.work_dir / f'{name}.json'
-    write_seeds_summary(summary, table, seeds=args.seeds, length=args.length)
+    title = f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
+    print_table(title, tables, head='start of the backbone')
+    summary = args.work_dir / 'summary.json'
+    write_summary(summary, tables, seeds=args.seeds, length=args.length)
     print(f'Written to {summary}')
 
 

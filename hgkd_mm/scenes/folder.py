@@ -1,40 +1,45 @@
-"""Scenes as ordinary folders: JPEG by class, png truth, one JSON line an image."""
+"""Scenes as ordinary folders: JPEG by class, one JSON line an image; and as COCO and ADE20K."""
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
-import numpy as np
+from rich.progress import track
 
 from hgkd_mm.utils.files import write_whole
+from hgkd_mm.utils.signals import exit_on_sigterm
 
+from .extras import render_extra
+from .layouts import LAYOUTS_VERSION, lay_out, write_instances
 from .recipes import CLASSES
-from .renderer import SceneRenderer
+from .renderer import Scene, render_scene
 
 # Raised whenever the same request would give other bytes.
 VERSION = 2
-JPEG_QUALITY = 92
-# Split, first picture, and the one after the last.
-Chunk = tuple[str, int, int]
+EXTRA_SHARE = 0.03
+
+Picture = tuple[str, int]  # split, index
+Result = TypeVar('Result')
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneFolder:
-    """Scenes written below a folder.
+    """Scenes below a folder.
 
-    ``OUT/{train,val}/<class>/000123.jpg`` are the images,
-    ``OUT/annotations/{semantic,instance}/{train,val}/<class>/000123.png`` their maps (`Scene`),
-    ``OUT/{train,val}.jsonl`` their labels and boxes, ``OUT/meta.json`` what was asked for. The
-    maps lie as the images do, which is how mmseg's data sets look for them. `SceneLayouts` adds the
-    layouts of COCO and ADE20K.
+    ``OUT/{train,val}/<class>/000123.jpg`` are the images, ``OUT/{train,val}.jsonl`` their labels
+    and boxes; ``OUT/meta.json``, written last, is what was asked for. ``OUT/coco`` and ``OUT/ade``
+    are the same as COCO and ADE20K (`lay_out`), with extra pictures (`render_extra`) after them:
+    3 % are empty, 3 % have a crowd. ``OUT/layouts.json`` is written after them.
 
     Args:
         out: The folder.
@@ -42,6 +47,9 @@ class SceneFolder:
         size: Side of the images in pixels.
         train: Number of training images.
         val: Number of validation images.
+
+    Raises:
+        ValueError: One of them is out of range.
     """
 
     out: Path
@@ -50,9 +58,13 @@ class SceneFolder:
     train: int = 6000
     val: int = 1200
 
+    def __post_init__(self) -> None:
+        if self.size < 32 or min(self.seed, self.train, self.val) < 0:
+            raise ValueError(f'Scenes need size >= 32 and seed, train, val >= 0, got {self}.')
+
     @property
     def request(self) -> dict:
-        """What makes the bytes: written as meta.json, compared before anything is rendered."""
+        """What makes the bytes."""
         return {
             'name': 'Scenes',
             'version': VERSION,
@@ -62,182 +74,124 @@ class SceneFolder:
             'counts': {'train': self.train, 'val': self.val},
         }
 
-    @property
-    def total(self) -> int:
-        """Number of images."""
-        return self.train + self.val
+    def pictures(self, *, layouts: bool) -> list[Picture]:
+        """All of them; with the layouts, each split ends with its extra ones."""
+        counts = self.request['counts'].items()
+        extras = self._layouts_request['extras'] if layouts else {'train': 0, 'val': 0}
+        return [(split, i) for split, count in counts for i in range(count + extras[split])]
 
-    @property
-    def _chunks(self) -> Chunks:
-        return Chunks(
-            request=self.out / 'meta.json',
-            unfinished=self.out / '.unfinished',
-            content=self.request,
-            counts=self.request['counts'],
-            size=60,
-        )
-
-    def is_complete(self) -> bool:
+    def is_complete(self, *, layouts: bool = False) -> bool:
         """Whether the folder already holds exactly what is asked for.
 
         Raises:
             FileExistsError: It holds other Scenes, finished or not.
         """
-        if conflict := self._chunks.conflict():
-            there = {
-                k: conflict[1].get(k) for k, v in self.request.items() if conflict[1].get(k) != v
-            }
-            raise FileExistsError(
-                f'{self.out} holds Scenes that differ from what is asked for in '
-                f'{", ".join(there)} ({[*there.values()]} there, '
-                f'{[self.request[k] for k in there]} asked for). '
-                'Choose another --out or delete that folder.'
-            )
-        return self._chunks.request.is_file()
+        for name in ('meta.json', 'unfinished.json', 'layouts.json'):
+            wanted = self._layouts_request if name == 'layouts.json' else self.request
+            path = self.out / name
+            there = json.loads(path.read_text()) if path.is_file() else wanted
+            other = [f'{k} {there.get(k)}, not {v}' for k, v in wanted.items() if there.get(k) != v]
+            if other:
+                raise FileExistsError(
+                    f'{path} is of other Scenes: {"; ".join(other)}. Choose another --out or '
+                    f'delete {self.out}.'
+                )
+        needed = ('meta.json', 'layouts.json') if layouts else ('meta.json',)
+        return all((self.out / name).is_file() for name in needed)
 
-    def write(self, *, workers: int = 2) -> Iterator[int]:
-        """Renders what is missing and finishes the folder.
+    def write(self, *, layouts: bool = False, workers: int = 2) -> Iterator[None]:
+        """Renders the pictures, from the first again if a former call was interrupted.
 
         Args:
+            layouts: Those of COCO and ADE20K as well.
             workers: Processes to render with; 1 renders in this one.
 
         Yields:
-            Number of images done so far, after each chunk; nothing if all were there.
+            After each picture; never if all are there.
 
         Raises:
             FileExistsError: The folder holds other Scenes.
-            ValueError: Seed, size, a count or the workers cannot be.
         """
-        if min(self.train, self.val) < 0 or workers < 1:
-            raise ValueError(
-                'Scenes need train >= 0, val >= 0 and workers >= 1, '
-                f'got train={self.train}, val={self.val}, workers={workers}.'
-            )
-        SceneRenderer(seed=self.seed, size=self.size)  # refuses bad values before any file is made
-        if self.is_complete():
+        if self.is_complete(layouts=layouts):
             return
-        chunks = self._chunks
-        yield from chunks.write(self.write_chunk, workers)
-        for split in chunks.counts:
-            lines = [chunks.records(chunk).read_bytes() for chunk in chunks.of_split(split)]
-            write_whole(self.out / f'{split}.jsonl', b''.join(lines))
-        chunks.finish()
+        finished, unfinished = self.out / 'meta.json', self.out / 'unfinished.json'
+        write_whole(unfinished, json.dumps(self.request, indent=2).encode())
+        lines: dict[str, list[str]] = {'train': [], 'val': []}
+        records: dict[str, list[dict]] = {'train': [], 'val': []}
+        pictures = self.pictures(layouts=layouts)
+        work = functools.partial(self._write_picture, layouts=layouts)
+        for (split, _), (line, record) in zip(
+            pictures, _in_processes(work, pictures, workers), strict=True
+        ):
+            lines[split].append(line)
+            records[split].append(record)
+            yield
+        for split in lines:
+            write_whole(self.out / f'{split}.jsonl', ''.join(lines[split]).encode())
+            if layouts:
+                write_instances(self.out, split, records[split])
+        if layouts:
+            mark = json.dumps(self._layouts_request, indent=2)
+            write_whole(self.out / 'layouts.json', mark.encode())
+        if finished.is_file():  # its time says when the images were made
+            unfinished.unlink()
+        else:
+            os.replace(unfinished, finished)
 
-    def write_chunk(self, chunk: Chunk) -> int:
-        """Writes the images of a chunk and then their lines; returns how many."""
-        split, start, stop = chunk
+    @property
+    def _layouts_request(self) -> dict:
+        counts = self.request['counts'].items()
+        extras = {split: 2 * math.ceil(EXTRA_SHARE * count) for split, count in counts}
+        return {'layouts_version': LAYOUTS_VERSION, 'extras': extras, 'scenes': self.request}
+
+    def _write_picture(self, picture: Picture, *, layouts: bool) -> tuple[str, dict]:
+        """Writes a picture; returns its line, empty for an extra one, and its record in COCO."""
         cv2.setNumThreads(1)
-        renderer = SceneRenderer(seed=self.seed, size=self.size)
-        lines = []
-        for index in range(start, stop):
-            scene = renderer.render(split, index)
-            name = f'{split}/{CLASSES[scene.label]}/{index:06d}'
-            write_image(self.out / f'{name}.jpg', scene.image)
-            maps = {'semantic': scene.semantic_map, 'instance': scene.instance_map}
-            for kind, truth in maps.items():
-                write_map(self.out / 'annotations' / kind / f'{name}.png', truth)
-            record = {
-                'image': f'{name}.jpg',
-                'label': scene.label,
-                'instances': [asdict(instance) for instance in scene.instances],
-            }
-            lines.append(json.dumps(record) + '\n')
-        write_whole(self._chunks.records(chunk), ''.join(lines).encode())
-        return stop - start
+        split, index = picture
+        ordinary, how = self.request['counts'][split], dict(seed=self.seed, size=self.size)
+        if index < ordinary:
+            scene = render_scene(split, index, **how)
+            line = self._write_scene(split, index, scene)
+        else:
+            scene, line = render_extra(split, index - ordinary, **how), ''
+        return line, lay_out(self.out, split, index, scene) if layouts else {}
+
+    def _write_scene(self, split: str, index: int, scene: Scene) -> str:
+        label = index % len(CLASSES)
+        name = f'{split}/{CLASSES[label]}/{index:06d}.jpg'
+        write_whole(self.out / name, scene.jpeg, synced=False)
+        instances = [asdict(instance) for instance in scene.instances]
+        return json.dumps({'image': name, 'label': label, 'instances': instances}) + '\n'
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes a (H, W, 3) uint8 RGB picture as JPEG."""
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    write_whole(path, jpeg.tobytes(), synced=False)
-
-
-def write_map(path: Path, values: np.ndarray) -> None:
-    """Writes a (H, W) uint8 map as png."""
-    write_whole(path, cv2.imencode('.png', values)[1].tobytes(), synced=False)
-
-
-def contact_sheet(renderer: SceneRenderer, *, split: str = 'train', rows: int = 7) -> np.ndarray:
-    """Scenes side by side, one class a column: (rows * size, 12 * size, 3) uint8 RGB."""
-    columns = len(CLASSES)
-    images = [renderer.render(split, index).image for index in range(rows * columns)]
-    return np.concatenate(
-        [np.concatenate(images[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunks:
-    """Pictures of a folder that are written in chunks.
-
-    A chunk counts as written once its records are: after an interruption only the chunks without
-    records are written again, to the same bytes.
+def make_scenes(folder: SceneFolder, *, layouts: bool = True, workers: int = 2) -> None:
+    """Writes Scenes and shows how far they are; what is complete already is kept.
 
     Args:
-        request: File that says what the finished folder holds.
-        unfinished: Folder of that file and of the records until all is written.
-        content: What is asked for.
-        counts: Pictures of each split.
-        size: Pictures of a chunk.
+        folder: Where and how many.
+        layouts: Those of COCO and ADE20K as well, which detection and segmentation read.
+        workers: Processes.
+
+    Raises:
+        FileExistsError: The folder holds other Scenes.
     """
-
-    request: Path
-    unfinished: Path
-    content: dict
-    counts: dict[str, int]
-    size: int
-
-    def conflict(self) -> tuple[Path, dict] | None:
-        """What was asked for here, finished or not, if it is something else."""
-        for path in (self.request, self.unfinished / self.request.name):
-            if path.is_file() and (found := json.loads(path.read_text())) != self.content:
-                return path, found
-        return None
-
-    def of_split(self, split: str) -> list[Chunk]:
-        """The chunks of a split."""
-        count = self.counts[split]
-        starts = range(0, count, self.size)
-        return [(split, start, min(start + self.size, count)) for start in starts]
-
-    def records(self, chunk: Chunk) -> Path:
-        """The file of a chunk's records."""
-        return self.unfinished / f'{chunk[0]}-{chunk[1]:06d}.json'
-
-    def write(self, work: Callable[[Chunk], int], workers: int) -> Iterator[int]:
-        """Does the work on the chunks without records.
-
-        Args:
-            work: Writes a chunk's pictures and then its records; returns its number of pictures.
-            workers: Processes; 1 stays in this one.
-
-        Yields:
-            Number of pictures done so far, after each chunk.
-        """
-        write_whole(
-            self.unfinished / self.request.name, json.dumps(self.content, indent=2).encode()
-        )
-        chunks = [chunk for split in self.counts for chunk in self.of_split(split)]
-        missing = [chunk for chunk in chunks if not self.records(chunk).is_file()]
-        done = sum(self.counts.values()) - sum(stop - start for _, start, stop in missing)
-        for count in _in_processes(work, missing, workers):
-            done += count
-            yield done
-
-    def finish(self) -> None:
-        """Says that all is written, and removes the records."""
-        os.replace(self.unfinished / self.request.name, self.request)
-        shutil.rmtree(self.unfinished)
+    if not folder.is_complete(layouts=layouts):
+        writing = folder.write(layouts=layouts, workers=workers)
+        # A terminated run takes its worker processes with it.
+        with exit_on_sigterm():
+            for _ in track(writing, 'Scenes', len(folder.pictures(layouts=layouts))):
+                pass
+    added = ', also as COCO and ADE20K' if layouts else ''
+    print(f'{folder.out}: {folder.train} training and {folder.val} validation images{added}.')
 
 
 def _in_processes(
-    work: Callable[[Chunk], int], chunks: Sequence[Chunk], workers: int
-) -> Iterator[int]:
-    """Results of the work on each chunk, in order; 1 worker or chunk stays in this process."""
-    if workers == 1 or len(chunks) < 2:
-        yield from map(work, chunks)
+    work: Callable[[Picture], Result], pictures: Sequence[Picture], workers: int
+) -> Iterator[Result]:
+    """Results of the work on each picture, in order; a single worker stays in this process."""
+    if workers == 1:
+        yield from map(work, pictures)
         return
     # Not forked: the caller may hold threads (torch, OpenCV) whose locks a fork would copy.
     with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-        yield from pool.map(work, chunks)
+        yield from pool.map(work, pictures, chunksize=30)

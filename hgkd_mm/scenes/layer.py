@@ -15,15 +15,10 @@ _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """A distant light.
+    """A distant light."""
 
-    Args:
-        direction: (3,) float32 unit vector towards the light: x right, y down, z to the viewer.
-        ambient: Share of the light that comes from everywhere.
-    """
-
-    direction: np.ndarray
-    ambient: float
+    direction: np.ndarray  # (3,) float32 unit vector: x right, y down, z to the viewer
+    ambient: float  # share of the light that comes from everywhere
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> 'Light':
@@ -35,27 +30,16 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An object placed on the canvas, not yet painted.
+    """An object placed on the canvas, not yet painted."""
 
-    Args:
-        label: Index into `CLASSES`.
-        origin: (x, y) of the patch's first pixel on the canvas.
-        masks: One (h, w) uint8 coverage a part, 0 to 255, from back to front.
-        parts: The parts, for their paint and relief.
-        silhouette: (h, w) uint8, the union of the masks.
-        center: (x, y) of the object on the canvas.
-        radius: Half its longer side in pixels.
-        angle: Its rotation in radians.
-    """
-
-    label: int
-    origin: tuple[int, int]
-    masks: list[np.ndarray]
+    label: int  # index into `CLASSES`
+    origin: tuple[int, int]  # (x, y) of the patch's first pixel on the canvas
+    masks: list[np.ndarray]  # (h, w) uint8 coverage of each part, 0 to 255, from back to front
     parts: list[Part]
-    silhouette: np.ndarray
-    center: np.ndarray
-    radius: float
-    angle: float
+    silhouette: np.ndarray  # (h, w) uint8, the union of the masks
+    center: np.ndarray  # (x, y) of the object on the canvas
+    radius: float  # half its longer side in pixels
+    angle: float  # its rotation in radians
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -194,14 +178,7 @@ def cast_shadow(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.G
 
 
 def paint_layer(canvas: np.ndarray, layer: Layer, light: Light, rng: np.random.Generator) -> None:
-    """Paints an object with its shadow over the canvas, in place.
-
-    Args:
-        canvas: (3, H, W) float32 RGB, about [0, 1].
-        layer: The object.
-        light: The scene's.
-        rng: Source of surfaces and colors.
-    """
+    """Paints an object with its shadow over the (3, H, W) canvas, in place."""
     cast_shadow(canvas, layer, light, rng)
     under = canvas[(slice(None), *layer.window)]
     surfaces, flat = _paints(layer, rng, under[:, ::4, ::4].mean(axis=(1, 2)))

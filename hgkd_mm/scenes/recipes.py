@@ -272,15 +272,9 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-LIVING: tuple[Recipe, ...] = (butterfly, cat, fish, flower, mushroom, tree)
-MADE: tuple[Recipe, ...] = (boat, car, house, key, mug, rocket)
-RECIPES = {recipe.__name__: recipe for recipe in LIVING + MADE}
-CLASSES: tuple[str, ...] = tuple(sorted(RECIPES))
-
-
-def supercategory(name: str) -> str:
-    """What COCO's categories say of a class: 'living' or 'made'."""
-    return 'living' if RECIPES[name] in LIVING else 'made'
+_RECIPES = (boat, butterfly, car, cat, fish, flower, house, key, mug, mushroom, rocket, tree)
+RECIPES: dict[str, Recipe] = {recipe.__name__: recipe for recipe in _RECIPES}
+CLASSES: tuple[str, ...] = tuple(RECIPES)
 
 
 def build_object(name: str, rng: np.random.Generator) -> list[Part]:

@@ -15,17 +15,12 @@ PAINTS = ('skin', 'trim', 'light', 'dark', 'glass')
 class Part:
     """One painted piece of an object.
 
-    Args:
-        outlines: Closed outlines, each (N, 2) float64. Where an even number of them overlap there
-            is a hole (even-odd rule), which is how a ring is made.
-        paint: Which of the object's surfaces covers it, one of `PAINTS`.
-        relief: Height of the part over what it lies on, in units of the object's largest height;
-            0 is painted flat on the surface.
+    Where an even number of its outlines overlap there is a hole, which is how a ring is made.
     """
 
-    outlines: tuple[np.ndarray, ...]
-    paint: str = 'skin'
-    relief: float = 1.0
+    outlines: tuple[np.ndarray, ...]  # closed, each (N, 2) float64
+    paint: str = 'skin'  # which of the object's surfaces covers it, one of `PAINTS`
+    relief: float = 1.0  # height over what it lies on, of the object's largest; 0 is flat
 
 
 def part(*outlines: np.ndarray, paint: str = 'skin', relief: float = 1.0) -> Part:

@@ -138,30 +138,14 @@ def random_color(
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A two-colored textured surface.
+    """A two-colored textured surface."""
 
-    Args:
-        kind: A key of `FIELDS`.
-        colors: (2, 3) float32 RGB in [0, 1]; the texture's field runs from the first to the
-            second.
-        angle: Direction of the texture in radians.
-    """
-
-    kind: str
-    colors: np.ndarray
-    angle: float
+    kind: str  # a key of `FIELDS`
+    colors: np.ndarray  # (2, 3) float32 RGB; the texture runs from the first to the second
+    angle: float  # direction of the texture in radians
 
     def paint(self, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Evaluates the surface.
-
-        Args:
-            u: (H, W) float32, horizontal coordinate in units of half the object's size.
-            v: (H, W) float32, vertical coordinate.
-            rng: Source of frequency, phase and noise.
-
-        Returns:
-            (3, H, W) float32 RGB, about [0, 1].
-        """
+        """The colors at (H, W) coordinates in units of half the object's size: (3, H, W) RGB."""
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         phase = np.float32(rng.random())
         field = FIELDS[self.kind](c * u + s * v + phase, c * v - s * u, rng)

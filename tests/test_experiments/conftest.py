@@ -10,15 +10,14 @@ from PIL import Image
 
 from hgkd_mm.experiments.students import SPARK_CONFIG
 from hgkd_mm.experiments.training import folder_options
-from hgkd_mm.scenes import SceneFolder, SceneLayouts
+from hgkd_mm.scenes import SceneFolder
 
 
 @pytest.fixture(scope='package')
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 and 12 Scenes, 20 a class, in all three layouts."""
     folder = SceneFolder(out=tmp_path_factory.mktemp('data') / 'scenes', train=240, val=12)
-    list(folder.write(workers=1))
-    list(SceneLayouts(scenes=folder).write(workers=1))
+    list(folder.write(layouts=True, workers=1))
     return folder.out
 
 

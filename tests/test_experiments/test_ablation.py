@@ -6,17 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
-from hgkd_mm.experiments.ablation import (
-    UNTRAINED,
-    ablate,
-    main,
-    pretraining_jobs,
-    read_variants,
-)
+from hgkd_mm.experiments import ablation
+from hgkd_mm.experiments.ablation import UNTRAINED, ablate, main, pretraining_jobs
 from hgkd_mm.inspect import read_scalars
-from hgkd_mm.utils.launch import override
 
 pytestmark = pytest.mark.slow
 
@@ -36,15 +29,16 @@ def write(path: Path, variants: list[dict]) -> Path:
     return path
 
 
-def test_the_list_on_scenes_has_the_rows_that_were_asked_for() -> None:
-    variants = {variant.name: variant for variant in read_variants(SCENES_ABLATION)}
-    heads = {}
-    for name, variant in variants.items():
-        config = Config.fromfile(variant.config)
-        override(config, variant.options)
-        heads[name] = {key for key, head in config.model.heads.items() if head is not None}
+def test_the_rows_on_scenes_have_their_heads_and_the_same_steps(
+    scenes: Path, tmp_path: Path
+) -> None:
+    data = {'train_dataloader.dataset.data_root': str(scenes)}
+    jobs = pretraining_jobs(SCENES_ABLATION, work_dir=tmp_path, seed=3, options=data)
     everything = {'feat', 'sim', 'cl_feat', 'cl_sim', 'relation'}
-    assert heads == {
+    assert {
+        name: {key for key, head in job.settings.model.heads.items() if head is not None}
+        for name, job in jobs.items()
+    } == {
         'pixel baseline (SparK)': {'pixel'},
         'L_feat': {'feat'},
         'L_sim': {'sim'},
@@ -54,34 +48,27 @@ def test_the_list_on_scenes_has_the_rows_that_were_asked_for() -> None:
         '+ relations, one teacher': {'feat', 'sim', 'relation'},
         '+ second teacher + relations': everything,
     }
-
-
-def test_all_rows_on_scenes_take_the_same_steps(scenes: Path, tmp_path: Path) -> None:
-    variants = read_variants(SCENES_ABLATION)
-    data = {'train_dataloader.dataset.data_root': str(scenes)}
-    jobs = pretraining_jobs(variants, work_dir=tmp_path, seed=3, options=data)
-    assert len({job.work_dir for job in jobs.values()}) == len(variants) == 8
+    assert len({job.work_dir for job in jobs.values()}) == 8
     assert {job.iterations for job in jobs.values()} == {4 * 8}  # 8 batches hold 240 images
     assert all(job.settings.randomness.seed == 3 for job in jobs.values())
 
 
 @pytest.mark.parametrize(
-    ('options', 'told'),
+    ('name', 'options', 'told'),
     [
-        ({'train_cfg.max_epochs': 5}, r"'other': \(40, 32\)"),
-        ({}, "'student' and 'other'"),
-        ({'model.heads.sims': None}, 'model.heads.sims=None'),
+        ('other', {'train_cfg.max_epochs': 5}, r"'other': \(40, 32\)"),
+        ('other', {'model.heads.sims': None}, 'model.heads.sims=None'),
+        ('student', {}, 'one name'),
     ],
 )
 def test_rows_that_make_no_table_are_refused(
-    options: dict, told: str, scenes: Path, tmp_path: Path
+    name: str, options: dict, told: str, scenes: Path, tmp_path: Path
 ) -> None:
-    rows = [dict(name=name, config=STUDENT) for name in ('student', 'other')]
-    rows[1]['options'] = options
+    rows = [dict(name='student', config=STUDENT), dict(name=name, config=STUDENT, options=options)]
     data = {'train_dataloader.dataset.data_root': str(scenes)}
-    variants = read_variants(write(tmp_path / 'list.py', rows))
     with pytest.raises(ValueError, match=told):
-        pretraining_jobs(variants, work_dir=tmp_path, seed=0, options=data)
+        path = write(tmp_path / 'list.py', rows)
+        pretraining_jobs(path, work_dir=tmp_path, seed=0, options=data)
 
 
 def test_every_row_is_trained_once_and_scored(
@@ -93,9 +80,11 @@ def test_every_row_is_trained_once_and_scored(
         dict(name='both', config=STUDENT, options=short),
         dict(name='L_feat', config=STUDENT, options=alone),
     ]
-    variants = read_variants(write(tmp_path / 'list.py', listed))
+    path = write(tmp_path / 'list.py', listed)
+    options = TINY | {'train_dataloader.dataset.data_root': str(scenes)}
+    jobs = pretraining_jobs(path, work_dir=tmp_path / 'out/pretrain', seed=0, options=options)
     how = dict(work_dir=tmp_path / 'out', seed=0, scenes=scenes, bank=240, length=1 / 200)
-    table = ablate(variants, **how, options=TINY)
+    table = ablate(jobs, **how, options=TINY)
     assert list(table) == [UNTRAINED, 'both', 'L_feat']
     columns = ['kNN', 'linear probe', 'top-1, 5 % of labels']
     assert all(list(row) == columns for row in table.values())
@@ -108,28 +97,16 @@ def test_every_row_is_trained_once_and_scored(
     }
     assert terms == {'both': {'loss_feat', 'loss_sim'}, 'l-feat': {'loss_feat'}}
     capsys.readouterr()
-    assert ablate(variants, **how, options=TINY) == table
+    assert ablate(jobs, **how, options=TINY) == table
     assert capsys.readouterr().out.count('done before') == 5
 
 
-def test_the_tool_names_a_row_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, 'argv', ['ablate.py', str(SCENES_ABLATION), '--only', 'L_faet'])
+def test_the_tool_names_a_row_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, 'make_scenes', lambda *_, **__: None)
+    monkeypatch.setattr(ablation, 'pretraining_jobs', lambda *_, **__: {'L_feat': None})
+    words = [str(SCENES_ABLATION), '--only', 'L_faet', '--work-dir', str(tmp_path / 'work')]
+    monkeypatch.setattr(sys, 'argv', ['ablate.py', *words])
     with pytest.raises(SystemExit, match=r"ablate: --only names \['L_faet'\]"):
         main()
-
-
-@pytest.mark.parametrize(
-    ('variants', 'error', 'sentence'),
-    [
-        ([], ValueError, 'has no variants'),
-        ([dict(name='a', config='configs/no.py')], FileNotFoundError, "'a' names .*no.py"),
-        ([dict(name='a', config='README.md')] * 2, ValueError, 'one name'),
-    ],
-)
-def test_a_bad_list_is_refused(
-    tmp_path: Path, variants: list[dict], error: type[Exception], sentence: str
-) -> None:
-    with pytest.raises(error, match=sentence):
-        read_variants(write(tmp_path / 'list.py', variants))
-    with pytest.raises(FileNotFoundError, match='no list of variants'):
-        read_variants(tmp_path / 'none.py')

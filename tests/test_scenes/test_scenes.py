@@ -7,13 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from hgkd_mm.scenes import CLASSES, SceneFolder, SceneRenderer, contact_sheet
+from hgkd_mm.scenes import CLASSES, SceneFolder
 from hgkd_mm.scenes.recipes import build_object
 from hgkd_mm.scenes.renderer import (
     MIN_VISIBLE_CLUTTER,
     MIN_VISIBLE_MAIN,
     SUPERSAMPLING,
     Scene,
+    compose,
+    render_scene,
+    truth,
 )
 from hgkd_mm.scenes.shapes import PAINTS, box, ellipse, stroke
 from hgkd_mm.scenes.surfaces import FIELDS, fractal_noise
@@ -21,8 +24,7 @@ from hgkd_mm.scenes.surfaces import FIELDS, fractal_noise
 
 @pytest.fixture(scope='module')
 def scenes() -> list[Scene]:
-    renderer = SceneRenderer(seed=3, size=96)
-    return [renderer.render('train', index) for index in range(36)]
+    return [render_scene('train', index, seed=3, size=96) for index in range(36)]
 
 
 def shoelace(outline: np.ndarray) -> float:
@@ -39,50 +41,40 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_scene_depends_on_seed_split_and_index_alone() -> None:
-    first = SceneRenderer(seed=5, size=64)
-    for index in range(4):
-        first.render('train', index)
-    alone, again = SceneRenderer(seed=5, size=64).render('train', 4), first.render('train', 4)
+    alone, again = (render_scene('train', 4, seed=5, size=64) for _ in range(2))
     np.testing.assert_array_equal(alone.image, again.image)
     np.testing.assert_array_equal(alone.instance_map, again.instance_map)
     assert alone.instances == again.instances
     for seed, split, index in ((6, 'train', 4), (5, 'val', 4), (5, 'train', 16)):
-        other = SceneRenderer(seed=seed, size=64).render(split, index)
-        assert other.label == alone.label
+        other = render_scene(split, index, seed=seed, size=64)
         assert np.abs(other.image.astype(int) - alone.image).mean() > 10
 
 
 def test_twelve_classes_in_balance_and_their_maps(scenes: list[Scene]) -> None:
     assert len(CLASSES) == 12
     assert sorted(CLASSES) == list(CLASSES)  # as ImageFolder-like data sets number them
-    counts = np.bincount([scene.label for scene in scenes], minlength=12)
-    np.testing.assert_array_equal(counts, 3)
     for scene in scenes:
         assert scene.image.shape == (96, 96, 3)
-        assert scene.instance_map.shape == scene.semantic_map.shape == (96, 96)
-        arrays = (scene.image, scene.instance_map, scene.semantic_map)
-        assert {array.dtype.name for array in arrays} == {'uint8'}
+        assert scene.instance_map.shape == (96, 96)
+        assert scene.image.dtype == scene.instance_map.dtype == np.uint8
         assert scene.image.std() > 8
         assert set(np.unique(scene.instance_map)) - {0} == set(range(1, len(scene.instances) + 1))
-        semantic = np.zeros_like(scene.semantic_map)
         for number, instance in enumerate(scene.instances, 1):
             mask = scene.instance_map == number
-            semantic[mask] = instance.label + 1
             x0, y0, x1, y1 = instance.box
             assert mask.sum() == instance.area == mask[y0:y1, x0:x1].sum()
             assert mask[y0].any() and mask[y1 - 1].any()
             assert mask[:, x0].any() and mask[:, x1 - 1].any()
-        np.testing.assert_array_equal(scene.semantic_map, semantic)
 
 
 def test_one_main_object_large_and_visible_enough(scenes: list[Scene]) -> None:
     clutter = 0
-    for scene in scenes:
+    for index, scene in enumerate(scenes):
         (main,) = [instance for instance in scene.instances if instance.main]
         others = [instance for instance in scene.instances if not instance.main]
         clutter += len(others)
-        assert main.label == scene.label
-        assert scene.label not in [other.label for other in others]
+        assert main.label == index % 12
+        assert main.label not in [other.label for other in others]
         assert main.visibility >= MIN_VISIBLE_MAIN
         assert all(other.visibility >= MIN_VISIBLE_CLUTTER for other in others)
         assert all(other.area < main.area for other in others)
@@ -92,13 +84,11 @@ def test_one_main_object_large_and_visible_enough(scenes: list[Scene]) -> None:
 
 
 def test_occlusion_takes_pixels_from_what_lies_behind() -> None:
-    renderer = SceneRenderer(seed=0, size=64)
-    canvas = 64 * SUPERSAMPLING
-    checked = 0
+    canvas, checked = 64 * SUPERSAMPLING, 0
     for index in range(24):
-        layers, _ = renderer._compose(index % 12, np.random.default_rng(index))
+        layers, _ = compose(index % 12, canvas, np.random.default_rng(index))
         masks = [layer.on_canvas(canvas) for layer in layers]
-        scene_instances, instance_map = renderer._truth(layers, layers[0])
+        scene_instances, instance_map = truth(layers, range(1, len(layers) + 1), 64)
         for below, mask in enumerate(masks):
             above = np.logical_or.reduce([np.zeros_like(mask), *masks[below + 1 :]])
             visible = (mask & ~above).sum() / mask.sum()
@@ -123,8 +113,7 @@ def test_the_picture_shows_an_edge_where_the_map_does(scenes: list[Scene]) -> No
 
 
 def test_size_scales_the_scene() -> None:
-    small = SceneRenderer(seed=1, size=64).render('train', 7)
-    large = SceneRenderer(seed=1, size=192).render('train', 7)
+    small, large = (render_scene('train', 7, seed=1, size=size) for size in (64, 192))
     assert [i.label for i in small.instances] == [i.label for i in large.instances]
     for a, b in zip(small.instances, large.instances, strict=True):
         np.testing.assert_allclose(np.array(a.box) * 3, b.box, atol=6)
@@ -181,29 +170,22 @@ def test_folder_holds_what_was_rendered(tmp_path: Path) -> None:
     assert json.loads((tmp_path / 'meta.json').read_text())['counts'] == {'train': 14, 'val': 3}
     lines = [json.loads(line) for line in (tmp_path / 'train.jsonl').read_text().splitlines()]
     assert [line['label'] for line in lines] == [*range(12), 0, 1]
-    scene = SceneRenderer(seed=2, size=48).render('train', 13)
+    scene = render_scene('train', 13, seed=2, size=48)
     assert lines[13]['image'] == 'train/butterfly/000013.jpg'
     assert lines[13]['instances'][0]['box'] == list(scene.instances[0].box)
     image = cv2.imread(str(tmp_path / lines[13]['image']))[..., ::-1]
     assert np.abs(image.astype(int) - scene.image).mean() < 8
-    for kind, truth in (('semantic', scene.semantic_map), ('instance', scene.instance_map)):
-        path = tmp_path / 'annotations' / kind / 'train' / 'butterfly' / '000013.png'
-        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), truth)
 
 
 def test_half_written_folder_is_completed_to_what_two_processes_write(tmp_path: Path) -> None:
-    whole = SceneFolder(out=tmp_path / 'whole', size=32, train=130, val=5)
-    assert list(whole.write(workers=2))[-1] == whole.total == 135
-    half = SceneFolder(out=tmp_path / 'half', size=32, train=130, val=5)
+    whole, half = (SceneFolder(out=tmp_path / name, size=32, train=40, val=5) for name in 'wh')
+    assert len(list(whole.write(workers=2))) == 45
     writing = half.write(workers=1)
-    assert next(writing) == 60
+    next(writing)
     writing.close()
     assert not half.is_complete()
-    done = tmp_path / 'half' / 'train' / 'boat' / '000000.jpg'
-    stamp = done.stat().st_mtime_ns
-    assert list(half.write(workers=1)) == [120, 130, 135]
-    assert done.stat().st_mtime_ns == stamp
-    assert files(tmp_path / 'half') == files(tmp_path / 'whole')
+    assert len(list(half.write(workers=1))) == 45
+    assert files(half.out) == files(whole.out)
     assert list(half.write(workers=1)) == []
 
 
@@ -213,26 +195,11 @@ def test_folder_with_other_scenes_is_refused(tmp_path: Path, finished: bool) -> 
     next(writing)
     if finished:
         list(writing)
-    with pytest.raises(FileExistsError, match=r'seed \(\[0\] there, \[1\] asked for\)'):
+    with pytest.raises(FileExistsError, match=r'other Scenes: seed 0, not 1\. Choose'):
         list(SceneFolder(out=tmp_path, seed=1, size=32, train=5, val=2).write(workers=1))
 
 
-def test_contact_sheet_has_a_column_for_each_class() -> None:
-    renderer = SceneRenderer(size=32)
-    sheet = contact_sheet(renderer, rows=2)
-    assert sheet.shape == (64, 384, 3)
-    np.testing.assert_array_equal(sheet[32:, 32:64], renderer.render('train', 13).image)
-
-
-def test_bad_requests_are_refused_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='size >= 32 pixels, got size=16'):
-        SceneRenderer(size=16)
-    with pytest.raises(ValueError, match='seed >= 0, got seed=-1'):
-        SceneRenderer(seed=-1)
-    with pytest.raises(ValueError, match="splits train, val, test, got 'valid'"):
-        SceneRenderer().render('valid', 0)
-    with pytest.raises(ValueError, match='numbered from 0, got index=-1'):
-        SceneRenderer().render('train', -1)
-    with pytest.raises(ValueError, match='val=-1'):
-        list(SceneFolder(out=tmp_path / 'x', val=-1).write())
-    assert not (tmp_path / 'x').exists()
+@pytest.mark.parametrize('wrong', [dict(size=16), dict(seed=-1), dict(val=-1)])
+def test_what_cannot_be_rendered_is_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match='size >= 32 and seed, train, val >= 0'):
+        SceneFolder(out=tmp_path, **wrong)

@@ -1,6 +1,5 @@
-"""tools/make_scenes.py: all three layouts by one command, twice, and for an older folder."""
+"""tools/make_scenes.py: the folders alone, then all three layouts, twice."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,36 +14,18 @@ def make(out: Path, *options: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_layouts_are_made_kept_and_added_to_an_older_folder(tmp_path: Path) -> None:
-    first = make(tmp_path)
+def test_layouts_can_wait_and_are_kept(tmp_path: Path) -> None:
+    first = make(tmp_path, '--folders-only')
     assert first.returncode == 0, first.stderr
-    assert '4 training and 2 validation images; coco/ and ade/ have 2 and 2 more' in first.stdout
-    image, annotations = tmp_path / 'train/boat/000000.jpg', tmp_path / 'coco/annotations'
-    contents = {path.name: path.read_bytes() for path in annotations.iterdir()}
-    assert set(contents) == {'instances_train2017.json', 'instances_val2017.json'}
-    assert 'nothing to do' in make(tmp_path).stdout
-
-    shutil.rmtree(tmp_path / 'coco')
-    shutil.rmtree(tmp_path / 'ade')
-    (tmp_path / 'layouts.json').unlink()
-    inode = image.stat().st_ino
-    assert make(tmp_path).returncode == 0
-    assert image.stat().st_ino == inode
-    assert {path.name: path.read_bytes() for path in annotations.iterdir()} == contents
+    assert '4 training and 2 validation images.' in first.stdout
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {'meta.json', 'train', 'train.jsonl', 'val', 'val.jsonl'}
+    assert 'also as COCO and ADE20K' in make(tmp_path).stdout
     assert len(list((tmp_path / 'ade' / 'annotations' / 'training').iterdir())) == 6
+    stamp = (tmp_path / 'coco/annotations/instances_val2017.json').stat().st_mtime_ns
+    assert make(tmp_path).returncode == 0
+    assert (tmp_path / 'coco/annotations/instances_val2017.json').stat().st_mtime_ns == stamp
 
     refused = make(tmp_path, '--seed', '1')
     assert refused.returncode == 1
-    assert refused.stderr.startswith('make_scenes: ') and 'seed ([0] there, [1]' in refused.stderr
-
-
-def test_layouts_can_wait(tmp_path: Path) -> None:
-    first = make(tmp_path, '--folders-only')
-    assert first.returncode == 0, first.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {
-        'annotations', 'meta.json', 'train', 'train.jsonl', 'val', 'val.jsonl',
-    }  # fmt: skip
-    assert 'nothing to do' in make(tmp_path, '--folders-only').stdout
-    assert make(tmp_path).returncode == 0
-    assert (tmp_path / 'coco' / 'annotations' / 'instances_val2017.json').is_file()
-    assert 'nothing to do' in make(tmp_path, '--folders-only').stdout
+    assert refused.stderr.startswith('make_scenes: ') and 'seed 0, not 1' in refused.stderr
