@@ -27,12 +27,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import override
 from hgkd_mm.utils.processor import usable_cores
 from hgkd_mm.utils.signals import exit_on_sigterm
-from hgkd_mm.utils.work_dir import held, passed_on
+from hgkd_mm.utils.work_dir import held, passed_on, read_scalars
 
 from .places import RESOURCES, WORKSPACE
 
@@ -302,7 +301,6 @@ def _progress() -> Progress:
 
 
 def _show(one: _Running, progress: Progress) -> None:
-    started = any(one.job.work_dir.glob('*/vis_data/scalars.json'))
-    loss = read_scalars(one.job.work_dir).get('loss') if started else None
+    loss = read_scalars(one.job.work_dir).get('loss')
     if loss is not None:
         progress.update(one.bar, completed=int(loss.steps[-1]), loss=f'{loss.values[-1]:.3f}')

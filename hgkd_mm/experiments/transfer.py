@@ -14,14 +14,12 @@ from mmengine.device import get_device
 
 from hgkd_mm.benchmark import versions
 from hgkd_mm.evaluation import build_labelled_dataset
-from hgkd_mm.inspect import read_scalars
 from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
-from hgkd_mm.utils.work_dir import held
-from hgkd_mm.weights.reading import register_reader
+from hgkd_mm.utils.work_dir import held, read_scalars
 
 from .places import CONFIGS, SCENES, WORK_DIRS
 from .seeds import over_seeds, print_transfer_table, write_seeds_summary
@@ -215,13 +213,12 @@ def _moved(path: str, scenes: Path) -> str:
     return str(scenes / Path(path).relative_to('data/scenes'))
 
 
-def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
-    """Prints the table, draws predictions on some validation images, writes summary.json.
+def report(work_dir: Path, result: TransferResult, **facts: object) -> None:
+    """Prints the table and writes summary.json.
 
     Args:
-        work_dir: where they go.
+        work_dir: where it goes.
         result: of :func:`transfer`.
-        scenes: folder of Scenes.
         facts: kept in the summary.
     """
     print_transfer_table(over_seeds([result.scores]), 'Transfer on Scenes, in %')
@@ -235,13 +232,6 @@ def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: obj
         **facts,
     }
     (work_dir / 'summary.json').write_text(json.dumps(record, indent=2, default=str))
-    from .pictures import draw_detection, draw_segmentation
-
-    register_reader()  # mmdet and mmseg read the checkpoints by MMEngine
-    if 'detection' in result.jobs:
-        draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
-    if 'segmentation' in result.jobs:
-        draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
 
 
 def _run_facts(job: Job) -> dict[str, object]:
@@ -269,10 +259,7 @@ def main() -> None:
     tasks = tuple(task for task in TASKS if not args.tasks or task.name in args.tasks)
     tables, title = [], f'Transfer on Scenes, seeds {args.seeds}, length {args.length:g}, in %'
     try:
-        need_ops('The transfer table, whose pictures are drawn with MMDetection,')
-        # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
-        from . import pictures  # noqa: F401
-
+        need_ops('Mask R-CNN, which the transfer table trains,')
         with held(args.work_dir):
             make_scenes(SceneFolder(out=SCENES))
             for seed in args.seeds:
@@ -286,7 +273,7 @@ def main() -> None:
                     length=args.length,
                     tasks=tasks,
                 )
-                report(work_dir, result, scenes=SCENES, seed=seed)
+                report(work_dir, result, seed=seed)
                 tables.append(result.scores)
         table = over_seeds(tables)
     except (RuntimeError, ValueError, FileExistsError, FileNotFoundError) as error:

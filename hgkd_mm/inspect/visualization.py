@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from hgkd_mm.evaluation import isolated_rng
-from hgkd_mm.models import HGKD
-from hgkd_mm.utils.launch import check_device
-from hgkd_mm.weights.fit import Fit
 
-from .figure import draw_grid
-from .fitted_weights import load_backbone, load_model, read_tensors
-from .images import FolderImages, InputFormat, Size, load_folder_images, training_size
-from .model_grids import backbone_grid, distillation_grid
-from .networks import build_module, check_backbone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Visualization:
-    """A picture that was drawn, and its contents."""
-
-    path: Path
-    fit: Fit  # of the checkpoint
-    images: FolderImages
-    notes: tuple[str, ...]  # sentences below the picture
+from .columns import backbone_columns, distillation_columns
+from .figure import draw_columns
+from .images import Size, load_folder_images, training_size
+from .networks import is_hgkd, load_student
 
 
 def visualize(
@@ -44,11 +26,11 @@ def visualize(
     device: str = 'cpu',
     backbone_only: bool = False,
     trust_checkpoint: bool = False,
-) -> Visualization:
+) -> Path:
     """Draws what a network computes for some images of a folder.
 
-    For an ``HGKD`` model it shows what each head compares (`distillation_grid`), for any other
-    the maps of ``model.backbone`` (`backbone_grid`).
+    For an ``HGKD`` model it shows what each head compares (`distillation_columns`), for any other
+    the maps of ``model.backbone`` (`backbone_columns`).
 
     Args:
         config: of the run that the checkpoint is from; of mmpretrain, mmdet or mmseg.
@@ -62,54 +44,26 @@ def visualize(
         backbone_only: treat an HGKD model as any other.
         trust_checkpoint: allow the checkpoint to run pickled code.
 
+    Returns:
+        The picture.
+
     Raises:
-        OSError, RuntimeError, ValueError: an argument is wrong, before anything is written.
+        OSError, RuntimeError, ValueError: an argument is wrong; nothing is written.
     """
-    check_backbone(config)
-    path = _picture_path(Path(out), checkpoint)
-    input_format = InputFormat.of(config)
-    check_device(device)
     images = load_folder_images(folder, count=count, size=size or training_size(config), seed=seed)
-    tensors = read_tensors(checkpoint, trust_checkpoint=trust_checkpoint)
-    batch = input_format.normalize(images.pictures).to(device)
-    model = _build(config, backbone_only)
-    if isinstance(model, HGKD):
-        fit = load_model(model, tensors, source=checkpoint)
+    whole = not backbone_only and is_hgkd(config)
+    network, title, input_format = load_student(
+        config, checkpoint, whole=whole, trust_checkpoint=trust_checkpoint
+    )
+    batch = input_format.normalize(images.pictures)
+    shown = (network.to(device), batch.to(device))
+    if whole:
         with isolated_rng(seed):
-            mask = model.draw_mask(batch.cpu()).to(device)
-        grid = distillation_grid(model.to(device), batch, mask, input_format=input_format)
+            mask = network.draw_mask(batch).to(device)
+        columns = distillation_columns(*shown, mask, input_format=input_format)
     else:
-        fit = load_backbone(model, tensors, source=checkpoint)
-        grid = backbone_grid(model.to(device), batch, input_format=input_format)
-    grid.notes.insert(0, images.description())
-    draw_grid(grid, path, title=f'{checkpoint} ({type(model).__name__})')
-    return Visualization(path=path, fit=fit, images=images, notes=tuple(grid.notes))
-
-
-def _build(config: Config, backbone_only: bool) -> nn.Module:
-    """The HGKD model, or the bare backbone of any other."""
-    if not backbone_only:
-        scope = config.get('default_scope') or 'mmpretrain'
-        with (
-            DefaultScope.overwrite_default_scope(scope),
-            MODELS.switch_scope_and_registry(None) as registry,
-        ):
-            kind = registry.get(config.model.get('type', ''))
-        # an unknown type goes this way as well, and is refused
-        if kind is None or (isinstance(kind, type) and issubclass(kind, HGKD)):
-            preprocessor = config.get('data_preprocessor')
-            settings = {'data_preprocessor': preprocessor, **config.model}
-            return build_module(config, settings, key='model')
-    return build_module(config, config.model.backbone, key='model.backbone')
-
-
-def _picture_path(out: Path, checkpoint: str) -> Path:
-    if not out.suffix or out.is_dir():
-        return out / f'{Path(checkpoint).stem}.png'
-    known = FigureCanvasBase.get_supported_filetypes()
-    if out.suffix[1:].lower() not in known:
-        raise ValueError(
-            f'A picture cannot be written as {out.suffix} ({out}): choose a name in '
-            f'{", ".join("." + name for name in sorted(known))}, or a folder.'
-        )
-    return out
+        columns = backbone_columns(*shown, input_format=input_format)
+    path = Path(out)
+    if not path.suffix or path.is_dir():
+        path = path / f'{Path(checkpoint).stem}.png'
+    return draw_columns(columns, path, title=title)

@@ -92,21 +92,6 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trust-checkpoint', action='store_true', help=trust)
 
 
-def check_device(device: str) -> None:
-    """Makes sure that tensors can be put on the device of ``--device``, before any work is done.
-
-    Raises:
-        RuntimeError: There is no such device.
-    """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # what it is depends on how torch was built
-        reason = str(error).split('\n')[0]
-        raise RuntimeError(
-            f'There is no device {device!r} here ({reason}): set --device.'
-        ) from error
-
-
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Reads a config file, and overrides values by dotted key (``--cfg-options``).
 

@@ -15,8 +15,8 @@ from hgkd_mm.experiments.ablation import (
     pretraining_jobs,
     read_variants,
 )
-from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.launch import override
+from hgkd_mm.utils.work_dir import read_scalars
 
 pytestmark = pytest.mark.slow
 
