@@ -1,10 +1,9 @@
 """Pictures and reports of trained networks: masks, features, similarities, attention."""
 
 from .analysis import analyze, figures_table
-from .columns import backbone_columns, distillation_columns
 from .figure import draw_columns
 from .images import InputFormat
-from .visualization import visualize
+from .visualization import backbone_columns, distillation_columns, visualize
 
 __all__ = [
     'InputFormat',

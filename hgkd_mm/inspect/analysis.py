@@ -58,7 +58,7 @@ def analyze(
         out: folder to write into.
         checkpoint: weights of the model or of its backbone.
         teacher: name of a teacher in the config, which has weights of its own; instead.
-        count: of images.
+        count: number of images.
         size: (H, W) that images are cropped to; by default that of training.
         seed: of the choice of images.
         device: to compute on.

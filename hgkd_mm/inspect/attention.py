@@ -100,15 +100,9 @@ def attention_layers(
     layers = []
     for index, part in enumerate(parts):
         distance, nmi = torch.cat(part, dim=1).mean(1)
-        layers.append(
-            {
-                'block': index,
-                'distance': distance.tolist(),
-                'nmi': nmi.tolist(),
-                'distance_mean': distance.mean().item(),
-                'nmi_mean': nmi.mean().item(),
-            }
-        )
+        means = {'distance_mean': distance.mean().item(), 'nmi_mean': nmi.mean().item()}
+        heads = {'distance': distance.tolist(), 'nmi': nmi.tolist()}
+        layers.append({'block': index} | heads | means)
     return layers
 
 

@@ -39,7 +39,7 @@ class SimilarityColumn:
     title: str
     teacher: NDArray[np.float64]  # (B, K), each row sums to 1
     student: NDArray[np.float64]
-    correlation: NDArray[np.float64]  # (B,) Pearson's
+    correlation: Sequence[float]  # Pearson's
 
     def draw(self, ax: Axes, row: int) -> None:
         """Draws one image's distributions over the teacher's ranks, as multiples of 1 / K."""

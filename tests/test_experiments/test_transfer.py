@@ -11,7 +11,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from PIL import Image
 
 import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.experiments.transfer import (
@@ -138,15 +137,12 @@ def test_every_start_is_trained_once_and_scored(
     assert transfer(**how).scores == result.scores
     assert capsys.readouterr().out.count('done before') == 4
 
-    report(how['work_dir'], result, scenes=scenes, seed=0)
+    report(how['work_dir'], result, seed=0)
     assert 'mIoU' in capsys.readouterr().out
     summary = json.loads((how['work_dir'] / 'summary.json').read_text())
     assert summary['scores'] == result.scores
     run = summary['runs']['detection']['student']
     assert (run['iterations'], run['batch_size']) == (2, 4) and run['seconds'] > 0
-    for name in ('detection.png', 'segmentation.png'):
-        with Image.open(how['work_dir'] / name) as picture:
-            assert picture.width > 500
 
 
 def test_a_run_without_its_metric_is_named(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_vision_transformer(
     assert (attention['grid'], attention['prefix_tokens'], attention['patch_px']) == ([4, 4], 1, 16)
     for index, layer in enumerate(attention['layers']):
         assert layer['block'] == index and len(layer['distance']) == ARCH['num_heads']
-        assert 0 < layer['distance_mean'] and 0 < layer['nmi_mean'] < 1
+        assert layer['distance_mean'] > 0 and 0 < layer['nmi_mean'] < 1
     assert figures['images']['classes'] == ['a', 'b'] and figures['images']['count'] == 6
     assert [stage['stage'] for stage in figures['features']] == ['block 0', 'block 1', 'block 2']
     assert sorted(file.name for file in out.iterdir()) == ['analysis.json', 'layers.png']

@@ -64,11 +64,11 @@ def test_command_line(
 
     first, second, other = drawn(), drawn(), drawn('--seed', '1')
     # image, what the student sees, 3 of features, similarities and pixels
-    assert first.shape[1] == 7 * 1.6 * 130
+    assert first.shape[1] == 7 * 208
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
     # four maps and the image
-    assert drawn('--backbone').shape[1] == 5 * 1.6 * 130
+    assert drawn('--backbone').shape[1] == 5 * 208
     for flags in (['--num', '0'], ['--cfg-options', 'model.mask.ratio=1.5'], ['--size', '90']):
         with pytest.raises(SystemExit, match=r'--num|ratio|90 x 90'):
             main([*arguments, *flags])
