@@ -174,7 +174,7 @@ def figures_table(figures: Mapping[str, Any]) -> Table:
             row | {'distance, px': layer['distance_mean'], 'NMI': layer['nmi_mean']}
             for row, layer in zip(rows, figures['attention']['layers'], strict=True)
         ]
-    table = Table(*(name.replace('_', ' ') for name in rows[0]))
+    table = Table(*(name.replace('_', ' ') for name in rows[0]), box=None)
     for row in rows:
         table.add_row(*(f'{v:.3f}' if isinstance(v, float) else str(v) for v in row.values()))
     return table

@@ -31,12 +31,6 @@ from .pca import HIDDEN, FeaturePCA
 
 Compared = tuple[StudentOutput, Mapping[str, TeacherOutput]]
 
-_TEACHER_TITLES = {
-    'full': 'teacher sees\nthe whole image',
-    'visible': 'teacher sees\nthe visible cells',
-    'mim': 'teacher guesses\nfrom visible cells',
-}
-
 
 def visualize(
     config: Config,
@@ -166,18 +160,16 @@ def _feature_columns(
     found = [_imitation(head, compared) for compared in (masked, whole)]
     targets, _, valid = (torch.cat(parts) for parts in zip(*found, strict=True))
     components = FeaturePCA(targets, valid=valid)
-    seen = (
-        (_TEACHER_TITLES[view], 'the visible cells'),
-        (_TEACHER_TITLES['full'], 'the whole image'),
-    )
+    views = ((view, 'visible cells'), ('full', 'full image'))
     columns, of = [], f'{name}, {head.teacher}'
-    for (target, guess, valid), (teacher_title, student_view) in zip(found, seen, strict=True):
+    for (target, guess, valid), (teacher_view, seen) in zip(found, views, strict=True):
         columns += [
             PictureColumn(
-                title=f'{of}:\n{teacher_title}', pictures=components.to_rgb(target, valid=valid)
+                title=f'{of}:\nteacher, {teacher_view}',
+                pictures=components.to_rgb(target, valid=valid),
             ),
             PictureColumn(
-                title=f'{of}:\nstudent sees\n{student_view}',
+                title=f'{of}:\nstudent, {seen}',
                 pictures=components.to_rgb(guess, valid=valid),
                 captions=_agreement(guess, target, valid),
             ),

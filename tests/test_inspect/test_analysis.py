@@ -13,7 +13,7 @@ from helpers.teachers import ARCH, SIZES, mae_parts, prefixed, save
 from helpers.tiny_hgkd import FEAT, hgkd, mae_file, mae_teacher
 from helpers.vits import noise, small_vit
 from mmengine.config import Config
-from mmpretrain.models.backbones import ResNet, T2T_ViT
+from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.selfsup import MAEViT
 from torch import Tensor, nn
 
@@ -99,15 +99,6 @@ def test_pre_training_networks_mask_nothing() -> None:
     with torch.no_grad():
         tokens = run_whole(encoder, torch.rand(1, 3, 64, 64))[-1]
     assert isinstance(encoder, MAEViT) and tokens.shape == (1, 17, ARCH['embed_dims'])
-
-
-def test_a_transformer_whose_tokens_lie_elsewhere_gets_its_features(
-    folder: Path, tmp_path: Path
-) -> None:
-    sizes = dict(img_size=64, num_layers=1, embed_dims=384)
-    config, checkpoint = config_of(dict(type='T2T_ViT', **sizes)), saved(T2T_ViT(**sizes), tmp_path)
-    figures = analyze(config, folder=folder, out=tmp_path / 'out', checkpoint=checkpoint)
-    assert figures['attention'] is None and figures['features']
 
 
 def test_each_map_of_a_cnn() -> None:

@@ -50,13 +50,14 @@ def show(model: HGKD) -> list[PictureColumn | SimilarityColumn]:
 
 def test_inputs_and_pasted_reconstruction() -> None:
     model = build(dict(pixel=PIXEL))
-    image, seen, filled = (column.pictures for column in show(model))
+    columns = show(model)
+    image, seen, filled = (column.pictures for column in columns)
     np.testing.assert_array_equal(image, PICTURES)
     pixels = MASK.at((64, 64)).numpy()
     for shown in (seen, filled):
         np.testing.assert_array_equal(shown[pixels], PICTURES[pixels])
     assert (seen[~pixels] == GREY).all()
-    assert show(model)[1].title.endswith('2 of 4 cells')
+    assert columns[1].title.endswith('2 of 4 cells')
     assert (filled[~pixels] != PICTURES[~pixels]).mean() > 0.5
 
     class Oracle(torch.nn.Module):
@@ -177,21 +178,3 @@ def test_entries_are_in_the_teachers_order_and_in_units_of_the_average() -> None
     by_label = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
     np.testing.assert_allclose(by_label['teacher'], [2.4, 1.2, 0.4, 0.0])
     np.testing.assert_allclose(by_label['student'], [1.6, 1.2, 0.8, 0.4])
-
-
-def test_a_row_per_image_and_columns_side_by_side(tmp_path: Path) -> None:
-    red, green = (250, 0, 0), (0, 250, 0)
-    columns = [
-        PictureColumn(title='t', pictures=np.full((2, 4, 4, 3), color, np.uint8))
-        for color in (red, green)
-    ]
-    path = draw_columns(columns, tmp_path / 'p.png', title='a title')
-    picture = np.asarray(Image.open(path).convert('RGB')).astype(int)
-    rows, widths = [], []
-    for color in (red, green):
-        flags = np.abs(picture - color).max(-1) <= 3
-        rows.append(np.flatnonzero(flags.sum(1) > 50))
-        widths.append(np.flatnonzero(flags.sum(0) > 50))
-    np.testing.assert_array_equal(*rows)
-    assert widths[0].max() < widths[1].min()
-    assert len(np.flatnonzero(np.diff(rows[0]) > 1)) == 1

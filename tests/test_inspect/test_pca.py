@@ -37,15 +37,6 @@ def test_planted_components_become_the_channels(width: int) -> None:
         assert error < 2
 
 
-def test_components_are_shared_by_the_batch() -> None:
-    maps, _ = planted(width=8)
-    doubled = torch.cat([maps, maps])
-    colors = pca_to_rgb(doubled)
-    np.testing.assert_array_equal(colors[:2], colors[2:])
-    # Alone, the first map would spread over the range that the two maps share.
-    assert not np.array_equal(pca_to_rgb(maps[:1])[0], pca_to_rgb(maps)[0])
-
-
 def test_same_features_same_colors_whatever_the_random_state() -> None:
     maps = torch.randn(2, 700, 6, 6, generator=torch.Generator().manual_seed(0))
     state = torch.get_rng_state()
@@ -78,6 +69,8 @@ def test_fitted_components_paint_other_maps() -> None:
     maps, _ = planted(width=6)
     components = FeaturePCA(maps)
     np.testing.assert_array_equal(components.to_rgb(maps[1:]), components.to_rgb(maps)[1:])
+    # alone, the first map spreads over the range that the two share
+    assert not np.array_equal(pca_to_rgb(maps[:1]), components.to_rgb(maps[:1]))
     with pytest.raises(ValueError, match='4 features.*6 features'):
         components.to_rgb(torch.zeros(1, 4, 2, 2))
 

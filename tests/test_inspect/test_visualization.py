@@ -69,9 +69,10 @@ def test_command_line(
     assert not np.array_equal(first, other)
     # four maps and the image
     assert drawn('--backbone').shape[1] == 5 * 208
-    for flags in (['--num', '0'], ['--cfg-options', 'model.mask.ratio=1.5'], ['--size', '90']):
-        with pytest.raises(SystemExit, match=r'--num|ratio|90 x 90'):
-            main([*arguments, *flags])
+    with pytest.raises(SystemExit, match='--num'):
+        main([*arguments, '--num', '0'])
+    with pytest.raises(SystemExit, match='ratio'):
+        main([*arguments, '--cfg-options', 'model.mask.ratio=1.5'])
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmseg'])
