@@ -16,33 +16,28 @@ from hgkd_mm.inspect import visualize
 from hgkd_mm.utils.launch import add_config_flag, add_inspection_flags, load_config
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config', help='config of the run')
     parser.add_argument('checkpoint', help='its weights, or those of its backbone')
     parser.add_argument('folder', help='folder of images, nested at will')
-    add_inspection_flags(
-        parser, out='picture to write (.png, .pdf, .svg, .jpg), or a folder for it', num=6
-    )
     parser.add_argument(
         '--backbone', action='store_true', help="only the backbone's maps, whatever the model"
     )
+    add_inspection_flags(
+        parser, out='picture to write (.png, .pdf, .svg, .jpg), or a folder for it', num=6
+    )
     add_config_flag(parser, example='model.mask.ratio=0.75')
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Draws the picture and prints what was loaded and shown."""
-    args = parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        made = visualize(
+        path = visualize(
             load_config(args.config, args.cfg_options),
             checkpoint=args.checkpoint,
             folder=args.folder,
             out=args.out,
             count=args.num,
-            size=None if args.size is None else (args.size, args.size),
+            size=args.size and (args.size, args.size),
             seed=args.seed,
             device=args.device,
             backbone_only=args.backbone,
@@ -50,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         sys.exit(f'tools/visualize.py: {error}')
-    print(f'{args.checkpoint}: {made.fit.counts()}.')
-    print('\n'.join(made.notes))
-    print(f'Picture: {made.path}')
+    print(f'Picture: {path}')
 
 
 if __name__ == '__main__':

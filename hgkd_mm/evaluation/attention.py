@@ -2,7 +2,8 @@
 
 Source of both: naver-ai/cl-vs-mim, self_attention_analysis.ipynb (Park et al., ICLR 2023), which
 drops the class token, adds a constant to every entry and divides rows by their sum. Stated, as
-are the constants.
+are the constants. Attention is (B, heads, N, N), rows of queries that sum to 1, with ``prefix``
+class and register tokens in front, which are left out.
 """
 
 from __future__ import annotations
@@ -16,25 +17,18 @@ Pair = tuple[int, int]
 
 
 def patch_attention(attention: Tensor, *, prefix: int, eps: float = 0.0) -> Tensor:
-    """Attention among patches, without the rows and columns of prefix tokens.
+    """Attention among patches, (B, heads, n, n) float64 with n = N - prefix, rows summing to 1.
 
     Args:
-        attention: (B, heads, N, N), rows of queries that sum to 1.
+        attention: (B, heads, N, N).
         prefix: number of class and register tokens in front.
         eps: added to every entry.
 
-    Returns:
-        (B, heads, n, n) with n = N - prefix, float64, each row summing to 1.
-
     Raises:
-        ValueError: it is not square in its last two dimensions, or has fewer than two patches.
+        ValueError: there are fewer than two patches.
     """
-    if attention.dim() != 4 or attention.shape[-1] != attention.shape[-2]:
-        raise ValueError(
-            f'Attention is (B, heads, N, N) with N tokens, got {tuple(attention.shape)}.'
-        )
     count = attention.shape[-1] - prefix
-    if prefix < 0 or count < 2:
+    if count < 2:
         raise ValueError(
             f'{prefix} of {attention.shape[-1]} tokens are prefix tokens, so {count} patches are '
             'left, and attention among patches needs 2 or more: use larger images (--size).'
@@ -54,23 +48,15 @@ def attention_distance(
     with patches at rows r and columns c and s pixels from one to the next.
 
     Args:
-        attention: (B, heads, N, N), rows of queries that sum to 1.
+        attention: (B, heads, N, N).
         grid: (gh, gw) patches of an image, in raster order behind the prefix.
         patch_size: s.
-        prefix: number of class and register tokens in front, which are left out.
+        prefix: number of tokens in front.
 
     Returns:
         (B, heads) float64.
-
-    Raises:
-        ValueError: the tokens are not those of the grid.
     """
     patches = patch_attention(attention, prefix=prefix, eps=1e-32)
-    if patches.shape[-1] != grid[0] * grid[1]:
-        raise ValueError(
-            f'{attention.shape[-1]} tokens of which {prefix} are prefix tokens are not a grid of '
-            f'{grid[0]} x {grid[1]} patches.'
-        )
     distances = patch_size * patch_distances(grid).to(patches.device)
     return (patches * distances).sum(-1).mean(-1)
 
@@ -84,7 +70,7 @@ def patch_distances(grid: Pair) -> Tensor:
 
 
 def attention_nmi(attention: Tensor, *, prefix: int = 1) -> Tensor:
-    r"""Normalized mutual information of queries and keys, of each head.
+    r"""Normalized mutual information of queries and keys of each head, (B, heads) float64.
 
     .. math::
         \mathrm{NMI} = \frac{I(q, k)}{\sqrt{H(q) H(k)}}, \quad
@@ -92,13 +78,6 @@ def attention_nmi(attention: Tensor, *, prefix: int = 1) -> Tensor:
         p(q) = \frac1n, \; p(k) = \sum_q p(q) A[q, k]
 
     0: all queries attend alike (attention collapse). 1: each attends to a key of its own.
-
-    Args:
-        attention: (B, heads, N, N), rows of queries that sum to 1.
-        prefix: number of class and register tokens in front, which are left out.
-
-    Returns:
-        (B, heads) float64.
     """
     given = patch_attention(attention, prefix=prefix, eps=1e-8)
     count = given.shape[-1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -55,15 +55,14 @@ def knn_scores(
     """
     if not 1 <= k <= len(bank):
         raise ValueError(
-            f'k={k} neighbors are to vote, but there are {len(bank)} labelled images to choose '
-            f'from. Set k between 1 and {len(bank)}, or use more training images.'
+            f'k={k} neighbors are to vote: set k between 1 and the number of labelled images, '
+            f'{len(bank)}.'
         )
     if temperature <= 0:
         raise ValueError(f'The temperature of the kNN vote must be positive, but is {temperature}.')
-    for name, features in (('query features', queries), ('bank features', bank)):
-        check_finite(features, name)
-    queries = F.normalize(queries.float(), dim=1)
-    bank = F.normalize(bank.float(), dim=1)
+    check_finite(queries, 'query features')
+    check_finite(bank, 'bank features')
+    queries, bank = (F.normalize(features.float(), dim=1) for features in (queries, bank))
     bank_labels = bank_labels.to(bank.device)
     scores = []
     for chunk in queries.split(chunk_size or max(1, _BLOCK_ENTRIES // len(bank))):
@@ -84,14 +83,9 @@ def knn_accuracy(
     temperature: float = 0.07,
 ) -> float:
     """Top-1 accuracy of `knn_scores` in percent, with the training set as the bank."""
-    scores = knn_scores(
-        val_features,
-        train_features,
-        train_labels,
-        num_classes=int(train_labels.max()) + 1,
-        k=k,
-        temperature=temperature,
-    )
+    classes = int(train_labels.max()) + 1
+    how = dict(num_classes=classes, k=k, temperature=temperature)
+    scores = knn_scores(val_features, train_features, train_labels, **how)
     correct = scores.argmax(1) == val_labels.to(scores.device)
     return 100.0 * correct.float().mean().item()
 
@@ -135,10 +129,9 @@ def linear_probe(
         seed: of the split; the rest is deterministic.
 
     Raises:
-        ValueError: fewer than two classes, or too few images of a class to hold some out.
+        ValueError: from scikit-learn: fewer than two classes, or too few images of a class.
     """
     x, y = np.asarray(train_features, np.float64), np.asarray(train_labels)
-    _check_classes(y, held_out)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=max_iter)),
         {'logisticregression__C': sorted(candidates, reverse=True)},
@@ -150,18 +143,3 @@ def linear_probe(
         inverse_regularization=float(search.best_params_['logisticregression__C']),
         held_out_top1=100.0 * float(search.best_score_),
     )
-
-
-def _check_classes(labels: NDArray, held_out: float) -> None:
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f'A linear probe needs at least two classes, but the training set has '
-            f'{len(classes)}. Check that the folder is sorted into one subfolder per class.'
-        )
-    if counts.min() < 2 or np.ceil(held_out * len(labels)) < len(classes):
-        raise ValueError(
-            f'The linear probe holds out {held_out:.0%} of the training set, with every class '
-            f'in both parts, but {len(labels)} images of {len(classes)} classes (class '
-            f'{classes[counts.argmin()]} has {counts.min()}) are too few. Add labelled images.'
-        )

@@ -75,40 +75,39 @@ def extract_features(
         dataset: items from mmpretrain's ``PackInputs``, of one image size, with a ``gt_label``.
         encode: maps (B, 3, H, W) normalized images to the output to pool; by default
             ``model.extract_feat``, or the model itself.
-        data_preprocessor: normalizes a batch; by default the model's own.
+        data_preprocessor: normalizes a batch; by default the model's own. For a teacher, pass that
+            of its student.
         device: of the images; by default that of the model's first parameter.
         batch_size: images per forward pass and rank.
         num_workers: loading processes per rank.
 
     Raises:
-        ValueError: the dataset is empty or unlabelled, a preprocessor is missing, or the output
-            can't be pooled.
+        ValueError: the dataset is unlabelled, or the output can't be pooled.
         RuntimeError: in a distributed run, on every rank: one of them failed.
     """
-    size = len(dataset)  # type: ignore[arg-type]
-    if size == 0:
-        raise ValueError('The dataset to take features from is empty. Check its data_root.')
     if encode is None:
         encode = model.extract_feat if isinstance(model, BaseModel) else model
     if data_preprocessor is None:
-        if not isinstance(model, BaseModel):
-            raise ValueError(
-                f'{type(model).__name__} has no data preprocessor. Pass `data_preprocessor`, for '
-                'example that of the student it teaches.'
-            )
         data_preprocessor = model.data_preprocessor
     if device is None:
-        parameter = next(model.parameters(), None)
-        device = 'cpu' if parameter is None else parameter.device
+        device = next((parameter.device for parameter in model.parameters()), 'cpu')
 
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        # Rounded up, so that every rank has equally many images and tensors can be gathered.
+        sampler=DefaultSampler(dataset, shuffle=False, seed=0, round_up=True),
+        num_workers=num_workers,
+        collate_fn=default_collate,
+    )
     features, labels = [], []
     with same_on_all_ranks(), torch.no_grad(), eval_mode(model), isolated_rng():
-        for batch in _ordered_loader(dataset, batch_size, num_workers):
+        for batch in loader:
             images = data_preprocessor(batch, False)['inputs'].to(device)
             features.append(pool_features(encode(images)).float().cpu())
             labels.append(_class_indices(batch['data_samples']))
     return LabelledFeatures(
-        _gather_in_order(torch.cat(features), size), _gather_in_order(torch.cat(labels), size)
+        *(_gather_in_order(torch.cat(part), len(dataset)) for part in (features, labels))
     )
 
 
@@ -116,18 +115,15 @@ def extract_features(
 def same_on_all_ranks() -> Iterator[None]:
     """Raises an error of a block that does not communicate on all ranks, as a RuntimeError.
 
-    Without it the other ranks would wait for the results of the one that failed. A single
-    process raises its error as it is.
+    The other ranks would wait for the one that failed. A single process raises the error itself.
     """
     problem = None
     try:
         yield
     except Exception as error:
+        if get_world_size() == 1:
+            raise
         problem = error
-    if get_world_size() == 1:
-        if problem is not None:
-            raise problem
-        return
     messages = all_gather_object(problem and f'{type(problem).__name__}: {problem}')
     failed = [f'rank {rank}: {text}' for rank, text in enumerate(messages) if text]
     if failed:
@@ -149,10 +145,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def isolated_rng(seed: int = 0) -> Iterator[None]:
-    """Seeds all random generators for a block and restores their states afterwards.
+    """Seeds the generators of Python, NumPy and torch for a block; their states come back after.
 
-    Covers ``random``, NumPy's global generator, torch's CPU generator and, where CUDA is in use,
-    that of the current device.
+    Where CUDA is in use, that includes the generator of the current device.
     """
     # Touching CUDA before anyone else does would open a context on this device.
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -171,18 +166,6 @@ def isolated_rng(seed: int = 0) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _ordered_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:
-    # Rounded up, so that every rank has equally many images and plain tensors can be gathered.
-    sampler = DefaultSampler(dataset, shuffle=False, seed=0, round_up=True)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=default_collate,
-    )
-
-
 def _class_indices(samples: Sequence[Any]) -> Tensor:
     labels = [sample.get('gt_label') for sample in samples]
     if any(label is None for label in labels):
@@ -190,8 +173,6 @@ def _class_indices(samples: Sequence[Any]) -> Tensor:
             'An image of the dataset has no gt_label. Use a labelled dataset (with_label=True) '
             'and end its pipeline with PackInputs.'
         )
-    if any(label.numel() != 1 for label in labels):
-        raise ValueError('An image has several labels; kNN and linear probe need exactly one.')
     return torch.cat([label.reshape(1).long().cpu() for label in labels])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -33,14 +32,12 @@ def build_labelled_dataset(
 
     Raises:
         FileNotFoundError: the folder or annotation file does not exist.
-        ValueError: the dataset is empty, has no labels or a single class, or its pipeline does
+        ValueError: the dataset has no images, no labels or a single class, or its pipeline does
             not end with ``PackInputs``.
     """
     built = _build(dataset, key) if isinstance(dataset, dict) else dataset
-    size = len(built) if isinstance(built, Sized) else 0
-    if size == 0:
-        raise ValueError(f'{key} holds no images. Point {key}.data_root to labelled images.')
     _check_item(built, key)
+    size = len(built)  # type: ignore[arg-type]
     if max_samples is None or max_samples >= size:
         return built
     if max_samples < 1:
@@ -53,16 +50,11 @@ def build_labelled_dataset(
 def check_same_classes(
     train: Dataset, val: Dataset, *, keys: tuple[str, str] = ('train_dataset', 'val_dataset')
 ) -> None:
-    """Refuses two datasets whose class indices stand for different classes.
+    """Refuses two datasets, of these config keys, whose class indices stand for different classes.
 
     Compares the names of folders if both datasets number folders, the names of classes if
     neither does, and only the numbers of classes if one does: its folders may have other names
     than the classes.
-
-    Args:
-        train: training set.
-        val: validation set.
-        keys: their config keys, for the message.
 
     Raises:
         ValueError: both name their classes, and they differ.
@@ -92,15 +84,12 @@ def _build(config: dict[str, Any], key: str) -> Dataset:
 
 def _check_item(dataset: Dataset, key: str) -> None:
     item = dataset[0]
-    if not isinstance(item, dict) or not isinstance(item.get('inputs'), torch.Tensor):
+    sample = item.get('data_samples') if isinstance(item, dict) else None
+    if sample is None or sample.get('gt_label') is None:
         raise ValueError(
-            f'{key} does not yield an image tensor under "inputs". End {key}.pipeline with '
+            f'{key} does not yield labelled images: use a labelled dataset (for a CustomDataset: '
+            'with_label=True, one subfolder per class) whose pipeline ends with '
             "dict(type='PackInputs')."
-        )
-    if item['data_samples'].get('gt_label') is None:
-        raise ValueError(
-            f'{key} has images but no labels, and kNN accuracy needs labels. Use a labelled '
-            f'dataset there (for a CustomDataset: with_label=True, one subfolder per class).'
         )
     classes = _classes(dataset)
     if classes and len(classes) < 2:

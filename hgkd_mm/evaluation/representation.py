@@ -1,7 +1,7 @@
 """Diversity and discrimination of features, for networks with and without attention.
 
-Features are (N, D), one row per image. All functions raise a ValueError for fewer than two rows
-and for NaN or Inf.
+Features are (N, D), one row per image. All functions of them raise a ValueError for fewer than
+two rows and for NaN or Inf.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ def effective_rank(features: Tensor) -> float:
 
     .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \quad p_i = \sigma_i / \sum_j \sigma_j
 
-    with the singular values of the matrix. 1: all images lie on a line (dimensional collapse);
-    at most min(N - 1, D). Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007;
-    centering is ours, so that a mean that all images share does not count as a direction.
-
-    Returns:
-        0 if all rows are equal up to rounding.
+    with the singular values of the matrix. 0: all rows are equal up to rounding; 1: all lie on a
+    line (dimensional collapse); at most min(N - 1, D). Source: Roy and Vetterli, "The effective
+    rank", EUSIPCO 2007; centering is ours, so that a mean that all images share does not count as
+    a direction.
     """
     _check(features)
     rounding = torch.finfo(features.dtype).eps * max(features.shape)
@@ -29,27 +27,22 @@ def effective_rank(features: Tensor) -> float:
     singular = torch.linalg.svdvals(features - features.mean(0))
     if singular.sum() <= rounding * features.norm():
         return 0.0
-    shares = singular / singular.sum()
-    return _entropy_rank(shares)
+    return _entropy_rank(singular / singular.sum())
 
 
 def rankme(features: Tensor) -> float:
-    r"""RankMe: the effective rank of the features without centering.
+    r"""RankMe: the effective rank of the features without centering; 0 if all are zero.
 
     .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \quad p_i = \sigma_i / \sum_j \sigma_j + 10^{-7}
 
     Source: Garrido et al., "RankMe", ICML 2023 (arXiv 2210.02885), from 25600 images there; a
     value from fewer images than dimensions is bounded by their number.
-
-    Returns:
-        0 if all features are zero.
     """
     _check(features)
     singular = torch.linalg.svdvals(features.double())
     if not singular.sum():
         return 0.0
-    shares = singular / singular.sum() + 1e-7
-    return _entropy_rank(shares)
+    return _entropy_rank(singular / singular.sum() + 1e-7)
 
 
 def class_separability(features: Tensor, labels: Tensor) -> float:
@@ -60,16 +53,14 @@ def class_separability(features: Tensor, labels: Tensor) -> float:
         \mathrm{tr}\, S_B = \sum_c n_c \lVert \mu_c - \mu \rVert^2, \quad
         \mathrm{tr}\, S_W = \sum_i \lVert x_i - \mu_{c(i)} \rVert^2
 
-    Invariant to rotation, shift and common scale. Unrelated labels give about
-    (C - 1) / (N - C), not 0. Source: Fukunaga, "Introduction to Statistical Pattern
-    Recognition", 1990, chapter 10 (the criterion tr S_B / tr S_W).
+    Invariant to rotation, shift and common scale; infinite if the images of each class have equal
+    features and classes differ. Unrelated labels give about (C - 1) / (N - C), not 0. Source:
+    Fukunaga, "Introduction to Statistical Pattern Recognition", 1990, chapter 10 (the criterion
+    tr S_B / tr S_W).
 
     Args:
         features: (N, D).
         labels: (N,) class indices.
-
-    Returns:
-        Infinity if the images of each class have equal features and classes differ.
 
     Raises:
         ValueError: fewer than two classes, or no class of two images.
@@ -77,7 +68,7 @@ def class_separability(features: Tensor, labels: Tensor) -> float:
     _check(features)
     labels = labels.to(features.device)
     classes, index, counts = labels.unique(return_inverse=True, return_counts=True)
-    if len(labels) != len(features) or len(classes) < 2 or len(classes) == len(labels):
+    if not 2 <= len(classes) < len(labels):
         raise ValueError(
             f'Class separability compares images within classes and between them, but of '
             f'{len(features)} features with {len(labels)} labels {len(classes)} classes are seen.'
@@ -91,15 +82,11 @@ def class_separability(features: Tensor, labels: Tensor) -> float:
 
 
 def uniformity(features: Tensor, *, t: float = 2.0) -> float:
-    r"""How evenly unit features spread over the sphere; lower is more even.
+    r"""How evenly features, normalized here, spread over the sphere; lower is more even.
 
     .. math:: \log \underset{i < j}{\mathrm{mean}} \; e^{-t \lVert x_i - x_j \rVert^2}
 
     0: all equal. Source: Wang and Isola, ICML 2020 (arXiv 2005.10242), t = 2 there.
-
-    Args:
-        features: (N, D), normalized here.
-        t: weight of near pairs.
     """
     _check(features)
     units = F.normalize(features.double(), dim=1)
@@ -107,55 +94,32 @@ def uniformity(features: Tensor, *, t: float = 2.0) -> float:
 
 
 def alignment(features: Tensor, others: Tensor) -> float:
-    r"""Mean squared distance of unit features of two views of the same images.
+    r"""Mean squared distance of features, normalized here, of two views of the same images.
 
     .. math:: \mathrm{mean}_i \lVert x_i - y_i \rVert^2
 
     0: invariant to the change of view; 2: as far apart as independent features. Source: Wang and
     Isola, ICML 2020 (arXiv 2005.10242), alpha = 2 there.
-
-    Args:
-        features: (N, D), normalized here.
-        others: (N, D) of the other view, in the same order.
-
-    Raises:
-        ValueError: the shapes differ.
     """
     _check(features)
     _check(others)
-    if features.shape != others.shape:
-        raise ValueError(
-            f'Two views of the same images have features of one shape, got '
-            f'{tuple(features.shape)} and {tuple(others.shape)}.'
-        )
     first, second = (F.normalize(rows.double(), dim=1) for rows in (features, others))
     return (first - second).square().sum(1).mean().item()
 
 
 def token_similarity(tokens: Tensor) -> Tensor:
-    r"""Mean cosine similarity of two different positions of an image.
+    r"""Mean cosine similarity of two different positions of an image, (B,) float64.
 
     .. math::
         \frac{1}{n (n - 1)} \sum_{i \ne j} \cos(x_i, x_j)
         = \frac{\lVert \sum_i u_i \rVert^2 - n}{n (n - 1)}, \quad u_i = x_i / \lVert x_i \rVert
 
-    1: all positions are alike (over-smoothing). Source: Gong et al. 2021 (arXiv 2104.12753), for
-    the tokens of a ViT; the positions of a CNN's map here as well.
+    1: all positions are alike (over-smoothing). Not finite for a single position. Source: Gong et
+    al. 2021 (arXiv 2104.12753), for the tokens of a ViT; the positions of a CNN's map here as well.
 
     Args:
-        tokens: (B, n, D), n of 2 or more.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        ValueError: another shape.
+        tokens: (B, n, D).
     """
-    if tokens.dim() != 3 or tokens.shape[1] < 2:
-        raise ValueError(
-            f'Positions are compared in (B, n, D) tokens with n of 2 or more, got '
-            f'{tuple(tokens.shape)}.'
-        )
     count = tokens.shape[1]
     units = F.normalize(tokens.double(), dim=2)
     return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (count * (count - 1))
@@ -172,7 +136,7 @@ def check_finite(features: Tensor, name: str = 'features') -> None:
 
 
 def _check(features: Tensor) -> None:
-    if features.dim() != 2 or len(features) < 2:
+    if len(features) < 2:
         raise ValueError(
             f'Features are (N, D) with one row for each of 2 or more images, got '
             f'{tuple(features.shape)}: use more images (--num).'

@@ -11,8 +11,8 @@ from pathlib import Path
 import mmcv
 import mmengine
 import mmpretrain
-import torch
 import torchvision
+from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.utils import get_git_hash
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 
 from hgkd_mm import __version__
 from hgkd_mm.benchmark import versions
-from hgkd_mm.inspect import denormalize, draw_quickstart_figure, read_scalars
-from hgkd_mm.sparse import CellMask, sparsify
+from hgkd_mm.evaluation import isolated_rng
+from hgkd_mm.inspect import InputFormat, distillation_columns, draw_columns
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import add_config_flag
 from hgkd_mm.utils.work_dir import held
@@ -78,8 +78,8 @@ def quickstart(
         draw(
             work_dir / 'quickstart.png',
             student=student,
+            config=hgkd.settings,
             dataset=evaluation.val,
-            runs={'SparK': spark.work_dir, 'H-GKD': hgkd.work_dir},
         )
     print_table('Frozen features on Scenes, top-1 in % (chance 8.3)', [scores], head='features of')
     packages = {module.__name__: module.__version__ for module in _PACKAGES}
@@ -104,49 +104,24 @@ def quickstart(
 
 
 def draw(
-    path: Path, *, student: nn.Module, dataset: Dataset, runs: dict[str, Path], count: int = 5
+    path: Path, *, student: nn.Module, config: Config, dataset: Dataset, count: int = 5
 ) -> None:
-    """Draws images, masks, teacher and student features (PCA to RGB), and loss curves.
-
-    Features are what L_feat compares, here of whole images: the teacher's tokens as it normalises
-    them, and the student's decoded map, projected into the same space.
+    """Draws what the student sees, and its features and similarities beside the teacher's.
 
     Args:
         path: PNG to write.
-        student: trained HGKD with a ``feat`` head on teacher ``mim``.
+        student: trained HGKD.
+        config: that it was trained with.
         dataset: labelled data set whose images are shown.
-        runs: name to work directory, for the loss curves.
         count: number of images, of different classes.
     """
     step = max(1, len(dataset) // count)
     batch = default_collate([dataset[i * step + step // 2] for i in range(count)])
     images: Tensor = student.data_preprocessor(batch, False)['inputs']
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
+    with isolated_rng():
         mask = student.draw_mask(images)
-        whole = CellMask.full(batch=mask.batch, grid=mask.grid)
-        teacher = student.teachers['mim'](images, whole)
-        maps = student.backbone(sparsify(images, whole, engine=student.engine))
-        features = student.heads['feat'].project(student.neck(maps))
-        targets = student.heads['feat'].target(teacher)
-    draw_quickstart_figure(
-        images=denormalize(
-            images,
-            student.data_preprocessor.mean.flatten(),
-            student.data_preprocessor.std.flatten(),
-        ),
-        visible=mask.visible,
-        teacher_tokens=targets,
-        student_features=features,
-        curves={
-            f'{name}: {key.removeprefix("loss_")}': curve
-            for name, work_dir in runs.items()
-            for key, curve in read_scalars(work_dir).items()
-            if key.startswith('loss_')
-        },
-        path=path,
-        title='H-GKD on Scenes: what the student sees, and what it makes of whole images',
-    )
+    shown = distillation_columns(student, images, mask, input_format=InputFormat.of(config))
+    draw_columns(shown, path, title='H-GKD on Scenes')
 
 
 def main() -> None:
@@ -168,9 +143,6 @@ def main() -> None:
     try:
         if args.transfer:
             need_ops('Mask R-CNN, which --transfer trains,')
-            # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
-            from . import pictures  # noqa: F401
-
         with held(work_dir):
             _run(args, work_dir)
     except (OSError, RuntimeError, ValueError) as error:
@@ -194,8 +166,8 @@ def _run(args: argparse.Namespace, work_dir: Path) -> None:
         folder = work_dir / 'transfer'
         starts = {name: job.checkpoint for name, job in jobs.items()}
         result = transfer(work_dir=folder, scenes=SCENES, students=starts, seed=args.seed)
-        report(folder, result, scenes=SCENES, seed=args.seed)
-        print(f'Written to {folder}: summary.json, detection.png, segmentation.png')
+        report(folder, result, seed=args.seed)
+        print(f'Written to {folder}: summary.json')
 
 
 if __name__ == '__main__':

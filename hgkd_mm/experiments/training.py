@@ -17,11 +17,10 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 from rich.progress import Progress, TaskID
 
-from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.launch import override
 from hgkd_mm.utils.processor import usable_cores
 from hgkd_mm.utils.signals import exit_on_sigterm
-from hgkd_mm.utils.work_dir import held
+from hgkd_mm.utils.work_dir import held, read_scalars
 
 from .places import RESOURCES, WORKSPACE
 

@@ -12,13 +12,11 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from hgkd_mm.evaluation import build_labelled_dataset
-from hgkd_mm.inspect import read_scalars
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import scaled_iterations
 from hgkd_mm.utils.processor import cpu_has_bfloat16
 from hgkd_mm.utils.subset import stratified_share
-from hgkd_mm.utils.work_dir import held
-from hgkd_mm.weights.reading import register_reader
+from hgkd_mm.utils.work_dir import held, read_scalars
 
 from .places import CONFIGS, SCENES, WORK_DIRS
 from .students import pretrain_students
@@ -167,17 +165,10 @@ def _moved(path: str, scenes: Path) -> str:
     return str(scenes / Path(path).relative_to('data/scenes'))
 
 
-def report(work_dir: Path, result: TransferResult, *, scenes: Path, **facts: object) -> None:
-    """Prints the table, draws predictions on some validation images, writes summary.json."""
+def report(work_dir: Path, result: TransferResult, **facts: object) -> None:
+    """Prints the table and writes summary.json."""
     print_table('Transfer on Scenes, in %', [result.scores], head='start of the backbone')
     write_summary(work_dir / 'summary.json', [result.scores], **facts)
-    from .pictures import draw_detection, draw_segmentation
-
-    register_reader()  # mmdet and mmseg read the checkpoints by MMEngine
-    if 'detection' in result.jobs:
-        draw_detection(work_dir / 'detection.png', result.jobs['detection'], scenes)
-    if 'segmentation' in result.jobs:
-        draw_segmentation(work_dir / 'segmentation.png', result.jobs['segmentation'], scenes)
 
 
 def main() -> None:
@@ -191,10 +182,7 @@ def main() -> None:
     args = parser.parse_args()
     tables = []
     try:
-        need_ops('The transfer table, whose pictures are drawn with MMDetection,')
-        # A broken mmdet or mmseg, which take seconds to import, stops before any work is done.
-        from . import pictures  # noqa: F401
-
+        need_ops('Mask R-CNN, which the transfer table trains,')
         with held(args.work_dir):
             for seed in args.seeds:
                 work_dir = args.work_dir.resolve() / f'seed-{seed}'
@@ -208,7 +196,7 @@ def main() -> None:
                     seed=seed,
                     length=args.length,
                 )
-                report(work_dir, result, scenes=SCENES, seed=seed)
+                report(work_dir, result, seed=seed)
                 tables.append(result.scores)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'transfer_table: {error}')

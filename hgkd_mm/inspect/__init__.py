@@ -1,21 +1,16 @@
-"""Pictures and reports of trained networks: features, masks, attention, predictions, curves."""
+"""Pictures and reports of trained networks: masks, features, similarities, attention."""
 
 from .analysis import analyze, figures_table
-from .images import denormalize
-from .model_grids import backbone_grid, distillation_grid, draw_quickstart_figure
-from .predictions import draw_predictions
-from .scalars import Curve, read_scalars
-from .visualization import visualize
+from .figure import draw_columns
+from .images import InputFormat
+from .visualization import backbone_columns, distillation_columns, visualize
 
 __all__ = [
-    'Curve',
+    'InputFormat',
     'analyze',
-    'backbone_grid',
-    'denormalize',
-    'distillation_grid',
-    'draw_predictions',
-    'draw_quickstart_figure',
+    'backbone_columns',
+    'distillation_columns',
+    'draw_columns',
     'figures_table',
-    'read_scalars',
     'visualize',
 ]

@@ -1,331 +1,202 @@
-"""Statistics of a network's attention and features over images, as JSON, tables and pictures."""
+"""Statistics of a network's attention and features over images, as JSON, table and picture."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
+from rich.table import Table
 from torch import Tensor, nn
 
 from hgkd_mm.evaluation import (
-    alignment,
     class_separability,
     effective_rank,
     eval_mode,
-    knn_accuracy,
     patch_distances,
     pool_features,
-    rankme,
     token_similarity,
-    uniformity,
 )
 from hgkd_mm.models.outputs import TeacherOutput
-from hgkd_mm.models.qkv import choose_blocks
 from hgkd_mm.utils.files import write_whole
 
-from .attention_figures import (
-    LayerAttention,
-    TokenLayout,
-    attention_curves,
-    attention_maps,
-    draw_curves,
-    draw_maps,
-    find_queries,
-    token_layout,
-)
-from .images import Size, data_folder, load_folder_images, training_size
-from .networks import LoadedNetwork, load_student, load_teacher
+from .attention import TokenLayout, attention_layers, draw_curves, token_layout
+from .images import Size, load_folder_images, training_size
+from .networks import load_student, load_teacher, run_whole
 
-_NEIGHBORS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What was written."""
-
-    figures: dict[str, Any]  # contents of the JSON file
-    files: tuple[Path, ...]  # the JSON file, then pictures if there are any
-    notes: tuple[str, ...]  # sentences about what was loaded and what is not available
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageFeatures:
-    """Features of N images at one stage of a network."""
-
-    name: str
-    pooled: Tensor  # (N, D) float32, the mean over positions
-    mirrored: Tensor  # (N, D) float32, the same for the images flipped horizontally
-    similarity: Tensor | None  # (N,) `token_similarity`; None if the stage has one position
+_BATCH = 16
 
 
 def analyze(
     config: Config,
     *,
+    folder: str | Path,
     out: str | Path,
     checkpoint: str | None = None,
     teacher: str | None = None,
-    folder: str | Path | None = None,
-    queries: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
     count: int = 256,
-    shown: int = 4,
     size: Size | None = None,
     seed: int = 0,
-    batch_size: int = 16,
     device: str = 'cpu',
     trust_checkpoint: bool = False,
-) -> Analysis:
+) -> dict[str, Any]:
     """Analyzes the backbone of a config, or one of its teachers.
 
-    Writes ``analysis.json``, and for a vision transformer ``layers.png`` (`draw_curves`) and
-    ``attention.png`` (`draw_maps`).
+    Writes ``analysis.json``, and for a vision transformer ``layers.png`` (`draw_curves`).
 
     Args:
         config: of mmpretrain, mmdet or mmseg.
+        folder: with images; class subfolders are their labels.
         out: folder to write into.
         checkpoint: weights of the model or of its backbone.
         teacher: name of a teacher in the config, which has weights of its own; instead.
-        folder: with images; class subfolders are their labels. By default that of the config.
-        queries: tokens whose attention is drawn, see `find_queries`.
-        layers: blocks whose attention is drawn; by default the first, the middle and the last.
-        count: of images; fewer if the folder has fewer.
-        shown: number of images that are drawn.
+        count: number of images.
         size: (H, W) that images are cropped to; by default that of training.
         seed: of the choice of images.
-        batch_size: of a forward pass.
         device: to compute on.
         trust_checkpoint: allow the checkpoint to run pickled code.
 
+    Returns:
+        The contents of the JSON file.
+
     Raises:
-        OSError, RuntimeError, ValueError: an argument is wrong, before anything is written.
+        OSError, RuntimeError, ValueError: an argument is wrong; nothing is written.
     """
-    limits = (('--num', count, 2), ('--shown', shown, 1), ('--batch-size', batch_size, 1))
-    for flag, value, least in limits:
-        if value < least:
-            raise ValueError(f'{flag} is a number of images, {least} or more, got {value}.')
-    if (checkpoint is None) == (teacher is None):
-        raise ValueError(
-            'Name the weights to analyze once: CHECKPOINT for the backbone of the config, or '
-            '--teacher NAME for a teacher, which has its own.'
-        )
     if teacher is not None:
         loaded = load_teacher(config, teacher)
     else:
         loaded = load_student(config, checkpoint, trust_checkpoint=trust_checkpoint)
-    folder, size = folder or data_folder(config), size or training_size(config)
+    size = size or training_size(config)
     images = load_folder_images(folder, count=count, size=size, seed=seed)
     classes, labels = images.classes()
-    chance = None if labels is None else _chance(len(labels), len(classes))
-    notes = [loaded.weights, images.description(), _about_classes(len(classes), chance)]
-    blocks, layout, drawn, tokens = {}, None, {}, {}
     try:
-        blocks, layout = dict(enumerate(loaded.blocks())), token_layout(loaded.network, size)
+        layout = token_layout(loaded.network, size)
     except TypeError as error:
-        if queries or layers:
-            raise ValueError(f'--queries and --layers are for attention, but {error}') from error
-        notes.append(f'Figures of features only: {error}')
-    else:
-        wanted = sorted({0, len(blocks) // 2, len(blocks) - 1}) if layers is None else layers
-        drawn = choose_blocks(list(blocks.values()), wanted, key='--layers')
-        tokens = find_queries(queries, layout)
+        layout = None
+        print_log(f'Features only, without attention: {error}')
 
-    loaded.network.to(device)
-    batches = partial(images.batches, loaded.input_format, device=device)
-    out, attention, pictures = Path(out), None, []
-    if layout is not None:
-        curves = attention_curves(loaded, blocks, layout, batches(size=batch_size))
-        attention = _attention_figures(curves, layout)
-        uniform, title = attention['uniform_distance_px'], loaded.title
-        few = images.pictures[:shown]
-        maps = attention_maps(loaded, drawn, layout, next(batches(size=shown)), tokens.values())
-        pictures = [
-            draw_curves(curves, out / 'layers.png', title=title, uniform=uniform),
-            draw_maps(few, maps, tokens, layout, out / 'attention.png', title=title),
-        ]
-    stages = collect_features(loaded, batches(size=batch_size), blocks=blocks, layout=layout)
+    network = loaded.network.to(device)
+    batches = partial(images.batches, loaded.input_format, size=_BATCH, device=device)
+    stages = collect_features(network, batches(), layout)
     figures = {
         'config': str(config.filename),
         'network': loaded.title,
-        'weights': loaded.weights,
         'images': {
             'folder': str(images.folder),
             'count': len(images.paths),
-            'of': images.total,
-            'height': size[0],
-            'width': size[1],
+            'size': list(size),
             'seed': seed,
             'classes': classes,
         },
-        'chance': chance,
-        'attention': attention,
-        'features': [feature_figures(stage, labels) for stage in stages],
+        'attention': None,
+        'features': [{'stage': name} | feature_figures(*stages[name], labels) for name in stages],
     }
-    file = out / 'analysis.json'
-    write_whole(file, (json.dumps(figures, indent=1, allow_nan=False) + '\n').encode())
-    return Analysis(figures=figures, files=(file, *pictures), notes=tuple(notes))
-
-
-def _chance(count: int, classes: int) -> dict[str, float]:
-    """Expected figures of features that are independent of the classes."""
-    return {'class_separability': (classes - 1) / (count - classes), 'knn_top1': 100 / classes}
-
-
-def _about_classes(count: int, chance: Mapping[str, float] | None) -> str:
-    if chance is None:
-        return (
-            'Without class separability and kNN: the images are not in two or more class '
-            'subfolders with two or more images each.'
-        )
-    return (
-        f'{count} classes: features that are independent of them have a separability of about '
-        f'{chance["class_separability"]:.3f} and a kNN of {chance["knn_top1"]:.1f} %.'
-    )
-
-
-def _attention_figures(curves: Sequence[LayerAttention], layout: TokenLayout) -> dict[str, Any]:
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
-
-    return {
-        'grid': list(layout.grid),
-        'prefix_tokens': layout.prefix,
-        'patch_px': layout.stride,
-        'uniform_distance_px': layout.stride * patch_distances(layout.grid).mean().item(),
-        'layers': [
-            asdict(one) | {'distance_mean': mean(one.distance), 'nmi_mean': mean(one.nmi)}
-            for one in curves
-        ],
-    }
+    if layout is not None:
+        uniform = layout.stride * patch_distances(layout.grid).mean().item()
+        layers = attention_layers(network, layout, batches())
+        figures['attention'] = {
+            'grid': list(layout.grid),
+            'prefix_tokens': layout.prefix,
+            'patch_px': layout.stride,
+            'uniform_distance_px': uniform,
+            'layers': layers,
+        }
+        draw_curves(layers, Path(out, 'layers.png'), title=loaded.title, uniform=uniform)
+    content = json.dumps(figures, indent=1, allow_nan=False) + '\n'
+    write_whole(Path(out, 'analysis.json'), content.encode())
+    return figures
 
 
 def collect_features(
-    loaded: LoadedNetwork,
-    batches: Iterable[Tensor],
-    *,
-    blocks: Mapping[int, nn.Module] | None = None,
-    layout: TokenLayout | None = None,
-) -> list[StageFeatures]:
-    """Features of each output of a network, or of each of its blocks if they have a layout.
+    network: nn.Module, batches: Iterable[Tensor], layout: TokenLayout | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Features of N images at each output of a network, or each block of a vision transformer.
 
     Args:
-        loaded: the network.
+        network: a backbone or a teacher.
         batches: (b, 3, H, W) normalized images, at least one.
-        blocks: of a vision transformer, by index; patch tokens before its final norm are taken.
-        layout: of the tokens of ``blocks``.
+        layout: of a vision transformer; patch tokens before its final norm are taken.
+
+    Returns:
+        Name to (N, D) float32 means over positions and (N,) `token_similarity`.
 
     Raises:
         ValueError: the network's outputs are neither (B, C, H, W) maps nor (B, D) matrices.
     """
-    parts: dict[str, list[StageFeatures]] = {}
-    with torch.no_grad(), eval_mode(loaded.network):
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    with torch.no_grad(), eval_mode(network):
         for images in batches:
-            stages = _stage_tokens(loaded, images, blocks or {}, layout)
-            mirrored = _stage_tokens(loaded, images.flip(3), blocks or {}, layout)
+            if layout is None:
+                stages = _output_tokens(run_whole(network, images))
+            else:
+                stages = _block_tokens(network, images, layout)
             for name, tokens in stages.items():
-                part = StageFeatures(
-                    name=name,
-                    pooled=tokens.mean(1).float().cpu(),
-                    mirrored=mirrored[name].mean(1).float().cpu(),
-                    similarity=token_similarity(tokens).cpu() if tokens.shape[1] > 1 else None,
-                )
-                parts.setdefault(name, []).append(part)
-    return [_joined(of_stage) for of_stage in parts.values()]
+                similarity = token_similarity(tokens).cpu()
+                parts[name].append((tokens.mean(1).float().cpu(), similarity))
+    return {name: tuple(map(torch.cat, zip(*pairs, strict=True))) for name, pairs in parts.items()}
 
 
-def _joined(parts: Sequence[StageFeatures]) -> StageFeatures:
-    similarity = [part.similarity for part in parts if part.similarity is not None]
-    return StageFeatures(
-        name=parts[0].name,
-        pooled=torch.cat([part.pooled for part in parts]),
-        mirrored=torch.cat([part.mirrored for part in parts]),
-        similarity=torch.cat(similarity) if similarity else None,
-    )
-
-
-def feature_figures(stage: StageFeatures, labels: Tensor | None) -> dict[str, Any]:
+def feature_figures(
+    pooled: Tensor, similarity: Tensor, labels: Tensor | None
+) -> dict[str, float | None]:
     """Figures of one stage, by the names of the literature.
 
-    ``knn_top1`` classifies the second half of the images by the first, which must be in random
-    order; at most 20 neighbors vote.
-
     Args:
-        stage: features of N images.
+        pooled: (N, D) features of N images.
+        similarity: (N,) `token_similarity`.
         labels: (N,) class indices, if they are known.
 
     Returns:
         Name to number; None if it is not available, or not finite, which JSON cannot express.
     """
-    figures: dict[str, Any] = {
-        'stage': stage.name,
-        'channels': stage.pooled.shape[1],
-        'effective_rank': effective_rank(stage.pooled),
-        'rankme': rankme(stage.pooled),
-        'token_similarity': None if stage.similarity is None else stage.similarity.mean().item(),
-        'uniformity': uniformity(stage.pooled),
-        'alignment_mirrored': alignment(stage.pooled, stage.mirrored),
-        'class_separability': None,
-        'knn_top1': None,
+    figures = {
+        'channels': pooled.shape[1],
+        'effective_rank': effective_rank(pooled),
+        'token_similarity': similarity.mean().item(),
+        'class_separability': math.nan if labels is None else class_separability(pooled, labels),
     }
-    if labels is not None:
-        half = len(labels) // 2
-        bank, queries = (stage.pooled[:half], labels[:half]), (stage.pooled[half:], labels[half:])
-        figures['class_separability'] = class_separability(stage.pooled, labels)
-        figures['knn_top1'] = knn_accuracy(*bank, *queries, k=min(_NEIGHBORS, half))
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
-    }
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
-def figures_table(figures: Mapping[str, Any]) -> str:
-    """The figures of `analyze` as text: attention by block, features by stage."""
-    tables = []
+def figures_table(figures: Mapping[str, Any]) -> Table:
+    """The figures of `analyze` with a row for each stage."""
+    rows = figures['features']
     if figures['attention'] is not None:
-        table = [('block', 'distance, px', 'least head', 'most', 'NMI', 'least head', 'most')]
-        for layer in figures['attention']['layers']:
-            distance, nmi = layer['distance'], layer['nmi']
-            row = [f'{v:.1f}' for v in (layer['distance_mean'], min(distance), max(distance))]
-            row += [f'{v:.4f}' for v in (layer['nmi_mean'], min(nmi), max(nmi))]
-            table.append((str(layer['block']), *row))
-        tables.append(table)
-    names, *rows = [tuple(figures['features'][0]), *(s.values() for s in figures['features'])]
-    tables.append([names, *([_cell(value) for value in row] for row in rows)])
-    return '\n\n'.join(map(_aligned, tables))
+        rows = [
+            row | {'distance, px': layer['distance_mean'], 'NMI': layer['nmi_mean']}
+            for row, layer in zip(rows, figures['attention']['layers'], strict=True)
+        ]
+    table = Table(*(name.replace('_', ' ') for name in rows[0]), box=None)
+    for row in rows:
+        table.add_row(*(f'{v:.3f}' if isinstance(v, float) else str(v) for v in row.values()))
+    return table
 
 
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return '-'
-    return f'{value:.3f}' if isinstance(value, float) else str(value)
+def _block_tokens(network: nn.Module, images: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
+    """Name to (B, n, D) patch tokens of each block."""
+    tokens: dict[str, Tensor] = {}
+
+    def keep(name: str, _block: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        tokens[name] = output[:, layout.prefix :]
+
+    with ExitStack() as hooks:
+        for index, block in enumerate(layout.blocks):
+            hook = block.register_forward_hook(partial(keep, f'block {index}'))
+            hooks.callback(hook.remove)
+        run_whole(network, images)
+    return tokens
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return '\n'.join(
-        '  '.join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows
-    )
-
-
-def _stage_tokens(
-    loaded: LoadedNetwork,
-    images: Tensor,
-    blocks: Mapping[int, nn.Module],
-    layout: TokenLayout | None,
-) -> dict[str, Tensor]:
-    """Name to (B, n, D) tokens of each stage."""
-    if layout is not None:
-        with _outputs_of(blocks) as outputs:
-            loaded.run(images)
-        return {f'block {index}': tokens[:, layout.prefix :] for index, tokens in outputs.items()}
-    output = loaded.run(images)
+def _output_tokens(output: Any) -> dict[str, Tensor]:
+    """Name to (B, n, D) positions of each output map; one position of a vector."""
     if isinstance(output, TeacherOutput):
         output = output.tokens
     maps = output if isinstance(output, list | tuple) else [output]
@@ -338,16 +209,3 @@ def _stage_tokens(
         else:
             stages[name] = pool_features(features).unsqueeze(1)
     return stages
-
-
-@contextmanager
-def _outputs_of(blocks: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
-    outputs: dict[int, Tensor] = {}
-
-    def keep(index: int, _block: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        outputs[index] = output
-
-    with ExitStack() as hooks:
-        for index, block in blocks.items():
-            hooks.callback(block.register_forward_hook(partial(keep, index)).remove)
-        yield outputs

@@ -1,18 +1,22 @@
-"""The folder of a run: its lock, and the checkpoint that a run goes on from."""
+"""The folder of a run: its lock, the checkpoint that a run goes on from, and its scalars."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
+from numpy.typing import NDArray
 
 from hgkd_mm.weights.reading import CheckpointError, UntrustedCheckpointError, read_file
 
@@ -118,3 +122,36 @@ def _candidates(folders: tuple[Path, ...]) -> list[list[Path]]:
     notes = [folder / 'last_checkpoint' for folder in folders]
     noted = [n.with_name(Path(n.read_text().strip()).name) for n in notes if n.is_file()]
     return [[path for path in noted if path.is_file()]]
+
+
+class Curve(NamedTuple):
+    """One scalar over training."""
+
+    steps: NDArray[np.int64]  # (T,) iterations, increasing
+    values: NDArray[np.float64]  # (T,)
+
+
+def read_scalars(work_dir: Path) -> dict[str, Curve]:
+    """The curves that MMEngine's ``LocalVisBackend`` wrote: ``loss``, ``lr``, ``knn/top1``, ...
+
+    If a resumed run repeats a step, its value counts.
+    """
+    series: dict[str, dict[int, float]] = defaultdict(dict)
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for record in _records(file):
+            step = record.pop('step', None)
+            for name, value in record.items():
+                if step is not None and isinstance(value, int | float):
+                    series[name][step] = value
+    return {
+        name: Curve(*(np.array(part) for part in zip(*sorted(points.items()), strict=True)))
+        for name, points in series.items()
+    }
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a run that was killed leaves half a line; what comes before it is good

@@ -7,17 +7,6 @@ from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 
 from helpers.teachers import SIZES, randomised
-from hgkd_mm.inspect.images import InputFormat
-from hgkd_mm.inspect.networks import LoadedNetwork
-
-FORMAT = InputFormat(mean=(120, 110, 100), std=(50, 60, 70), rgb=True)
-
-
-def loaded(network: nn.Module) -> LoadedNetwork:
-    """A network as it is."""
-    return LoadedNetwork(
-        network=network, title='a network', weights='Its own.', input_format=FORMAT
-    )
 
 
 def small_vit(**kwargs: object) -> nn.Module:

@@ -42,7 +42,7 @@ def test_folders_and_pipelines_that_do_not_do(tmp_path: Path) -> None:
     for settings, message in (
         (config(tmp_path / 'empty'), r'train\.data_root'),
         (config(flat), r'train\.data_root'),
-        (config(flat, with_label=False), 'labels'),
+        (config(flat, with_label=False), 'with_label'),
         (config(single), "'images'"),
         (config(good, pipeline=PIPELINE[:1]), 'PackInputs'),
     ):

@@ -106,8 +106,7 @@ def test_refusals() -> None:
         (rankme, (broken,), '1 of 20 features'),
         (class_separability, (rows, torch.zeros(20)), '20 labels 1 classes'),
         (class_separability, (rows, torch.arange(20)), '20 labels 20 classes'),
-        (alignment, (rows, rows[1:]), r'\(20, 7\) and \(19, 7\)'),
-        (token_similarity, (drawn(2)[:, None],), r'\(2, 1, 7\)'),
+        (alignment, (rows, broken), '1 of 20 features'),
     ):
         with pytest.raises(ValueError, match=message):
             measure(*arguments)

@@ -9,7 +9,7 @@ import pytest
 
 from hgkd_mm.experiments import ablation
 from hgkd_mm.experiments.ablation import UNTRAINED, ablate, main, pretraining_jobs
-from hgkd_mm.inspect import read_scalars
+from hgkd_mm.utils.work_dir import read_scalars
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from PIL import Image
 
 import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.experiments.transfer import (
@@ -138,7 +137,7 @@ def test_every_start_is_trained_once_and_scored(
     done = {start: job.done for start, job in result.jobs['segmentation'].items()}
     assert done == {FROM_SCRATCH: True, 'student': False}
 
-    report(how['work_dir'], result, scenes=scenes, seed=0)
+    report(how['work_dir'], result, seed=0)
     assert 'mIoU' in capsys.readouterr().out
     summary = json.loads((how['work_dir'] / 'summary.json').read_text())
     values = {
@@ -147,9 +146,6 @@ def test_every_start_is_trained_once_and_scored(
     }
     assert values == result.scores
     assert all(job.iterations == 2 for job in result.jobs['detection'].values())
-    for name in ('detection.png', 'segmentation.png'):
-        with Image.open(how['work_dir'] / name) as picture:
-            assert picture.width > 500
 
 
 def test_a_run_without_its_metric_is_named(tmp_path: Path) -> None:

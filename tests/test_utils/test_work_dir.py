@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.pickles import MakesFolder
+from mmengine.visualization import LocalVisBackend
 
-from hgkd_mm.utils.work_dir import BusyError, held, newest_checkpoint, passed_on
+from hgkd_mm.utils.work_dir import BusyError, held, newest_checkpoint, passed_on, read_scalars
 from hgkd_mm.weights.reading import CheckpointError, UntrustedCheckpointError
 
 
@@ -125,3 +127,28 @@ def test_a_file_that_is_not_trusted_is_not_passed_over(tmp_path: Path) -> None:
         newest_checkpoint(tmp_path)
     assert not made.exists()
     assert newest_checkpoint(tmp_path, trusted=True) == newest
+
+
+def log(work_dir: Path, timestamp: str, *records: tuple[dict, int]) -> Path:
+    folder = work_dir / timestamp / 'vis_data'
+    backend = LocalVisBackend(str(folder))
+    for scalars, step in records:
+        backend.add_scalars(scalars, step=step, file_path='run.json')
+    return folder / 'scalars.json'
+
+
+def test_the_scalars_of_a_run_and_of_one_that_goes_on(tmp_path: Path) -> None:
+    assert read_scalars(tmp_path) == {}
+    first = {'loss': 4.0, 'lr': 1e-3, 'note': 'text'}
+    log(tmp_path, '20250101_000000', (first, 1), ({'loss': 3.0}, 2), ({'loss': 9.0}, 3))
+    LocalVisBackend(str(tmp_path / '20250101_000000' / 'vis_data')).add_scalar('knn/top1', 40.0, 2)
+    file = log(tmp_path, '20250102_000000', ({'loss': 2.0}, 3), ({'loss': float('nan')}, 4))
+    # half a line of a killed run is skipped
+    with file.open('a') as stream:
+        stream.write('{"loss": 3.0, "st')
+    curves = read_scalars(tmp_path)
+    assert set(curves) == {'loss', 'lr', 'knn/top1'}
+    assert curves['loss'].steps.tolist() == [1, 2, 3, 4]
+    assert curves['loss'].values[:3].tolist() == [4.0, 3.0, 2.0]
+    assert math.isnan(curves['loss'].values[3])
+    assert curves['knn/top1'].steps.tolist() == [2] and curves['knn/top1'].values.tolist() == [40.0]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from hgkd_mm.engine import KNNEvalHook
-from hgkd_mm.inspect import read_scalars
+from hgkd_mm.utils.work_dir import read_scalars
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
