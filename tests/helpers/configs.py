@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import copy
 import functools
 import re
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -46,6 +46,12 @@ WIDTHS = {
 VITS = {'vit-b': (768, 12), 'vit-l': (1024, 24)}
 
 
+def slow_if_large(cases: list[str]) -> list:
+    """The cases as parameters, those of pre-trainings with a ViT-L with the mark."""
+    large = [case for case in cases if re.match('pretrain.*(vit-l|arch=l)', case)]
+    return [pytest.param(c, marks=pytest.mark.slow) if c in large else c for c in cases]
+
+
 def page(name: str) -> str:
     return (ROOT / 'docs' / f'{name}.md').read_text()
 
@@ -61,10 +67,6 @@ def commands(name: str) -> list[list[str]]:
     lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
     return [command for command in words if command]
-
-
-def header(name: str) -> str:
-    return ast.get_docstring(ast.parse((CONFIGS / name).read_text()))
 
 
 def options(words: list[str]) -> dict:
