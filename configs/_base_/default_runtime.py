@@ -29,5 +29,5 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 log_level = 'INFO'
 load_from = None
 resume = False
-# Every rank draws masks of its own; with one seed for all they would draw the same ones.
+# Every rank draws masks and drop path of its own; with one seed for all they would be the same.
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -20,7 +20,4 @@ _base_ = [
     '../_base_/imagenet_knn.py',
 ]
 
-# Without it all ranks would draw the same masks.
-randomness = dict(seed=0, diff_rank_seed=True)
-
 custom_hooks = [*_base_.custom_hooks, _base_.knn_hook]

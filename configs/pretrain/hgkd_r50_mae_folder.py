@@ -18,6 +18,3 @@ _base_ = [
 ]
 
 train_dataloader = dict(batch_size=256, num_workers=8)
-
-# Without it all ranks would draw the same masks.
-randomness = dict(seed=0, diff_rank_seed=True)

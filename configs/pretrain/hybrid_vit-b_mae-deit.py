@@ -26,6 +26,4 @@ _load, _crop, *_others = _base_.train_dataloader.dataset.pipeline
 train_dataloader = dict(
     dataset=dict(pipeline=[_load, dict(_crop, crop_ratio_range=(0.2, 1.0)), *_others])
 )
-# Drop path would fall alike on all ranks with one seed.
-randomness = dict(seed=0, diff_rank_seed=True)
 custom_hooks = [*_base_.custom_hooks, _base_.knn_hook]

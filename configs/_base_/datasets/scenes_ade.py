@@ -6,9 +6,7 @@ The data set is mmseg's BaseSegDataset and not ADE20KDataset, which accepts only
 150 class names; suffixes and reduce_zero_label are those of ADE20KDataset.
 """
 
-# Not 'mmseg::_base_/...': for that prefix mmengine wants a package named mmsegmentation and would
-# pip-install it over onedl-mmsegmentation.
-_base_ = [__import__('mmseg').__path__[0] + '/.mim/configs/_base_/datasets/ade20k.py']
+_base_ = '../mmseg/ade20k.py'
 
 data_root = 'data/scenes/ade/'
 dataset_type = 'BaseSegDataset'
