@@ -19,6 +19,7 @@ from hgkd_mm.utils.processor import cpu_has_bfloat16, processor_name, usable_cor
 from .section import Section
 
 GB = 1e9
+_PACKAGES = ('mmpretrain', 'mmseg', 'mmdet')
 # Relative to the largest value: cuDNN rounds float32 convolutions to TF32 unless told otherwise.
 TOLERANCE = 1e-2
 # Pinned for compiling mmcv, for tests and for style: training does without them.
@@ -87,9 +88,10 @@ def what_runs() -> Section:
     import torch
 
     devices = ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',)
-    if not ops:
+    others = [] if ops else [p for p in _PACKAGES if environment.uses_ops(p)]
+    if others:
         section.notes.append(
-            'mmcv is pure Python, without its compiled ops, which only MMDetection needs: '
+            f'mmcv is pure Python, so {" and ".join(others)} cannot be imported: '
             f'`{environment.setup_command("--ops")}` compiles them.'
         )
     for device in devices if ops else ():
@@ -97,7 +99,7 @@ def what_runs() -> Section:
         with section.attempt(f'mmcv.ops.nms on {device}', required=device == 'cpu'):
             run_nms(device)
             section.facts[f'mmcv.ops.nms, {device}'] = 'right'
-    for package in ('mmpretrain', 'mmseg', 'mmdet') if ops else ('mmpretrain', 'mmseg'):
+    for package in (p for p in _PACKAGES if p not in others):
         with section.attempt(f'Importing {package}'):
             import_module(f'{package}.models')
             import_module(f'{package}.datasets')  # it needs packages that the models do not

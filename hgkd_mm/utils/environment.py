@@ -113,6 +113,13 @@ def has_ops() -> bool:
     )
 
 
+def uses_ops(package: str) -> bool:
+    """Whether a package cannot be imported without mmcv's ops."""
+    # mmseg can in OneDL's continuation, not in OpenMMLab's last version.
+    second = stack_of(installed_versions()) == STACKS[1]
+    return package == 'mmdet' or (package == 'mmseg' and second)
+
+
 def missing_ops(what: str) -> str:
     """The sentence for something that needs ops that are not there; ``what`` is its subject."""
     return (

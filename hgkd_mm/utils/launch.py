@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 from hgkd_mm.weights.reading import CheckpointError, register_reader
 
-from .environment import MissingOpsError, has_ops, need_ops
+from .environment import MissingOpsError, has_ops, need_ops, uses_ops
 from .work_dir import checkpoint_folders, newest_checkpoint
 
 # Top-level keys that MMEngine and its hooks read where a config has them.
@@ -90,15 +90,15 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: There is no such file.
-        MissingOpsError: It is of MMDetection and mmcv has no compiled ops.
+        MissingOpsError: It is of a package that needs mmcv's ops, and mmcv has none.
         ValueError: See `override`.
     """
-    # Before its custom_imports: mmdet, which they import, would stop with an error that does not
-    # name the ops.
+    # Before its custom_imports: the package, which they import, would stop with an error that does
+    # not name the ops.
     if not has_ops():
         scope = Config.fromfile(path, import_custom_modules=False).get('default_scope')
-        if scope == 'mmdet':
-            need_ops(f"MMDetection, which {path} is for (default_scope='mmdet'),")
+        if uses_ops(scope):
+            need_ops(f'{scope}, the default_scope of {path},')
     config = Config.fromfile(path)
     override(config, options or {})
     return config

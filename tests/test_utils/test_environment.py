@@ -91,3 +91,21 @@ def test_the_compiled_module_is_found_without_importing_mmcv(
         environment.need_ops('A detector')
     assert str(error.value).startswith("A detector needs mmcv's compiled ops, ")
     assert '--ops` compiles them' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('mmcv', 'package', 'needed'),
+    [
+        ('onedl-mmcv', 'mmpretrain', False),
+        ('onedl-mmcv', 'mmseg', False),
+        ('onedl-mmcv', 'mmdet', True),
+        ('mmcv-lite', 'mmpretrain', False),
+        ('mmcv-lite', 'mmseg', True),
+        ('mmcv-lite', 'mmdet', True),
+    ],
+)
+def test_which_packages_use_ops(
+    monkeypatch: pytest.MonkeyPatch, mmcv: str, package: str, needed: bool
+) -> None:
+    monkeypatch.setattr(environment, 'installed_versions', lambda: {mmcv: '2.1.0'})
+    assert environment.uses_ops(package) is needed
