@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from hgkd_mm.scenes import SceneFolder
 from hgkd_mm.utils.processor import usable_cores
 
-from .report import Stage, mebibytes
+from .report import Stage
 from .step import random_teacher
 from .timing import Settings
 
@@ -44,7 +44,7 @@ class TimeLimitHook(Hook):
         self.waiting: list[float] = []
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+        self, runner: Runner, batch_idx: int, *rest: object, **more: object
     ) -> None:
         if batch_idx >= self.warmup:
             hub = runner.message_hub
@@ -72,7 +72,7 @@ def measure_training(
         stage: gets the table; its share of the time ends the training.
         settings: of images, batch and device.
         config: the flagship's.
-        vit: size of its teacher, as mmpretrain's ``VisionTransformer`` wants it.
+        vit: size of its teacher, see ``build_models``.
         scratch: folder for images and logs.
         images: to draw for each process that draws them.
         seconds: most that the training may take.
@@ -97,26 +97,21 @@ def measure_training(
     if not limit.seconds:
         stage.broken.append('The training took no step in its time.')
         return
-    batch, count, total = settings.batch, len(limit.seconds), sum(limit.seconds)
+    batch, total = settings.batch, sum(limit.seconds)
     median = statistics.median(limit.seconds)
-    stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').add(
+    stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').rows.append(
         {
             'batch': batch,
             'workers': workers,
-            'steps': count,
-            'ms (median)': f'{1000 * median:.0f}',
-            'images/s (median)': f'{batch / median:.0f}',
-            'images/s (mean)': f'{batch * count / total:.0f}',
-            'share waiting for data': f'{sum(limit.waiting) / total:.3f}',
-            'peak MiB of torch': mebibytes(peak),
-        },
-        {
-            'batch': batch,
-            'workers': workers,
+            'steps': len(limit.seconds),
+            'ms (median)': 1000 * median,
+            'images/s (median)': batch / median,
+            'images/s (mean)': batch * len(limit.seconds) / total,
+            'share waiting for data': sum(limit.waiting) / total,
+            'peak MiB of torch': peak,
             'seconds': limit.seconds,
             'waiting': limit.waiting,
-            'peak': peak,
-        },
+        }
     )
 
 
@@ -137,8 +132,8 @@ def _read_images(config: Config, images: Path, workers: int, settings: Settings)
     )
 
 
-def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> int | None:
-    """Trains until the limit; most bytes that torch held on the GPU meanwhile."""
+def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> float | None:
+    """Trains until the limit; most MiB that torch held on the GPU meanwhile."""
     config.log_level = 'WARNING'
     # The kNN needs ImageNet; checkpoints and TensorBoard are no part of a step.
     config.custom_hooks = [dict(type='NonFiniteLossHook', interval=50)]
@@ -150,4 +145,4 @@ def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> int | No
         torch.cuda.reset_peak_memory_stats()
     with suppress(TimeIsUpError):
         runner.train()
-    return torch.cuda.max_memory_allocated() if settings.cuda else None
+    return torch.cuda.max_memory_allocated() / 2**20 if settings.cuda else None
