@@ -1,4 +1,4 @@
-"""One training step of a small network with SyncBN, as one of two ranks or alone.
+"""One training step of a small network with SyncBN on a GPU, as one of two ranks or alone.
 
 Run as ``sync_bn_worker.py RANK DIRECTORY``. Rank 0 takes one image of four, rank 1 the others,
 so that the ranks have unequal visible counts.
@@ -28,21 +28,22 @@ def step(images: slice) -> dict[str, dict]:
         nn.ReLU(),
         nn.Conv2d(4, 6, 3, 1, 1, bias=False),
         nn.BatchNorm2d(6, momentum=None),
-    ).double()
-    x = torch.randn(4, 3, 16, 16, dtype=torch.double)
-    target = torch.randn(4, 6, 8, 8, dtype=torch.double)
-    network = prepare(nn.SyncBatchNorm.convert_sync_batchnorm(network))
+    )
+    x = torch.randn(4, 3, 16, 16, dtype=torch.double).cuda()
+    target = torch.randn(4, 6, 8, 8, dtype=torch.double).cuda()
+    network = prepare(nn.SyncBatchNorm.convert_sync_batchnorm(network)).double().cuda()
     for _ in range(2):
-        out = network(sparsify(x[images], CellMask(VISIBLE[images]))).to_dense()
+        out = network(sparsify(x[images], CellMask(VISIBLE[images].cuda()))).to_dense()
     (out * target[images]).sum().backward()
     return {
-        'buffers': dict(network.named_buffers()),
-        'gradients': {name: p.grad for name, p in network.named_parameters()},
+        'buffers': {name: b.cpu() for name, b in network.named_buffers()},
+        'gradients': {name: p.grad.cpu() for name, p in network.named_parameters()},
     }
 
 
 if __name__ == '__main__':
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    # gloo, because NCCL refuses two ranks on one GPU.
     dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     torch.save(step(slice(0, 1) if rank == 0 else slice(1, 4)), folder / f'{rank}.pt')
     dist.barrier()

@@ -5,25 +5,28 @@ Needs torch and timm only, so that it runs where the OpenMMLab packages are not 
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from helpers import sync_bn_worker
+from helpers.ranks import run_two_ranks
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
 
 pytestmark = pytest.mark.gpu
 ENGINES = ('tiles', 'masked_dense')
-NETWORKS = {
-    'resnet18': {},
-    'resnet26d': {},
-    'seresnext26d_32x4d': {},
-    'mobilenetv2_050': {},
-    'efficientnet_b0': {},
-    'convnext_atto': {},
-    'convnextv2_atto': {},
-}
+NETWORKS = (
+    'resnet18',
+    'resnet26d',
+    'seresnext26d_32x4d',
+    'mobilenetv2_050',
+    'efficientnet_b0',
+    'convnext_atto',
+    'convnextv2_atto',
+)
 
 
 def visible(equal: bool) -> Tensor:
@@ -49,7 +52,7 @@ def run(network: nn.Module, x: Tensor, mask: CellMask, engine: str) -> list[Tens
 @pytest.mark.parametrize('name', NETWORKS)
 def test_equals_the_cpu(name: str, equal: bool, engine: str) -> None:
     torch.manual_seed(0)
-    network = timm.create_model(name, features_only=True, **NETWORKS[name]).double().train()
+    network = timm.create_model(name, features_only=True).double().train()
     x = torch.randn(3, 3, 64, 96, dtype=torch.double)
     mask = CellMask(visible(equal))
     want = run(copy.deepcopy(network), x, mask, engine)
@@ -70,7 +73,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_step_never_waits_for_the_device(name: str, request: pytest.FixtureRequest) -> None:
-    network = timm.create_model(name, features_only=True, **NETWORKS[name]).cuda().train()
+    network = timm.create_model(name, features_only=True).cuda().train()
     x = torch.randn(4, 3, 64, 96, device='cuda')
 
     def step() -> None:
@@ -99,3 +102,16 @@ def test_bfloat16_is_as_close_as_the_dense_ops_are() -> None:
         ]
     for ours, reference in zip(errors['tiles'], errors['masked_dense'], strict=True):
         assert 0 < ours < 1.5 * reference
+
+
+def test_sync_bn_counts_the_visible_positions_of_all_ranks(tmp_path: Path) -> None:
+    """Two ranks with unequal visible counts do what batch norm does on the joined batch."""
+    run_two_ranks(Path(sync_bn_worker.__file__), tmp_path)
+    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
+    joined = sync_bn_worker.step(slice(0, 4))
+    for name, buffer in joined['buffers'].items():
+        for rank in ranks:
+            torch.testing.assert_close(rank['buffers'][name], buffer, rtol=1e-10, atol=1e-12)
+    for name, gradient in joined['gradients'].items():
+        both = ranks[0]['gradients'][name] + ranks[1]['gradients'][name]
+        torch.testing.assert_close(both, gradient, rtol=1e-9, atol=1e-11)
