@@ -28,10 +28,11 @@ class Table:
         return [key for key, value in first.items() if not isinstance(value, list | dict)]
 
     def cells(self) -> list[list[str]]:
-        return [[_shown(row.get(column)) for column in self.columns] for row in self.rows]
+        return [[shown(row.get(column)) for column in self.columns] for row in self.rows]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value for a table: of a number three digits, or all before the point."""
     if isinstance(value, float):
         return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
     return '' if value is None else str(value)

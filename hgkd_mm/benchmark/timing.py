@@ -20,6 +20,8 @@ from torch import Tensor
 from hgkd_mm.sparse import CellMask
 from hgkd_mm.utils.processor import read_processor, usable_cores
 
+from .report import shown
+
 
 @dataclass
 class Measurement:
@@ -147,7 +149,7 @@ def step_row(
     result: Measurement, step: Callable[[], object], settings: Settings, reference: str
 ) -> dict[str, object]:
     """Columns of a step: its time and speed, and on a GPU the peak memory of one more."""
-    low, high = (f'{1000 * edge(result.seconds):.3g}' for edge in (min, max))
+    low, high = (shown(1000 * edge(result.seconds)) for edge in (min, max))
     row = {
         'step': result.name,
         'ms': 1000 * result.median,
@@ -216,30 +218,21 @@ def versions(device: str) -> dict[str, str]:
 
 
 def describe(device: str) -> dict[str, object]:
-    """``versions``, driver, host, date and commit; None is what the machine does not have."""
+    """``versions``, driver, host, date and commit."""
     import timm
 
-    cuda = 'cuda' in device
-    driver = ('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
-    memory = torch.cuda.get_device_properties(device).total_memory if cuda else None
-    return {
-        **versions(device),
-        'device_memory_gib': round(memory / 2**30, 1) if cuda else None,
-        'driver': _first_line(*driver) if cuda else None,
-        'cuda': torch.version.cuda if cuda else None,
-        'cudnn': str(torch.backends.cudnn.version()) if cuda else None,
+    found: dict[str, object] = versions(device)
+    if 'cuda' in device:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        query = 'nvidia-smi --query-gpu=driver_version --format=csv,noheader'
+        found['device_memory_gib'] = round(memory / 2**30, 1)
+        found['driver'] = subprocess.getoutput(query)
+        found['cuda'] = torch.version.cuda
+        found['cudnn'] = str(torch.backends.cudnn.version())
+    return found | {
         'timm': timm.__version__,
         'cpu': read_processor().name,
         'cores': usable_cores(),
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-        'commit': _first_line('git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD'),
+        'commit': subprocess.getoutput(f'git -C "{Path(__file__).parent}" rev-parse HEAD'),
     }
-
-
-def _first_line(*command: str) -> str | None:
-    """First line of what a command prints; None if it is missing, fails or prints nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.split('\n')[0].strip() or None

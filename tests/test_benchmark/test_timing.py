@@ -25,7 +25,7 @@ def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (ref.seconds, ref.ratios) == ([1, 2, 4], [1, 1, 1])
     assert (half.seconds, half.ratios, half.median) == ([0.5, 1, 4], [0.5, 0.5, 1], 1)
     row = step_row(half, int, settings, 'ref')
-    assert (row['ms'], row['range'], row['images/s']) == (1000, '500-4e+03', 2)
+    assert (row['ms'], row['range'], row['images/s']) == (1000, '500-4000', 2)
     assert (row['ratio to ref'], row['ratio range']) == (0.5, '0.500-1.000')
 
 

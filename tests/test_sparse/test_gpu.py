@@ -5,13 +5,10 @@ Needs torch and timm only, so that it runs where the OpenMMLab packages are not 
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-from helpers import sync_bn_worker
-from helpers.ranks import run_two_ranks
 from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask, sparsify
@@ -102,16 +99,3 @@ def test_bfloat16_is_as_close_as_the_dense_ops_are() -> None:
         ]
     for ours, reference in zip(errors['tiles'], errors['masked_dense'], strict=True):
         assert 0 < ours < 1.5 * reference
-
-
-def test_sync_bn_counts_the_visible_positions_of_all_ranks(tmp_path: Path) -> None:
-    """Two ranks with unequal visible counts do what batch norm does on the joined batch."""
-    run_two_ranks(Path(sync_bn_worker.__file__), tmp_path)
-    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
-    joined = sync_bn_worker.step(slice(0, 4))
-    for name, buffer in joined['buffers'].items():
-        for rank in ranks:
-            torch.testing.assert_close(rank['buffers'][name], buffer, rtol=1e-10, atol=1e-12)
-    for name, gradient in joined['gradients'].items():
-        both = ranks[0]['gradients'][name] + ranks[1]['gradients'][name]
-        torch.testing.assert_close(both, gradient, rtol=1e-9, atol=1e-11)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pytest
 import torch
 import torch.nn.functional as F
+from helpers.maps import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from hgkd_mm.sparse.window import Geometry, Window
 
 # Derandomised: the same cases in every run.
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
+tiles = st.integers(1, 3)  # how much larger than drawn: up to 24
 
 
 @st.composite
@@ -98,31 +101,18 @@ def _arguments(case: dict, *names: str) -> dict[str, tuple[int, int]]:
 
 
 @PROPERTY
-@given(cases(), st.sampled_from([(4, 6, 1), (4, 4, 4), (4, 8, 2)]), st.booleans())
-def test_convolution(case: dict, widths: tuple[int, int, int], bias: bool) -> None:
+@given(cases(), st.sampled_from([(4, 6, 1), (4, 4, 4), (4, 8, 2)]), st.booleans(), tiles)
+def test_convolution(case: dict, widths: tuple, bias: bool, times: int) -> None:
     channels, out, groups = widths
-    sizes = _arguments(case, 'kernel', 'stride', 'dilation')
+    kernel, stride, dilation = _arguments(case, 'kernel', 'stride', 'dilation').values()
     torch.manual_seed(1)
-    weight = torch.randn(
-        out, channels // groups, *sizes['kernel'], dtype=torch.double, requires_grad=True
-    )
-    offset = torch.randn(out, dtype=torch.double, requires_grad=True) if bias else None
-
-    def op(x: Tensor) -> Tensor:
-        return F.conv2d(
-            _pad(x, case), weight, offset, sizes['stride'], 0, sizes['dilation'], groups
-        )
-
-    _compare(case, op, channels, [weight, *([offset] if bias else [])])
+    conv = nn.Conv2d(channels, out, kernel, stride, 0, dilation, groups, bias, dtype=torch.double)
+    case |= {'tile': tuple(times * t for t in case['tile'])}
+    _compare(case, lambda x: conv(_pad(x, case)), channels, list(conv.parameters()))
 
 
 @PROPERTY
-@given(
-    cases(),
-    st.sampled_from(list(METHODS)),
-    st.sampled_from([1, 2, 4]),
-    st.integers(1, 3),
-)
+@given(cases(), st.sampled_from(list(METHODS)), st.sampled_from([1, 2, 4]), tiles)
 def test_every_method_for_every_window(case: dict, method: str, groups: int, times: int) -> None:
     """Also those that ``choose_method`` would not take here, and tiles up to 24."""
     groups = groups if method in ('halo', 'canvas') else 1
@@ -177,6 +167,33 @@ def test_rows_and_maps_are_two_forms_of_one_thing(visible: Tensor, th: int, tw: 
         assert torch.equal(y.to_dense(), torch.where(mask.at(size)[:, None], x, 0))
         assert torch.equal(y.with_rows(y.rows).to_dense(), y.to_dense())
         assert y.rows.shape == (mask.num_visible * th * tw, 2)
+
+
+@pytest.mark.parametrize('engine', [*ENGINES, 'tiles as on a GPU'])
+@pytest.mark.parametrize('tile', [2, 4])
+def test_pooling(engine: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine not in ENGINES:
+        monkeypatch.setattr('hgkd_mm.sparse.tiles.full_map_pays', lambda device: True)
+        engine = 'tiles'
+    for op in (
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, 2),
+        nn.MaxPool2d(3, 1, 1),
+        # Padded by hand, as networks that came from TensorFlow do: with zeros, or with -inf.
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2),
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+    ):
+        compare(engine, tile, op)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_autocast_leaves_double_precision_alone_and_same_padding_is_torchs(engine: str) -> None:
+    conv = nn.Conv2d(4, 4, 2, 1, 'same', dtype=torch.double)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        compare(engine, 4, conv, params=tuple(conv.parameters()))
 
 
 def test_threads_share_a_network_and_a_mask() -> None:
