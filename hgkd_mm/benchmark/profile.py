@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import statistics
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch.autograd import DeviceType
@@ -94,48 +91,20 @@ def short_name(name: str, most: int = 72) -> str:
 
 def add_waits(table: Table, name: str, step: Callable[[], object]) -> int:
     """Adds the lines at which the host waits during a step; returns how often it does."""
-    with count_waits() as waits:
-        step()
+    waits = count_waits(step)
     for line, count in (waits or {'none': 0}).items():
         table.rows.append({'step': name, 'line': line, 'waits': count})
-    return sum(waits.values())
+    return waits.total()
 
 
-@contextmanager
-def count_waits() -> Iterator[Counter[str]]:
-    """Counts the waits of the block for CUDA devices by their line.
-
-    Yields:
-        'path:line function' to the number of waits; the innermost line outside torch.
-    """
-    waits: Counter[str] = Counter()
-
-    def note(message: Warning | str, *rest: object) -> None:
-        if WAIT_MESSAGE in str(message):
-            waits[_cause()] += 1
-
-    with warnings.catch_warnings():
+def count_waits(step: Callable[[], object]) -> Counter[str]:
+    """Waits of a step for CUDA devices, by their innermost line of Python."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        warnings.showwarning = note
         torch.cuda.set_sync_debug_mode('warn')
         try:
-            yield waits
+            step()
         finally:
             torch.cuda.set_sync_debug_mode('default')
-
-
-def _cause() -> str:
-    """The innermost line that is neither torch's, nor of ``warnings``, nor of this module."""
-    frame = sys._getframe(1)
-    # The outermost one in a thread of torch's that runs the backward pass of its own ops only.
-    while frame.f_back is not None and _module(frame).split('.')[0] in ('', 'torch', 'warnings'):
-        frame = frame.f_back
-    path = Path(frame.f_code.co_filename)
-    depth = len(_module(frame).split('.')) + (path.stem == '__init__')
-    return f'{"/".join(path.parts[-depth:])}:{frame.f_lineno} {frame.f_code.co_name}'
-
-
-def _module(frame: FrameType) -> str:
-    """Its module's name; empty in generated code and in this module."""
-    name = frame.f_globals.get('__name__', '')
-    return '' if name == __name__ else name
+    waits = [warning for warning in caught if WAIT_MESSAGE in str(warning.message)]
+    return Counter(f'{"/".join(Path(w.filename).parts[-3:])}:{w.lineno}' for w in waits)

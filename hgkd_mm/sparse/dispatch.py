@@ -69,6 +69,8 @@ class TensorLike:
     # nn.Conv2d in window_ops._conv2d.
     handlers: ClassVar[dict[Callable, Callable]]
     kind: ClassVar[str]
+    # What holds the values: a tensor, or another stand-in.
+    held: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,11 +109,6 @@ class TensorLike:
     # Properties of the dense tensor that this stands for ------------------------------------
 
     @property
-    def held(self) -> Any:
-        """What holds the values: a tensor, or another stand-in."""
-        raise NotImplementedError
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.held.dtype
 
@@ -143,7 +140,7 @@ class TensorLike:
     # Methods and operators of tensors --------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name in ('data', 'inner'):
+        if name.startswith('__') or name in ('data', 'held'):
             raise AttributeError(name)
         method = getattr(Tensor, name, None)
         if method is None:

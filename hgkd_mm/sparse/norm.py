@@ -100,19 +100,3 @@ def _group_norm(
     out = out if weight is None else out * weight
     out = out if bias is None else out + bias
     return input.with_rows(out.to(input.dtype))
-
-
-@_on_map(F.instance_norm)
-def _instance_norm(
-    input: SparseFeatureMap,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> SparseFeatureMap:
-    if not use_input_stats or running_mean is not None:
-        raise refuse('instance_norm', 'running statistics of an InstanceNorm are not supported.')
-    return _group_norm(input, input.channels, weight, bias, eps)

@@ -28,11 +28,7 @@ class ChannelsLastMap(TensorLike):
     """What ``map.permute(0, 2, 3, 1)`` gives: the same rows, with the axes in another order."""
 
     def __init__(self, inner: SparseFeatureMap) -> None:
-        self.inner = inner
-
-    @property
-    def held(self) -> SparseFeatureMap:
-        return self.inner
+        self.inner = self.held = inner
 
     @property
     def shape(self) -> torch.Size:
@@ -147,10 +143,7 @@ class GroupedMap(TensorLike):
     def __init__(self, parts: list[SparseFeatureMap], swapped: bool = False) -> None:
         self.parts = parts
         self.swapped = swapped
-
-    @property
-    def held(self) -> SparseFeatureMap:
-        return self.parts[0]
+        self.held = parts[0]
 
     @property
     def shape(self) -> torch.Size:

@@ -26,14 +26,10 @@ class PaddedMap(TensorLike):
     """
 
     def __init__(self, inner: SparseFeatureMap, before: Pair, after: Pair, value: float) -> None:
-        self.inner = inner
+        self.inner = self.held = inner
         self.before = before
         self.after = after
         self.value = value
-
-    @property
-    def held(self) -> SparseFeatureMap:
-        return self.inner
 
     @property
     def shape(self) -> torch.Size:
