@@ -29,28 +29,17 @@ class TimeIsUpError(Exception):
 
 
 class TimeLimitHook(Hook):
-    """Notes what each step after the warm-up took, and ends the training; runs after all others.
-
-    Attributes:
-        seconds, waiting: of each step, in all and for data, as ``IterTimerHook`` measures them.
+    """Ends the training after so many steps, or at a time; runs after all others.
 
     Raises:
-        TimeIsUpError: after a step, when it is time.
+        TimeIsUpError: after the last step.
     """
 
-    def __init__(self, end: float, steps: int, warmup: int) -> None:
-        self.end, self.steps, self.warmup = end, steps, warmup
-        self.seconds: list[float] = []
-        self.waiting: list[float] = []
+    def __init__(self, end: float, steps: int) -> None:
+        self.end, self.steps = end, steps
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, *rest: object, **more: object
-    ) -> None:
-        if batch_idx >= self.warmup:
-            hub = runner.message_hub
-            self.seconds.append(hub.get_scalar('train/time').current())
-            self.waiting.append(hub.get_scalar('train/data_time').current())
-        if len(self.seconds) >= self.steps or time.monotonic() > self.end:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *_: object, **__: object) -> None:
+        if batch_idx + 1 >= self.steps or time.monotonic() > self.end:
             raise TimeIsUpError
 
 
@@ -92,25 +81,25 @@ def measure_training(
     whole.work_dir = str(scratch / 'training')
     _read_images(whole, data.out / 'train', workers, settings)
     end = time.monotonic() + min(seconds, stage.share_end - time.monotonic() - TEARDOWN)
-    limit = TimeLimitHook(end, steps, warmup)
-    peak = _train(whole, limit, settings)
-    if not limit.seconds:
+    found, peak = _train(whole, TimeLimitHook(end, warmup + steps), settings)
+    # As IterTimerHook measures them: in all, and for data.
+    taken, waiting = (found[name][warmup:] for name in ('time', 'data_time'))
+    if not taken:
         stage.broken.append('The training took no step in its time.')
         return
-    batch, total = settings.batch, sum(limit.seconds)
-    median = statistics.median(limit.seconds)
+    batch, total, median = settings.batch, sum(taken), statistics.median(taken)
     stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').rows.append(
         {
             'batch': batch,
             'workers': workers,
-            'steps': len(limit.seconds),
+            'steps': len(taken),
             'ms (median)': 1000 * median,
             'images/s (median)': batch / median,
-            'images/s (mean)': batch * len(limit.seconds) / total,
-            'share waiting for data': sum(limit.waiting) / total,
+            'images/s (mean)': batch * len(taken) / total,
+            'share waiting for data': sum(waiting) / total,
             'peak MiB of torch': peak,
-            'seconds': limit.seconds,
-            'waiting': limit.waiting,
+            'seconds': taken,
+            'waiting': waiting,
         }
     )
 
@@ -132,8 +121,10 @@ def _read_images(config: Config, images: Path, workers: int, settings: Settings)
     )
 
 
-def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> float | None:
-    """Trains until the limit; most MiB that torch held on the GPU meanwhile."""
+def _train(
+    config: Config, limit: TimeLimitHook, settings: Settings
+) -> tuple[dict[str, list[float]], float | None]:
+    """Trains until the limit: times of each step, most MiB that torch held on the GPU."""
     config.log_level = 'WARNING'
     # The kNN needs ImageNet; checkpoints and TensorBoard are no part of a step.
     config.custom_hooks = [dict(type='NonFiniteLossHook', interval=50)]
@@ -145,4 +136,8 @@ def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> float | 
         torch.cuda.reset_peak_memory_stats()
     with suppress(TimeIsUpError):
         runner.train()
-    return torch.cuda.max_memory_allocated() / 2**20 if settings.cuda else None
+    hub = runner.message_hub
+    times = {
+        name: hub.get_scalar(f'train/{name}').data[0].tolist() for name in ('time', 'data_time')
+    }
+    return times, torch.cuda.max_memory_allocated() / 2**20 if settings.cuda else None

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Pair = tuple[int, int]
-Args = ParamSpec('Args')
-Table = TypeVar('Table')
 
 
-def cached_table(
-    build: Callable[Concatenate[CellMask, Args], Table],
-) -> Callable[Concatenate[CellMask, Args], Table]:
+def cached_table(build: Callable) -> Callable:
     """A function of a mask and hashable arguments whose results are kept with the mask."""
 
     @functools.wraps(build)
-    def cached(mask: CellMask, *args: Hashable) -> Table:
+    def cached(mask: CellMask, *args: Hashable) -> Any:
         key = build, args
         if key not in mask._tables:
             mask._tables[key] = build(mask, *args)

@@ -103,10 +103,6 @@ class SparseFeatureMap(TensorLike, ABC):
         """Whether an in-place op may write to the data itself."""
         return False
 
-    def parts(self: Self, sizes: list[int]) -> list[Self]:
-        """Consecutive groups of channels."""
-        return [self.with_data(part) for part in torch.split(self.data, sizes, dim=1)]
-
     def share(self: Self) -> Self:
         """Another map of the same values, copied only when one of the two changes."""
         other = copy.copy(self)

@@ -242,10 +242,8 @@ def _split(
 ) -> tuple[SparseFeatureMap, ...]:
     if dim % 4 != 1:
         raise refuse('split', f'maps can only be split along the channels, dim=1; got dim={dim}.')
-    sizes = split_size_or_sections
-    if isinstance(sizes, int):
-        sizes = [min(sizes, input.channels - at) for at in range(0, input.channels, sizes)]
-    return tuple(input.parts(list(sizes)))
+    parts = torch.split(input.data, split_size_or_sections, dim=1)
+    return tuple(input.with_data(part) for part in parts)
 
 
 @_on_map(torch.chunk, Tensor.chunk)

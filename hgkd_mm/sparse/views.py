@@ -136,21 +136,24 @@ class GroupedMap(TensorLike):
     """What ``map.view(B, r, C // r, H, W)`` gives: weighted, summed over r, or shuffled.
 
     Args:
-        parts: the r groups of channels, maps of one mask and size.
+        inner: the map, (B, C, H, W).
+        groups: number r of groups of channels.
         swapped: whether the two axes of channels were exchanged, (B, C / r, r, H, W).
     """
 
-    def __init__(self, parts: list[SparseFeatureMap], swapped: bool = False) -> None:
-        self.parts = parts
+    def __init__(self, inner: SparseFeatureMap, groups: int, swapped: bool = False) -> None:
+        self.inner = self.held = inner
+        self.groups = groups
         self.swapped = swapped
-        self.held = parts[0]
 
     @property
     def shape(self) -> torch.Size:
         """(B, r, C / r, H, W), or (B, C / r, r, H, W) if swapped."""
-        batch, channels, height, width = self.parts[0].shape
-        sizes = (len(self.parts), channels)
-        return torch.Size((batch, *(reversed(sizes) if self.swapped else sizes), height, width))
+        batch, channels, height, width = self.inner.shape
+        first, second = self.groups, channels // self.groups
+        if self.swapped:
+            first, second = second, first
+        return torch.Size((batch, first, second, height, width))
 
 
 _on_groups = GroupedMap.answers
@@ -161,7 +164,7 @@ def _stack(tensors: Sequence[SparseFeatureMap], dim: int = 0) -> GroupedMap:
     first = tensors[0]
     if dim != 1 or not all(same_kind(t, first) and t.shape == first.shape for t in tensors):
         raise refuse('stack', 'maps of one size from one sparsify call, along dim=1 only.')
-    return GroupedMap([t.share() for t in tensors])
+    return GroupedMap(torch.cat(tensors, dim=1), len(tensors))
 
 
 @SparseFeatureMap.answers(Tensor.view, Tensor.reshape, torch.reshape)
@@ -173,7 +176,7 @@ def _view(input: SparseFeatureMap, *shape: Any) -> GroupedMap:
         if groups == -1 and each > 0:
             groups = channels // each
         if groups > 0 and channels % groups == 0 and each in (-1, channels // groups):
-            return GroupedMap(input.parts([channels // groups] * groups))
+            return GroupedMap(input, groups)
     raise refuse(
         'view', f'only as (B, groups, C / groups, H, W) of {tuple(input.shape)}, got {sizes}.'
     )
@@ -183,26 +186,24 @@ def _view(input: SparseFeatureMap, *shape: Any) -> GroupedMap:
 def _sum(input: GroupedMap, dim: int | Sequence[int]) -> SparseFeatureMap:
     if dim not in (1, (1,), [1]) or input.swapped:
         raise refuse('sum', f'grouped channels can be summed over dim=1 only, got dim={dim}.')
-    total = input.parts[0].share()
-    for part in input.parts[1:]:
-        total = total + part
-    return total
+    return input.inner.with_data(input.inner.data.unflatten(1, (input.groups, -1)).sum(1))
 
 
 @_on_groups(torch.mul, Tensor.mul)
 def _mul(input: GroupedMap | Tensor, other: GroupedMap | Tensor) -> GroupedMap:
     grouped, weights = (input, other) if isinstance(input, GroupedMap) else (other, input)
-    count, shape = len(grouped.parts), tuple(getattr(weights, 'shape', ()))
-    if grouped.swapped or len(shape) != 5 or shape[1] != count:
-        raise refuse('mul', f'weights of groups must be (B, {count}, C, 1, 1), got {shape}.')
-    return GroupedMap([part * weights[:, i] for i, part in enumerate(grouped.parts)])
+    groups, shape = grouped.groups, tuple(getattr(weights, 'shape', ()))
+    if grouped.swapped or len(shape) != 5 or shape[1] != groups or shape[3:] != (1, 1):
+        raise refuse('mul', f'weights of groups must be (B, {groups}, C, 1, 1), got {shape}.')
+    weights = weights.expand(-1, -1, grouped.shape[2], 1, 1).flatten(1, 2)
+    return GroupedMap(grouped.inner * weights, groups)
 
 
 @_on_groups(torch.transpose, Tensor.transpose)
 def _transpose(input: GroupedMap, dim0: int, dim1: int) -> GroupedMap:
     if sorted((dim0 % 5, dim1 % 5)) != [1, 2]:
         raise refuse('transpose', f'only the two axes of channels, 1 and 2; got {dim0}, {dim1}.')
-    return GroupedMap(input.parts, not input.swapped)
+    return GroupedMap(input.inner, input.groups, not input.swapped)
 
 
 @_on_groups(Tensor.contiguous)
@@ -213,12 +214,10 @@ def _contiguous_groups(input: GroupedMap) -> GroupedMap:
 @_on_groups(Tensor.view, Tensor.reshape, torch.reshape)
 def _merge(input: GroupedMap, *shape: Any) -> SparseFeatureMap:
     """The map with all channels in one axis again, in the order of the view."""
-    sizes, first = _integers(shape), input.parts[0]
-    whole = (first.shape[0], len(input.parts) * first.channels, *first.shape[2:])
-    if len(sizes) != 4 or any(s not in (-1, w) for s, w in zip(sizes, whole, strict=True)):
-        raise refuse('view', f'{tuple(input.shape)} can only be seen as {whole}, got {sizes}.')
-    merged = torch.cat([part.data for part in input.parts], dim=1)
-    if input.swapped:
-        order = torch.arange(whole[1], device=merged.device).view(len(input.parts), -1).t()
-        merged = merged.index_select(1, order.flatten())
-    return first.with_data(merged)
+    sizes, inner = _integers(shape), input.inner
+    if len(sizes) != 4 or any(s not in (-1, n) for s, n in zip(sizes, inner.shape, strict=True)):
+        raise refuse('view', f'only as {tuple(inner.shape)}, got {sizes}.')
+    if not input.swapped:
+        return inner
+    order = torch.arange(inner.channels, device=inner.device).view(input.groups, -1).t()
+    return inner.with_data(inner.data.index_select(1, order.flatten()))
