@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -108,21 +109,10 @@ class TensorLike:
 
     # Properties of the dense tensor that this stands for ------------------------------------
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.held.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.held.device
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.held.is_cuda
-
-    @property
-    def requires_grad(self) -> bool:
-        return self.held.requires_grad
+    dtype = property(attrgetter('held.dtype'))
+    device = property(attrgetter('held.device'))
+    is_cuda = property(attrgetter('held.is_cuda'))
+    requires_grad = property(attrgetter('held.requires_grad'))
 
     @property
     def ndim(self) -> int:
