@@ -12,12 +12,11 @@ Alternatives run in turn in one process; tables show the median ratio and its ra
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from hgkd_mm.benchmark import Settings, Stage, keep_freed_memory, versions
 from hgkd_mm.benchmark.encoder import SPARK, SPARK_NETWORKS, measure_encoder
@@ -83,20 +82,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     stage = measure(args)
+    stage.status, stage.seconds = 'ran', time.monotonic() - stage.started
     where = {**versions(args.device), **where}
-    console = Console(width=None if Console().is_terminal else 160)
-    for found in stage.tables:
-        table = Table(*found.columns, title=found.title)
-        for row in found.cells():
-            table.add_row(*row)
-        console.print(table)
-    for note in stage.notes:
-        console.print(note)
-    console.print('  '.join(f'{k} {v}' for k, v in where.items()))
+    print(stage.markdown())
+    print('  '.join(f'{k} {v}' for k, v in where.items()))
     if args.json:
-        settings = {k: str(v) for k, v in vars(args).items()}
-        tables = [{'title': table.title, 'rows': table.rows} for table in stage.tables]
-        record = {'arguments': settings, 'versions': where, 'tables': tables}
+        arguments = {k: str(v) for k, v in vars(args).items()}
+        record = {'arguments': arguments, 'versions': where, **stage.record()}
         args.json.write_text(json.dumps(record, indent=2))
 
 

@@ -82,6 +82,10 @@ class Stage:
         notes = [*self.broken, *self.notes]
         return '\n'.join(lines + [f'- {note}' for note in notes] + [''] * bool(notes))
 
+    def record(self) -> dict:
+        """What is kept of it as JSON."""
+        return {k: v for k, v in asdict(self).items() if k not in ('share_end', 'started')}
+
 
 class Recorder:
     """Writes gpu_check.json and gpu_check.md, and prints each stage when it ends.
@@ -106,7 +110,7 @@ class Recorder:
             stage.seconds = round(time.monotonic() - stage.started, 1)
             print(stage.markdown(), flush=True)
             done = [one for one in self.stages if one.status]
-            record = {'machine': self.machine, 'stages': {one.name: asdict(one) for one in done}}
+            record = {'machine': self.machine, 'stages': {one.name: one.record() for one in done}}
             write_whole(self.out / 'gpu_check.json', json.dumps(record, indent=1).encode())
             shown = [self._head, *(one.markdown() for one in done)]
             write_whole(self.out / 'gpu_check.md', '\n\n'.join(shown).encode())
