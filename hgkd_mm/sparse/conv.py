@@ -189,7 +189,7 @@ def _columns_grad_input(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
         if not index.numel():
             part.zero_()
             continue
-        matrix = weight[:, :, ky][..., kx].permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
+        matrix = weight[:, :, ky, kx].permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
         gathered = padded.index_select(0, index).view(-1, matrix.shape[0])
         part.copy_(linear(gathered, matrix.t(), None).view(part.shape))
     return out.view(-1, weight.shape[1])

@@ -225,7 +225,7 @@ def tap_rows(mask: CellMask, geometry: Geometry) -> Tensor:
 @cached_table
 def reader_rows(
     mask: CellMask, geometry: Geometry, phase: Pair
-) -> tuple[Tensor, tuple[list[int], list[int]]]:
+) -> tuple[Tensor, tuple[slice, slice]]:
     """Inverse of ``tap_rows``: the outputs that read the inputs of one phase of the stride.
 
     Inputs (i, j) of a tile with ``i % sh, j % sw == phase`` are read through the same taps.
@@ -236,16 +236,18 @@ def reader_rows(
     """
     (ys, ky), (xs, kx) = (_readers(geometry, phase[axis], axis) for axis in (0, 1))
     if not (ky and kx):
-        return torch.empty(0, dtype=torch.int32, device=mask.device), (ky, kx)
+        return torch.empty(0, dtype=torch.int32, device=mask.device), (slice(0), slice(0))
     rows = neighbor_rows(mask, geometry.out_tile, ys, xs)
     rows = rows.unflatten(2, (-1, len(kx))).unflatten(1, (-1, len(ky)))
-    return rows.transpose(2, 3).flatten(), (ky, kx)
+    taps = tuple(slice(k.start, k.stop, k.step) for k in (ky, kx))
+    return rows.transpose(2, 3).flatten(), taps
 
 
-def _readers(geometry: Geometry, phase: int, axis: int) -> tuple[list[int], list[int]]:
+def _readers(geometry: Geometry, phase: int, axis: int) -> tuple[list[int], range]:
     """On one axis, the outputs that read the inputs of a phase, and through which taps."""
     window = geometry.window
     s, p, d = window.stride[axis], window.padding[axis], window.dilation[axis]
     taps = [t for t in range(window.kernel[axis]) if (phase + p - t * d) % s == 0]
     outputs = [(i + p - t * d) // s for i in range(phase, geometry.tile[axis], s) for t in taps]
-    return outputs, taps
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    return outputs, range(taps[0], taps[-1] + 1, step) if taps else range(0)
