@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import norm, ops, views, window_ops  # noqa: F401  register functions of a SparseFeatureMap
 from .cell_mask import CellMask
+from .cuda_graph import GraphedNetwork
 from .dispatch import UnsupportedOpError
 from .feature_map import SparseFeatureMap
 from .masked_dense import MaskedDenseMap
@@ -22,6 +23,7 @@ __all__ = [
     'ENGINES',
     'ENGINE_NAMES',
     'CellMask',
+    'GraphedNetwork',
     'SparseFeatureMap',
     'UnsupportedOpError',
     'find_engine',

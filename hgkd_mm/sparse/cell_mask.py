@@ -38,7 +38,8 @@ class CellMask:
 
     Attributes:
         batch, grid: images B, and cells of each, (gh, gw).
-        num_visible: visible cells N in the whole batch.
+        numbers: (N,) long, the visible cells, counted through the whole batch, ascending.
+        num_visible: how many these are.
         per_image: visible cells of each image if all images have the same number, else None.
 
     Raises:
@@ -70,7 +71,7 @@ class CellMask:
         self.batch, self.grid = visible.shape[0], (visible.shape[1], visible.shape[2])
         self.num_visible = cells.numel()
         self.per_image = per_image
-        self._cells = cells
+        self.numbers = cells
         self._tables: dict[Hashable, Any] = {}
 
     @classmethod
@@ -100,11 +101,16 @@ class CellMask:
             )
         noise = torch.rand(batch, gh * gw, generator=generator, device=device)
         chosen = noise.argsort(dim=1)[:, :keep].sort(dim=1).values
-        visible = torch.zeros(batch, gh * gw, dtype=torch.bool, device=device)
-        visible = visible.scatter_(1, chosen, True).view(batch, gh, gw)
         offset = torch.arange(batch, device=device).unsqueeze(1) * (gh * gw)
+        return cls.of_numbers((chosen + offset).flatten(), batch=batch, grid=grid)
+
+    @classmethod
+    def of_numbers(cls, numbers: Tensor, *, batch: int, grid: Pair) -> CellMask:
+        """The mask of these visible cells, the same count in every image, see ``numbers``."""
+        visible = torch.zeros(batch, *grid, dtype=torch.bool, device=numbers.device)
+        visible.view(-1).index_fill_(0, numbers, True)
         mask = cls.__new__(cls)
-        mask._setup(visible, (chosen + offset).flatten(), keep)
+        mask._setup(visible, numbers, numbers.numel() // batch)
         return mask
 
     @classmethod
@@ -120,7 +126,7 @@ class CellMask:
         if torch.device(device) == self.device:
             return self
         mask = type(self).__new__(type(self))
-        mask._setup(self.visible.to(device), self._cells.to(device), self.per_image)
+        mask._setup(self.visible.to(device), self.numbers.to(device), self.per_image)
         return mask
 
     def at(self, size: Pair) -> Tensor:
@@ -156,8 +162,8 @@ class CellMask:
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, row and column of each visible cell: three (N,) long tensors, in order."""
         gh, gw = self.grid
-        image = torch.div(self._cells, gh * gw, rounding_mode='floor')
-        inside = self._cells - image * (gh * gw)
+        image = torch.div(self.numbers, gh * gw, rounding_mode='floor')
+        inside = self.numbers - image * (gh * gw)
         row = torch.div(inside, gw, rounding_mode='floor')
         return image, row, inside - row * gw
 

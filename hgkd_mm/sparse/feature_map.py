@@ -103,6 +103,10 @@ class SparseFeatureMap(TensorLike, ABC):
         """Whether an in-place op may write to the data itself."""
         return False
 
+    def of_mask(self: Self, data: Tensor, mask: CellMask) -> Self:
+        """This map with other data of the same shape, in the cells of another mask."""
+        return type(self)(data, mask, self.tile, self.channels)
+
     def share(self: Self) -> Self:
         """Another map of the same values, copied only when one of the two changes."""
         other = copy.copy(self)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from .feature_map import SparseFeatureMap
-from .rows import as_image, rows_of
+from .rows import at_least_float32
 
 
 def prepare(network: nn.Module) -> nn.Module:
@@ -59,10 +61,50 @@ def _refuse_randomness(name: str, block: nn.Module) -> None:
 
 
 class SparseSyncBatchNorm(nn.SyncBatchNorm):
-    """SyncBN whose statistics count the visible positions of all ranks, however many each has."""
+    """SyncBN whose statistics count the visible positions of all ranks, however many each has.
+
+    On a SparseFeatureMap the mean and the variance are all-reduced in turn, with gradients, on any
+    backend; torch's own would make the host wait for the device in every layer.
+    """
 
     def forward(self, input: Tensor | SparseFeatureMap) -> Tensor | SparseFeatureMap:
         """Normalizes a dense map or a SparseFeatureMap."""
         if not isinstance(input, SparseFeatureMap):
             return super().forward(input)
-        return input.with_rows(rows_of(super().forward(as_image(input.rows.contiguous()))))
+        if not self._synchronizes():
+            return super(nn.SyncBatchNorm, self).forward(input)  # BatchNorm's own
+        rows = input.rows
+        values = rows.to(at_least_float32(rows.dtype))
+        count = values.new_full((1,), len(values))
+        sums = self._over_ranks(torch.cat([values.sum(0), count]))
+        count = sums[-1]
+        mean = sums[:-1] / count
+        centered = values - mean
+        variance = self._over_ranks(centered.square().sum(0)) / count
+        self._remember(mean.detach(), (variance * count / (count - 1)).detach())
+        out = centered * (variance + self.eps).rsqrt()
+        if self.affine:
+            out = out * self.weight + self.bias
+        return input.with_rows(out.to(rows.dtype))
+
+    def _synchronizes(self) -> bool:
+        group = self.process_group
+        on = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+        return on and self.training
+
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce  # not in every build of torch
+
+        return all_reduce(values, group=self.process_group or dist.group.WORLD)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or not self.training:
+            return
+        self.num_batches_tracked.add_(1)
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            # momentum=None means plain averages, as in BatchNorm.
+            share = self.momentum
+            if share is None:
+                share = 1.0 / self.num_batches_tracked.to(running.dtype)
+            running.lerp_(new.to(running.dtype), share)

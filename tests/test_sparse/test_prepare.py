@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from helpers import sync_bn_worker
 from helpers.networks import SMALL, TINY_CONVNEXT
+from helpers.ranks import run_two_ranks
 from helpers.sparse_reference import relative_error, run
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -106,3 +110,16 @@ def test_sync_bn_that_was_not_prepared_is_refused() -> None:
     assert prepare(norm) is norm and type(norm) is not nn.SyncBatchNorm
     with pytest.raises(UnsupportedOpError, match=r'SyncBatchNorm call .*prepare\(network\)'):
         sparsify(x, mask).is_contiguous()
+
+
+def test_sync_bn_counts_the_visible_positions_of_all_ranks(tmp_path: Path) -> None:
+    """Two ranks with unequal visible counts do what batch norm does on the joined batch."""
+    run_two_ranks(Path(sync_bn_worker.__file__), tmp_path)
+    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
+    joined = sync_bn_worker.step(slice(0, 4))
+    for name, buffer in joined['buffers'].items():
+        for rank in ranks:
+            torch.testing.assert_close(rank['buffers'][name], buffer, rtol=1e-10, atol=1e-12)
+    for name, gradient in joined['gradients'].items():
+        both = ranks[0]['gradients'][name] + ranks[1]['gradients'][name]
+        torch.testing.assert_close(both, gradient, rtol=1e-9, atol=1e-11)

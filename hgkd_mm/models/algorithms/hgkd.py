@@ -4,7 +4,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from hgkd_mm.sparse import ENGINE_NAMES, CellMask, find_engine, prepare, sparsify
+from hgkd_mm.sparse import ENGINE_NAMES, CellMask, GraphedNetwork, find_engine, prepare, sparsify
 
 from ..heads.base import DistillHead
 from ..outputs import StudentOutput, TeacherOutput
@@ -39,9 +39,12 @@ class HGKD(DistillModel):
         mask: ``cell``, side of a cell in pixels, and ``ratio``, hidden fraction of the cells.
             Inferred defaults 32 and .6, SparK's (docs/sources.md 1.3a).
         engine: how the student computes on visible cells, see :func:`sparsify`.
+        cuda_graph: replay the student's passes as CUDA graphs, which saves the host's time where
+            the GPU waits for it (docs/gpu.md). Needs the engine 'tiles'.
 
     Raises:
-        ValueError: no head, an unknown teacher or engine, widths that do not fit, or a bad mask.
+        ValueError: no head, an unknown teacher or engine, widths that do not fit, a bad mask, or
+            a CUDA graph of another engine than 'tiles'.
         ImportError: the engine is 'spconv' and no usable spconv is installed.
     """
 
@@ -54,6 +57,7 @@ class HGKD(DistillModel):
         teachers: dict[str, Part] | None = None,
         mask: dict | None = None,
         engine: str = 'tiles',
+        cuda_graph: bool = False,
         data_preprocessor: Part | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
@@ -61,6 +65,8 @@ class HGKD(DistillModel):
         cell, mask_ratio = _read_mask(**(mask or {}))
         if engine not in ENGINE_NAMES:
             raise ValueError(f'model.engine must be one of {list(ENGINE_NAMES)}, got {engine!r}.')
+        if cuda_graph and engine != 'tiles':
+            raise ValueError(f"model.cuda_graph needs model.engine='tiles', got {engine!r}.")
         find_engine(engine)  # a missing package is an error before training
         super().__init__(
             student=Student(backbone, neck, output=StudentOutput, image_size=4 * cell),
@@ -72,6 +78,8 @@ class HGKD(DistillModel):
         )
         self.cell, self.mask_ratio, self.engine = cell, mask_ratio, engine
         prepare(self.backbone)
+        neck = self.neck if self.with_neck else None
+        self._graphed = GraphedNetwork(self.backbone, neck) if cuda_graph else None
 
     def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
         """The backbone's maps of whole images, computed densely, without a mask."""
@@ -103,8 +111,11 @@ class HGKD(DistillModel):
         """The student's output of images (B, 3, H, W), and that of each teacher by its name."""
         # Teachers first: their activations are gone before the student's are kept.
         targets = {name: teacher(images, mask) for name, teacher in self.teachers.items()}
-        maps = as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
-        decoded = self.neck(maps) if self.with_neck else None
+        if self._graphed is not None:
+            maps, decoded = self._graphed(images, mask)
+        else:
+            maps = as_tuple(self.backbone(sparsify(images, mask, engine=self.engine)))
+            decoded = self.neck(maps) if self.with_neck else None
         return StudentOutput(images=images, mask=mask, maps=maps, decoded=decoded), targets
 
     def draw_mask(self, images: Tensor) -> CellMask:
