@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,8 +31,6 @@ def parse_args(stages: Sequence[str]) -> argparse.Namespace:
     add('--wheels', type=Path, help='folder of the OpenMMLab wheels (tools/gpu_wheels.sh)')
     add('--out', type=Path, default=Path('work_dirs/gpu_check'), help='folder of the results')
     args = parser.parse_args()
-    if not args.minutes > 0:
-        parser.error(f'--minutes takes a number above 0, not {args.minutes:g}.')
     if args.wheels and not list(args.wheels.glob('*.whl')):
         parser.error(f'--wheels {args.wheels} holds no wheel: bash tools/gpu_wheels.sh DIR')
     return args
@@ -48,14 +47,8 @@ def main() -> int:
     from hgkd_mm.benchmark.timing import describe
 
     args = parse_args(tuple(check.STAGES))
-    try:
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:  # what it is depends on how torch was built
-        reason = str(error).split('\n')[0]
-        sys.exit(f'gpu_check: There is no device {args.device!r} here ({reason}): set --device.')
-    device = torch.device(args.device)
-    if device.index is not None:  # 'cuda' alone is the current one
-        torch.cuda.set_device(device)
+    if torch.device(args.device).index is not None:  # 'cuda' alone is the current one
+        torch.cuda.set_device(args.device)
     end = started + 60 * args.minutes
     with tempfile.TemporaryDirectory(prefix='gpu_check-') as folder:
         scratch = Path(folder)
@@ -63,9 +56,9 @@ def main() -> int:
             check.unpack(args.wheels, scratch / 'site')
         recorder = Recorder(args.out, describe(args.device))
         watchdog = check.end_at(end, args.minutes, recorder, scratch)
-        sizes = check.SMALL if args.small else check.Sizes()
-        run = check.Check(device=args.device, sizes=sizes, scratch=scratch, end=end)
-        check.run_stages(args.stages, recorder, run)
+        run = check.Check.small(scratch) if args.small else check.Check(scratch=scratch)
+        run = replace(run, settings=replace(run.settings, device=args.device))
+        check.run_stages(args.stages, recorder, run, end)
         watchdog.cancel()
     return int(recorder.failed)
 

@@ -1,13 +1,13 @@
 """Time and memory of training steps on masked images; what is exported here needs torch alone."""
 
-from .report import Report, Stage
+from .report import Stage, Table
 from .timing import Measurement, Settings, keep_freed_memory, measure, saved_bytes, versions
 
 __all__ = [
     'Measurement',
-    'Report',
     'Settings',
     'Stage',
+    'Table',
     'keep_freed_memory',
     'measure',
     'saved_bytes',

@@ -7,11 +7,10 @@ from functools import partial
 
 import torch
 
-from hgkd_mm.sparse.conv import METHODS as FUNCTIONS
-from hgkd_mm.sparse.conv import Conv, choose_method, full_map_pays
+from hgkd_mm.sparse.conv import METHODS, Conv, choose_method, full_map_pays
 from hgkd_mm.sparse.window import Geometry, Window
 
-from .report import Stage, milliseconds
+from .report import Stage
 from .timing import Settings, free_memory, measure
 
 # 3 x 3 convolutions of ResNet-50 with cells of 32 px, 7 x 7 ones of ConvNeXt-T, and depthwise
@@ -32,7 +31,6 @@ CONVOLUTIONS = (
     (4, 3, 1, 192, 192, 192),
     (1, 3, 1, 960, 960, 960),
 )
-METHODS = tuple(FUNCTIONS)
 # On a GPU a call takes less than its launches do: this many are queued for a reading of its clock.
 CUDA_CALLS = 6
 
@@ -40,11 +38,8 @@ CUDA_CALLS = 6
 def measure_methods(
     stage: Stage, settings: Settings, convolutions: Sequence[tuple[int, ...]] = CONVOLUTIONS
 ) -> None:
-    """Milliseconds of each method for the forward and both gradients; a star marks the chosen."""
-    table = stage.table(
-        f'batch {settings.batch}, mask ratio {settings.mask_ratio}, ms (* chosen), '
-        f'{settings.type_name}'
-    )
+    """Milliseconds of each method for the forward and both gradients."""
+    table = stage.table(f'ms; {settings.title}')
     calls, chosen, best = CUDA_CALLS if settings.cuda else 1, 0.0, 0.0
     for convolution in convolutions:
         if stage.out_of_time(f'layer {convolution} and later ones'):
@@ -54,20 +49,14 @@ def measure_methods(
         layer |= {'channels': f'{inputs} > {outputs}', 'groups': groups}
         for product, own, steps in _products(settings, *convolution):
             timed = measure(steps, settings, 'halo', calls=calls)
-            times = {result.name: result.median for result in timed}
+            times = {result.name: 1000 * result.median for result in timed}
             fastest = min(times, key=times.__getitem__)
-            shown = dict.fromkeys(METHODS, '')
-            shown |= {m: milliseconds(time) + '*' * (m == own) for m, time in times.items()}
-            better = '' if fastest == own else fastest
-            table.add(
-                {**layer, 'product': product, **shown, 'fastest': better},
-                {'layer': tuple(map(str, layer.values())), 'product': product, 'chosen': own}
-                | {'fastest': fastest, **{m: 1000 * time for m, time in times.items()}},
-            )
+            shown = {**dict.fromkeys(METHODS), **times, 'chosen': own, 'fastest': fastest}
+            table.rows.append({**layer, 'product': product, **shown})
             chosen, best = chosen + times[own], best + times[fastest]
         free_memory()
     stage.notes.append(
-        f'The chosen methods take {1000 * chosen:.3g} ms in all, the fastest {1000 * best:.3g} ms.'
+        f'The chosen methods take {chosen:.3g} ms in all, the fastest {best:.3g} ms.'
     )
 
 
@@ -89,7 +78,7 @@ def _products(
         ('grad_input', (grad, weight)),
         ('grad_weight', (grad, rows, weight)),
     ):
-        methods = {m: getattr(FUNCTIONS[m], product) for m in METHODS}
-        own = next(m for m in METHODS if methods[m] is getattr(chosen, product))
-        known = METHODS[: 2 if groups > 1 else None]
+        methods = {name: getattr(method, product) for name, method in METHODS.items()}
+        own = next(m for m in methods if methods[m] is getattr(chosen, product))
+        known = ('halo', 'canvas') if groups > 1 else METHODS
         yield product, own, {m: partial(methods[m], *tensors, conv) for m in known}

@@ -15,7 +15,7 @@ from hgkd_mm.sparse import CellMask, sparsify
 
 from .encoder import autocast
 from .report import Stage
-from .timing import Settings, backends, free_memory
+from .timing import Settings, free_memory
 
 ENGINES = ('tiles', 'masked_dense')
 KINDS = ('outputs', 'input gradient', 'parameter gradients', 'running statistics')
@@ -31,32 +31,28 @@ NETWORK_SEED, NOISE_SEED = 0, 1
 
 
 def measure_parity(stage: Stage, settings: Settings, networks: Sequence[str]) -> None:
-    """Largest relative error of any tensor of a kind, for timm's networks, without TF32."""
-    names = [str(dtype).removeprefix('torch.') for dtype in BOUNDS]
+    """Largest relative error of any tensor of a kind, for timm's networks."""
     table = stage.table(
         'Largest ||a - b|| / ||b|| over the tensors of a kind, b by masked_dense in float64; '
-        f'batch {settings.batch}, {settings.size} px, mask ratio {settings.mask_ratio}',
-        ('network', 'kind', *(c for name in names for c in (name, 'masked_dense', 'bound'))),
+        f'batch {settings.batch}, {settings.size} px, mask ratio {settings.mask_ratio}'
     )
     for name in networks:
         if stage.out_of_time(name):
             continue
-        with backends(fast=False):
-            errors = compare(name, settings)
+        errors = compare(name, settings)
         for kind in errors['tiles', torch.float64]:
-            cells, record = [], {'network': name, 'kind': kind}
+            row: dict[str, object] = {'network': name, 'kind': kind}
             for dtype, (least, factor) in BOUNDS.items():
                 ours, dense = (errors[engine, dtype][kind] for engine in ENGINES)
-                bound = max(least, factor * dense)
-                cells += [f'{number:.2g}' for number in (ours, dense, bound)]
-                record[str(dtype)] = {'tiles': ours, 'masked_dense': dense, 'bound': bound}
+                bound, rounded = max(least, factor * dense), str(dtype).removeprefix('torch.')
+                names = (rounded, f'{rounded}, masked_dense', f'{rounded}, bound')
+                row |= zip(names, (ours, dense, bound), strict=True)
                 # Written so that a NaN is refused as well.
                 if not ours <= bound:
                     stage.broken.append(
-                        f'{name}, {kind}, {dtype}: {ours:.2g} is more than {bound:.2g}.'
+                        f'{name}, {kind}, {rounded}: {ours:.2g} is more than {bound:.2g}.'
                     )
-            table.rows.append((name, kind, *cells))
-            table.records.append(record)
+            table.rows.append(row)
         free_memory()
 
 
@@ -77,7 +73,7 @@ def compare(name: str, settings: Settings) -> dict[tuple[str, torch.dtype], dict
 
 
 def largest_error(got: list[Tensor], wanted: list[Tensor]) -> float:
-    """Largest ||a - b|| / ||b|| over pairs of tensors; ``FLOOR`` tells what ||b|| is at least."""
+    """Largest ||a - b|| / ||b|| over pairs; each ||b|| is at least ``FLOOR`` of the largest."""
     least = FLOOR * max(float(b.double().norm()) for b in wanted)
     errors = [
         float((a.double() - b.double()).norm()) / max(float(b.double().norm()), least)

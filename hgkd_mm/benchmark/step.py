@@ -3,74 +3,60 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.utils import import_modules_from_strings
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.models.outputs import StudentOutput
 from hgkd_mm.sparse import SparseFeatureMap, sparsify
 from hgkd_mm.utils.launch import override
 
 from .encoder import autocast, backward_of_sum
 from .profile import add_waits
-from .report import Report, Stage, milliseconds
-from .timing import Settings, measure
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to take a step: options of the model, and what it computes differently."""
-
-    name: str
-    same: str
-    options: dict[str, object]
-
+from .report import Stage, Table
+from .timing import Settings, measure, step_row
 
 _TO_112 = {'neck.out_stride': 2}
 _BF16 = {'teachers.mim.dtype': 'bfloat16'}
 _VISIBLE = {'teachers.mim.teacher_view': 'visible'}
-VARIANTS = (
-    Variant('as today', 'reference', {'engine': 'masked_dense', **_TO_112}),
-    Variant('tiles', 'exact', _TO_112),
-    Variant('tiles, bf16 teacher', 'targets rounded', {**_TO_112, **_BF16}),
-    Variant('tiles, out_stride 16', 'smaller decoder', {}),
-    Variant('  and bf16 teacher', 'smaller decoder, targets rounded', _BF16),
-    Variant('  and visible view', 'smaller decoder, other targets', _VISIBLE),
-    Variant('  and both', 'smaller decoder, other targets, rounded', {**_VISIBLE, **_BF16}),
-)
+# Ways to take a step: what each computes differently, and the options of the model.
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    'as today': ('reference', {'engine': 'masked_dense', **_TO_112}),
+    'tiles': ('exact', _TO_112),
+    'tiles, bf16 teacher': ('targets rounded', {**_TO_112, **_BF16}),
+    'tiles, out_stride 16': ('smaller decoder', {}),
+    '  and bf16 teacher': ('smaller decoder, targets rounded', _BF16),
+    '  and visible view': ('smaller decoder, other targets', _VISIBLE),
+    '  and both': ('smaller decoder, other targets, rounded', {**_VISIBLE, **_BF16}),
+}
 
 
 def build_models(
-    variants: tuple[Variant, ...], config: Path, settings: Settings, vit: str | dict = 'base'
+    variants: Iterable[str], config: Path, settings: Settings, vit: str | dict = 'base'
 ) -> dict[str, nn.Module]:
-    """The config's model for each variant, with a teacher of random weights.
+    """The config's model for each variant by name, with a teacher ``mim`` of random weights.
 
-    The config has a teacher ``mim`` of MAE; ``vit`` is its size, as mmpretrain's
-    ``VisionTransformer`` wants it. Its weights, which do not change its time, go through a file,
-    because there is no other way to make a teacher.
+    ``vit`` is its size, as mmpretrain's ``VisionTransformer`` takes it.
     """
-    import_modules_from_strings(['mmpretrain.models', 'hgkd_mm.models'])
     models = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = random_teacher(Path(folder), vit)
-        for variant in variants:
+        for name in variants:
             whole = Config.fromfile(config)
-            override(whole, {f'model.{k}': v for k, v in variant.options.items()})
+            override(whole, {f'model.{k}': v for k, v in VARIANTS[name][1].items()})
             whole.model.teachers.mim.checkpoint = str(weights)
             whole.model.mask.ratio = settings.mask_ratio
             model = MODELS.build(whole.model)
             model.train()
-            models[variant.name] = model.to(settings.device, memory_format=torch.channels_last)
+            models[name] = model.to(settings.device, memory_format=torch.channels_last)
     return models
 
 
@@ -109,38 +95,39 @@ def step_parts(
         gradients of shared maps cost to add.
     """
     mask = model.draw_mask(images)
-    device = images.device.type
-    with torch.no_grad(), autocast(dtype, device):
+
+    def cast() -> AbstractContextManager:
+        return autocast(dtype, images.device.type)
+
+    with torch.no_grad(), cast():
         targets = {name: teacher(images, mask) for name, teacher in model.teachers.items()}
         maps = model.backbone(sparsify(images, mask, model.engine))
         decoded = model.neck(maps)
 
     def student() -> None:
         model.zero_grad(set_to_none=True)
-        with autocast(dtype, device):
+        with cast():
             out = model.backbone(sparsify(images, model.draw_mask(images), model.engine))
         backward_of_sum([m.data for m in out])
 
     def decoder() -> None:
         model.zero_grad(set_to_none=True)
-        with autocast(dtype, device):
+        with cast():
             out = model.neck([_leaf(m) for m in maps])
         backward_of_sum([out])
 
     def teacher() -> None:
-        with autocast(dtype, device):
+        with cast():
             for one in model.teachers.values():
                 one(images, mask)
 
     def loss() -> None:
         model.zero_grad(set_to_none=True)
+        leaves = tuple(_leaf(m) for m in maps)
         output = StudentOutput(
-            images=images,
-            mask=mask,
-            maps=tuple(_leaf(m) for m in maps),
-            decoded=decoded.detach().requires_grad_(),
+            images=images, mask=mask, maps=leaves, decoded=decoded.detach().requires_grad_()
         )
-        with autocast(dtype, device):
+        with cast():
             losses = [head(output, targets[head.teacher]) for head in model.heads.values()]
         sum(losses).backward()
 
@@ -151,50 +138,24 @@ def measure_step(stage: Stage, settings: Settings, config: Path, vit: str | dict
     """The whole H-GKD step of a config by variant, without data and optimizer, and its parts."""
     models, images = build_models(VARIANTS, config, settings, vit), settings.images()
     wholes = {name: whole_step(model, images, settings.dtype) for name, model in models.items()}
-    title = (
-        f'{config.stem}, batch {settings.batch}, {settings.size} px, '
-        f'mask ratio {settings.mask_ratio}, {settings.type_name}'
-    )
-    table, reference = stage.table(f'Whole step, {title}'), VARIANTS[0].name
-    results = measure(wholes, settings, reference)
-    for result, variant in zip(results, VARIANTS, strict=True):
-        more = dict(cells={'differs by': variant.same}, record={'same': variant.same})
-        table.add_step(result, wholes[result.name], settings, reference, **more)
+    title, reference = f'{config.stem}, {settings.title}', next(iter(VARIANTS))
+    table = stage.table(f'Whole step, {title}')
+    for result in measure(wholes, settings, reference):
+        row = step_row(result, wholes[result.name], settings, reference)
+        table.rows.append({**row, 'differs by': VARIANTS[result.name][0]})
     parts = stage.table(f'Parts of the step, each alone, ms; {title}')
     few = replace(settings, rounds=min(3, settings.rounds))
     for name, model in models.items():
         if stage.out_of_time(f'the parts of {name.strip()} and later ones'):
             break
         timed = measure(step_parts(model, images, settings.dtype), few, 'student')
-        times = {result.name: result.median for result in timed}
-        shown = {part: milliseconds(time) for part, time in times.items()}
-        parts.add({'step': name, **shown}, {'name': name, **times})
+        times = {result.name: 1000 * result.median for result in timed}
+        parts.rows.append({'step': name, **times})
 
 
-def measure_loading(stage: Stage, settings: Settings, config: Path) -> None:
-    """Reading a batch of JPEGs of smooth noise, about as large as ImageNet's, by a pipeline."""
-    import_modules_from_strings(['mmpretrain.datasets'])
-    pipeline = Config.fromfile(config).train_dataloader.dataset.pipeline
-    transforms = Compose([TRANSFORMS.build(step) for step in pipeline])
-    noise = np.random.default_rng(0).integers(0, 255, (47, 63, 3), dtype=np.uint8)
-    picture = cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC)
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / 'picture.jpg')
-        cv2.imwrite(path, picture)
-
-        def read() -> None:
-            for _ in range(settings.batch):
-                transforms({'img_path': path})
-
-        (result,) = measure({'data': read}, replace(settings, device='cpu'), 'data')
-    table = stage.table(f'Reading {settings.batch} JPEGs of 500 x 375 px in one process')
-    table.add({'step': 'data', 'ms': milliseconds(result.median)}, vars(result))
-
-
-def add_step_waits(table: Report, settings: Settings, config: Path, vit: str | dict) -> None:
+def add_step_waits(table: Table, settings: Settings, config: Path, vit: str | dict) -> None:
     """Waits of the whole step, with a teacher that sees all and one that sees the visible."""
-    names = ('tiles, out_stride 16', 'and visible view')
-    variants = tuple(variant for variant in VARIANTS if variant.name.strip() in names)
+    variants = ('tiles, out_stride 16', '  and visible view')
     images = settings.images()
     for name, model in build_models(variants, config, settings, vit).items():
         run = whole_step(model, images, settings.dtype)

@@ -20,25 +20,20 @@ from torch import Tensor
 from hgkd_mm.sparse import CellMask
 from hgkd_mm.utils.processor import processor_name, usable_cores
 
+from .report import shown
+
 
 @dataclass
 class Measurement:
-    """Times of one alternative.
-
-    Attributes:
-        seconds: of each round.
-        ratio: median over rounds of its time over the reference's time in the same round.
-        low, high: smallest and largest of those ratios.
-        queued: seconds of each round after which the host was free again: on a GPU, when all
-            work was handed over; an upper bound where the driver's queue was full.
-    """
+    """Times of one alternative, by round."""
 
     name: str
     seconds: list[float]
-    ratio: float
-    low: float
-    high: float
+    # After how many seconds the host was free again: on a GPU, when all work was handed over; an
+    # upper bound where the driver's queue was full.
     queued: list[float]
+    # Its time over the reference's time in the same round.
+    ratios: list[float]
 
     @property
     def median(self) -> float:
@@ -47,28 +42,17 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured, and how.
+    """What is measured, and how."""
 
-    Attributes:
-        network: a name of ``NETWORKS``, or timm's.
-        batch: images a step.
-        size: image side, pixels.
-        cell: mask cell side, pixels.
-        mask_ratio: hidden fraction.
-        dtype: float32, or bfloat16 for autocast.
-        device: 'cpu' or a CUDA device.
-        rounds, warmup: measured rounds, and those before them.
-    """
-
-    network: str = 'resnet50'
+    network: str = 'resnet50'  # timm's name
     batch: int = 8
-    size: int = 224
-    cell: int = 32
+    size: int = 224  # image side, pixels
+    cell: int = 32  # mask cell side, pixels
     mask_ratio: float = 0.6
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32  # or bfloat16, for autocast
     device: str = 'cpu'
     rounds: int = 9
-    warmup: int = 2
+    warmup: int = 2  # rounds that do not count
 
     @property
     def cuda(self) -> bool:
@@ -76,11 +60,15 @@ class Settings:
 
     @property
     def type_name(self) -> str:
+        """What products are computed in."""
+        rounded = self.cuda and torch.backends.cuda.matmul.allow_tf32
+        if self.dtype == torch.float32 and rounded:
+            return 'TF32'
         return str(self.dtype).removeprefix('torch.')
 
     @property
     def title(self) -> str:
-        return f'{self.network}, batch {self.batch}, {self.size} px, {self.type_name}'
+        return f'batch {self.batch}, {self.size} px, mask ratio {self.mask_ratio}, {self.type_name}'
 
     def images(self) -> Tensor:
         """(batch, 3, size, size) noise, channels-last."""
@@ -101,16 +89,10 @@ def measure(
 
     Args:
         steps: name -> function to time.
-        settings: of rounds, and of the device: on a CUDA device its own clock is read, by events
-            before and after the calls.
+        settings: of rounds, and of the device.
         reference: the step that ratios refer to.
         calls: how often a step runs for one reading, back to back; the time is that of one call.
-
-    Raises:
-        ValueError: there is no round.
     """
-    if settings.rounds < 1:
-        raise ValueError(f'At least one round is needed, got {settings.rounds} (--rounds).')
     readings: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(settings.warmup + settings.rounds):
         for name, step in steps.items():
@@ -120,13 +102,12 @@ def measure(
     for name, read in readings.items():
         seconds, queued = map(list, zip(*read[settings.warmup :], strict=True))
         ratios = [one / other for one, other in zip(seconds, against, strict=True)]
-        ratio = statistics.median(ratios)
-        results.append(Measurement(name, seconds, ratio, min(ratios), max(ratios), queued))
+        results.append(Measurement(name, seconds, queued, ratios))
     return results
 
 
 def _read(step: Callable[[], object], calls: int, cuda: bool) -> tuple[float, float]:
-    """Seconds of a call by the device's clock, and those that the host is busy with it."""
+    """Seconds of a call by the device's clock (CUDA events), and those the host is busy."""
     if cuda:
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -143,10 +124,9 @@ def _read(step: Callable[[], object], calls: int, cuda: bool) -> tuple[float, fl
 
 
 def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
-    """Bytes that ``forward`` keeps for the backward pass.
+    """Bytes that ``forward`` keeps for the backward pass, without those of ``exclude``.
 
-    Each storage counts once; parameters and inputs given in ``exclude`` do not count, nor do
-    tensors that are not saved by autograd, such as the index tables of a mask.
+    Each storage counts once; what autograd does not save, such as index tables, does not.
     """
     known = {t.untyped_storage().data_ptr() for t in exclude}
     sizes: dict[int, int] = {}
@@ -165,10 +145,27 @@ def saved_bytes(forward: Callable[[], object], exclude: list[Tensor]) -> int:
     return total
 
 
-def peak_bytes(step: Callable[[], object], settings: Settings) -> int | None:
-    """Most memory that torch held at once on a CUDA device during a step; None on CPU."""
-    if not settings.cuda:
-        return None
+def step_row(
+    result: Measurement, step: Callable[[], object], settings: Settings, reference: str
+) -> dict[str, object]:
+    """Columns of a step: its time and speed, and on a GPU the peak memory of one more."""
+    low, high = (shown(1000 * edge(result.seconds)) for edge in (min, max))
+    row = {
+        'step': result.name,
+        'ms': 1000 * result.median,
+        'range': f'{low}-{high}',
+        f'ratio to {reference}': statistics.median(result.ratios),
+        'ratio range': f'{min(result.ratios):.3f}-{max(result.ratios):.3f}',
+    }
+    if settings.cuda:
+        row['ms to queue'] = 1000 * statistics.median(result.queued)
+        row['peak MiB'] = _peak_bytes(step) / 2**20
+    row['images/s'] = settings.batch / result.median
+    return row | {'seconds': result.seconds, 'queued': result.queued}
+
+
+def _peak_bytes(step: Callable[[], object]) -> int:
+    """Most memory that torch held at once on the CUDA device during a step."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     step()
@@ -179,12 +176,9 @@ def peak_bytes(step: Callable[[], object], settings: Settings) -> int | None:
 def keep_freed_memory() -> bool:
     """Lets the allocator of glibc keep what is freed, so that no step pays for new pages.
 
-    By default it hands large blocks back to the system, and their next use waits for pages to
-    be mapped and cleared: on a virtual machine that can take longer than the arithmetic, and it
+    On a virtual machine, mapping and clearing them can take longer than the arithmetic, and it
     falls on dense networks more than on sparse ones. Set before the first allocation of size.
-
-    Returns:
-        Whether it could be set (glibc only).
+    Returns whether it could be set.
     """
     mmap_max, trim_threshold = -4, -1
     try:
@@ -223,37 +217,22 @@ def versions(device: str) -> dict[str, str]:
     }
 
 
-def describe(device: str) -> dict[str, str | int | None]:
-    """Device, driver, versions, host, date and commit; None is what the machine does not tell."""
-    import numpy
+def describe(device: str) -> dict[str, object]:
+    """``versions``, driver, host, date and commit."""
     import timm
 
-    cuda = 'cuda' in device
-    properties = torch.cuda.get_device_properties(device) if cuda else None
-    driver = ('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
-    root = Path(__file__).resolve().parents[2]
-    return {
-        'device': properties.name if cuda else processor_name(),
-        'device_memory_gib': round(properties.total_memory / 2**30, 1) if cuda else None,
-        'driver': _first_line(*driver) if cuda else None,
-        'torch': torch.__version__,
-        'cuda': torch.version.cuda if cuda else None,
-        'cudnn': str(torch.backends.cudnn.version()) if cuda else None,
+    found: dict[str, object] = versions(device)
+    if 'cuda' in device:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        query = 'nvidia-smi --query-gpu=driver_version --format=csv,noheader'
+        found['device_memory_gib'] = round(memory / 2**30, 1)
+        found['driver'] = subprocess.getoutput(query)
+        found['cuda'] = torch.version.cuda
+        found['cudnn'] = str(torch.backends.cudnn.version())
+    return found | {
         'timm': timm.__version__,
-        'numpy': numpy.__version__,
-        'python': platform.python_version(),
         'cpu': processor_name(),
         'cores': usable_cores(),
-        'threads': torch.get_num_threads(),
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-        'commit': _first_line('git', '-C', str(root), 'rev-parse', 'HEAD'),
+        'commit': subprocess.getoutput(f'git -C "{Path(__file__).parent}" rev-parse HEAD'),
     }
-
-
-def _first_line(*command: str) -> str | None:
-    """First line of what a command prints; None if it is missing, fails or prints nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.split('\n')[0].strip() or None

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from hgkd_mm.scenes import SceneFolder
 from hgkd_mm.utils.processor import usable_cores
 
-from .report import Stage, mebibytes
+from .report import Stage
 from .step import random_teacher
 from .timing import Settings
 
@@ -29,28 +29,17 @@ class TimeIsUpError(Exception):
 
 
 class TimeLimitHook(Hook):
-    """Notes what each step after the warm-up took, and ends the training; runs after all others.
-
-    Attributes:
-        seconds, waiting: of each step, in all and for data, as ``IterTimerHook`` measures them.
+    """Ends the training after so many steps, or at a time; runs after all others.
 
     Raises:
-        TimeIsUpError: after a step, when it is time.
+        TimeIsUpError: after the last step.
     """
 
-    def __init__(self, end: float, steps: int, warmup: int) -> None:
-        self.end, self.steps, self.warmup = end, steps, warmup
-        self.seconds: list[float] = []
-        self.waiting: list[float] = []
+    def __init__(self, end: float, steps: int) -> None:
+        self.end, self.steps = end, steps
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
-    ) -> None:
-        if batch_idx >= self.warmup:
-            hub = runner.message_hub
-            self.seconds.append(hub.get_scalar('train/time').current())
-            self.waiting.append(hub.get_scalar('train/data_time').current())
-        if len(self.seconds) >= self.steps or time.monotonic() > self.end:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *_: object, **__: object) -> None:
+        if batch_idx + 1 >= self.steps or time.monotonic() > self.end:
             raise TimeIsUpError
 
 
@@ -72,7 +61,7 @@ def measure_training(
         stage: gets the table; its share of the time ends the training.
         settings: of images, batch and device.
         config: the flagship's.
-        vit: size of its teacher, as mmpretrain's ``VisionTransformer`` wants it.
+        vit: size of its teacher, see ``build_models``.
         scratch: folder for images and logs.
         images: to draw for each process that draws them.
         seconds: most that the training may take.
@@ -92,31 +81,26 @@ def measure_training(
     whole.work_dir = str(scratch / 'training')
     _read_images(whole, data.out / 'train', workers, settings)
     end = time.monotonic() + min(seconds, stage.share_end - time.monotonic() - TEARDOWN)
-    limit = TimeLimitHook(end, steps, warmup)
-    peak = _train(whole, limit, settings)
-    if not limit.seconds:
+    found, peak = _train(whole, TimeLimitHook(end, warmup + steps), settings)
+    # As IterTimerHook measures them: in all, and for data.
+    taken, waiting = (found[name][warmup:] for name in ('time', 'data_time'))
+    if not taken:
         stage.broken.append('The training took no step in its time.')
         return
-    batch, count, total = settings.batch, len(limit.seconds), sum(limit.seconds)
-    median = statistics.median(limit.seconds)
-    stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').add(
+    batch, total, median = settings.batch, sum(taken), statistics.median(taken)
+    stage.table(f'Training of hgkd_r50_mae, {settings.size} px, Scenes').rows.append(
         {
             'batch': batch,
             'workers': workers,
-            'steps': count,
-            'ms (median)': f'{1000 * median:.0f}',
-            'images/s (median)': f'{batch / median:.0f}',
-            'images/s (mean)': f'{batch * count / total:.0f}',
-            'share waiting for data': f'{sum(limit.waiting) / total:.3f}',
-            'peak MiB of torch': mebibytes(peak),
-        },
-        {
-            'batch': batch,
-            'workers': workers,
-            'seconds': limit.seconds,
-            'waiting': limit.waiting,
-            'peak': peak,
-        },
+            'steps': len(taken),
+            'ms (median)': 1000 * median,
+            'images/s (median)': batch / median,
+            'images/s (mean)': batch * len(taken) / total,
+            'share waiting for data': sum(waiting) / total,
+            'peak MiB of torch': peak,
+            'seconds': taken,
+            'waiting': waiting,
+        }
     )
 
 
@@ -137,8 +121,10 @@ def _read_images(config: Config, images: Path, workers: int, settings: Settings)
     )
 
 
-def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> int | None:
-    """Trains until the limit; most bytes that torch held on the GPU meanwhile."""
+def _train(
+    config: Config, limit: TimeLimitHook, settings: Settings
+) -> tuple[dict[str, list[float]], float | None]:
+    """Trains until the limit: times of each step, most MiB that torch held on the GPU."""
     config.log_level = 'WARNING'
     # The kNN needs ImageNet; checkpoints and TensorBoard are no part of a step.
     config.custom_hooks = [dict(type='NonFiniteLossHook', interval=50)]
@@ -150,4 +136,8 @@ def _train(config: Config, limit: TimeLimitHook, settings: Settings) -> int | No
         torch.cuda.reset_peak_memory_stats()
     with suppress(TimeIsUpError):
         runner.train()
-    return torch.cuda.max_memory_allocated() if settings.cuda else None
+    hub = runner.message_hub
+    times = {
+        name: hub.get_scalar(f'train/{name}').data[0].tolist() for name in ('time', 'data_time')
+    }
+    return times, torch.cuda.max_memory_allocated() / 2**20 if settings.cuda else None

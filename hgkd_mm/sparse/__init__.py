@@ -56,7 +56,7 @@ def find_engine(name: str) -> type[TileMap] | type[MaskedDenseMap]:
 
 
 def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFeatureMap:
-    """Images as a map that exists only in the visible cells.
+    """A stand-in for images that an unmodified CNN accepts; it exists in the visible cells only.
 
     Args:
         images: (B, C, H, W), H and W multiples of the mask grid.
@@ -64,19 +64,15 @@ def sparsify(images: Tensor, mask: CellMask, engine: str = 'tiles') -> SparseFea
         engine: 'tiles' (fast), 'masked_dense' (the reference, as SparK computes) or 'spconv'
             (convolutions by that library, which must be installed; no groups, no bfloat16).
 
-    Returns:
-        A stand-in for ``images`` that an unmodified CNN accepts.
-
     Raises:
         ValueError: unknown engine; images that are not (B, C, H, W), of another batch size
             than the mask, or not divisible into its cells.
         ImportError: no usable spconv is installed, see :func:`find_engine`.
     """
     kind = find_engine(engine)
-    if images.dim() != 4:
+    if images.dim() != 4 or images.shape[0] != mask.batch:
         raise ValueError(
-            f'sparsify expects images of shape (B, C, H, W), got {tuple(images.shape)}.'
+            f'sparsify expects images of shape (B, C, H, W), B = {mask.batch} as of the mask, got '
+            f'{tuple(images.shape)}.'
         )
-    if images.shape[0] != mask.batch:
-        raise ValueError(f'{images.shape[0]} images came with a mask for {mask.batch} images.')
     return kind.of(images, mask.to(images.device))

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Pair = tuple[int, int]
-Args = ParamSpec('Args')
-Table = TypeVar('Table')
 
 
-def cached_table(
-    build: Callable[Concatenate[CellMask, Args], Table],
-) -> Callable[Concatenate[CellMask, Args], Table]:
+def cached_table(build: Callable) -> Callable:
     """A function of a mask and hashable arguments whose results are kept with the mask."""
 
     @functools.wraps(build)
-    def cached(mask: CellMask, *args: Hashable) -> Table:
+    def cached(mask: CellMask, *args: Hashable) -> Any:
         key = build, args
         if key not in mask._tables:
             mask._tables[key] = build(mask, *args)
@@ -34,12 +30,17 @@ class CellMask:
 
     A mask is a coarse grid over the image: at 224 px with cells of 32 px the grid is 7 x 7.
     At every stage of a network the visible part is then a set of whole tiles, one per
-    visible cell (H-GKD Fig. 3, after SparK section 3.1). The object is immutable; tables
-    derived from it (``cached_table``) are computed once and kept with it.
+    visible cell (H-GKD Fig. 3, after SparK section 3.1). The object is immutable.
 
     Args:
-        visible: (B, gh, gw) bool. Per-image counts may differ and an image may be
-            entirely hidden, as long as the batch shows something.
+        visible: (B, gh, gw) bool. Counts may differ between images, and images may be hidden
+            as a whole, as long as the batch shows something.
+
+    Attributes:
+        batch, grid: images B, and cells of each, (gh, gw).
+        numbers: (N,) long, the visible cells, counted through the whole batch, ascending.
+        num_visible: how many these are.
+        per_image: visible cells of each image if all images have the same number, else None.
 
     Raises:
         TypeError: ``visible`` is not a bool tensor.
@@ -47,9 +48,10 @@ class CellMask:
     """
 
     def __init__(self, visible: Tensor) -> None:
-        if not isinstance(visible, Tensor) or visible.dtype != torch.bool:
-            got = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
-            raise TypeError(f'CellMask expects a bool tensor (True = visible), got {got}.')
+        if visible.dtype != torch.bool:
+            raise TypeError(
+                f'CellMask expects a bool tensor (True = visible), got {visible.dtype}.'
+            )
         if visible.dim() != 3 or 0 in visible.shape:
             raise ValueError(
                 f'CellMask expects a grid of shape (B, gh, gw), got {tuple(visible.shape)}.'
@@ -64,9 +66,12 @@ class CellMask:
         self._setup(visible.clone(), visible.flatten().nonzero().flatten(), equal)
 
     def _setup(self, visible: Tensor, cells: Tensor, per_image: int | None) -> None:
-        self._visible = visible
-        self._cells = cells
-        self._per_image = per_image
+        self.visible = visible
+        self.device = visible.device
+        self.batch, self.grid = visible.shape[0], (visible.shape[1], visible.shape[2])
+        self.num_visible = cells.numel()
+        self.per_image = per_image
+        self.numbers = cells
         self._tables: dict[Hashable, Any] = {}
 
     @classmethod
@@ -81,33 +86,18 @@ class CellMask:
     ) -> CellMask:
         """Hides ``mask_ratio`` of the cells, the same number in every image.
 
-        ``round(gh * gw * (1 - mask_ratio))`` cells stay, as in SparK (20 of 49 at 0.6).
-        No value is read back from the device.
-
-        Args:
-            batch: number of images B.
-            grid: (gh, gw) cells.
-            mask_ratio: hidden fraction, in [0, 1).
-            generator: of random numbers on ``device``; the global one if None.
-            device: of the mask.
+        ``round(gh * gw * (1 - mask_ratio))`` of (gh, gw) cells stay, as in SparK (20 of 49 at
+        0.6). No value is read back from the device, which is that of ``generator``.
 
         Raises:
             ValueError: the ratio is out of range or would leave no visible cell.
         """
         gh, gw = grid
-        if batch < 1 or gh < 1 or gw < 1:
-            raise ValueError(
-                f'A mask needs at least one image and one cell, got {batch} and {grid}.'
-            )
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(
-                f'mask_ratio must be in [0, 1), got {mask_ratio} (config key mask.ratio).'
-            )
         keep = round(gh * gw * (1 - mask_ratio))
-        if keep < 1:
+        if not 1 <= keep <= gh * gw:
             raise ValueError(
-                f'mask_ratio {mask_ratio} on a {gh} x {gw} grid leaves no visible cell: lower it '
-                'or use smaller cells (config keys mask.ratio and mask.cell).'
+                f'mask_ratio {mask_ratio} on a {gh} x {gw} grid keeps {keep} cells: set one in '
+                '[0, 1), or smaller cells (config keys mask.ratio and mask.cell).'
             )
         noise = torch.rand(batch, gh * gw, generator=generator, device=device)
         chosen = noise.argsort(dim=1)[:, :keep].sort(dim=1).values
@@ -128,39 +118,6 @@ class CellMask:
         """A mask that hides nothing."""
         return cls.random(batch=batch, grid=grid, mask_ratio=0.0, device=device)
 
-    @property
-    def visible(self) -> Tensor:
-        """(B, gh, gw) bool, True = visible."""
-        return self._visible
-
-    @property
-    def numbers(self) -> Tensor:
-        """(N,) long: the visible cells, counted through the whole batch, ascending."""
-        return self._cells
-
-    @property
-    def batch(self) -> int:
-        return self._visible.shape[0]
-
-    @property
-    def grid(self) -> Pair:
-        """Cells per image, (gh, gw)."""
-        return self._visible.shape[1], self._visible.shape[2]
-
-    @property
-    def device(self) -> torch.device:
-        return self._visible.device
-
-    @property
-    def num_visible(self) -> int:
-        """Visible cells N in the whole batch."""
-        return self._cells.numel()
-
-    @property
-    def per_image(self) -> int | None:
-        """Visible cells of each image if all images have the same number, else None."""
-        return self._per_image
-
     def __repr__(self) -> str:
         return f'CellMask(batch={self.batch}, grid={self.grid}, visible={self.num_visible})'
 
@@ -169,23 +126,17 @@ class CellMask:
         if torch.device(device) == self.device:
             return self
         mask = type(self).__new__(type(self))
-        mask._setup(self._visible.to(device), self._cells.to(device), self._per_image)
+        mask._setup(self.visible.to(device), self.numbers.to(device), self.per_image)
         return mask
 
     def at(self, size: Pair) -> Tensor:
-        """The mask on a finer grid, by repetition.
-
-        Args:
-            size: (h, w), multiples of the cell grid: a feature map, a teacher's tokens.
-
-        Returns:
-            (B, h, w) bool, True = visible.
+        """(B, h, w) bool: the mask on a finer grid, by repetition.
 
         Raises:
-            ValueError: ``size`` is not a multiple of the grid.
+            ValueError: ``size`` (h, w) is not a multiple of the grid.
         """
         th, tw = self.tile(size)
-        return self._visible.repeat_interleave(th, 1).repeat_interleave(tw, 2)
+        return self.visible.repeat_interleave(th, 1).repeat_interleave(tw, 2)
 
     def tile(self, size: Pair) -> Pair:
         """Size (th, tw) of one cell on a map of ``size`` (h, w) positions.
@@ -211,15 +162,20 @@ class CellMask:
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, row and column of each visible cell: three (N,) long tensors, in order."""
         gh, gw = self.grid
-        image = torch.div(self._cells, gh * gw, rounding_mode='floor')
-        inside = self._cells - image * (gh * gw)
+        image = torch.div(self.numbers, gh * gw, rounding_mode='floor')
+        inside = self.numbers - image * (gh * gw)
         row = torch.div(inside, gw, rounding_mode='floor')
         return image, row, inside - row * gw
 
     @cached_table
+    def images(self, area: int) -> Tensor:
+        """(R,) long: the image of each row of a map whose cells have ``area`` positions."""
+        return self.cells()[0].repeat_interleave(area)
+
+    @cached_table
     def counts(self) -> Tensor:
         """(B,) long: visible cells of each image."""
-        return self._visible.flatten(1).sum(1)
+        return self.visible.flatten(1).sum(1)
 
     @cached_table
     def cell_number(self, ring: int) -> Tensor:
@@ -238,21 +194,8 @@ class CellMask:
         return numbers.view(-1).scatter_(0, at, order).view(size)
 
     @cached_table
-    def positions(self, tile: Pair) -> Tensor:
-        """(R,) long: index of each visible position in a flattened (B, H, W) map.
-
-        Rows are ordered by cell, then row by row inside the cell's tile: R = N * th * tw.
-        """
-        columns = torch.arange(tile[1], device=self.device)
-        return (self.tile_rows(tile[0]).view(-1, 1) * tile[1] + columns).flatten()
-
-    @cached_table
     def tile_rows(self, height: int) -> Tensor:
-        """(N * th,) long: each row of each visible tile in a flattened (B, gh * th, gw) map.
-
-        Positions side by side in a tile are so in the map, whatever the tile's width, so that
-        whole rows of tiles are copied at once.
-        """
+        """(N * th,) long: each row of each visible tile in a flattened (B, gh * th, gw) map."""
         gh, gw = self.grid
         image, row, column = self.cells()
         inside = torch.arange(height, device=self.device)

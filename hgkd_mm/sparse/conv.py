@@ -35,10 +35,7 @@ from .rows import (
 from .window import Geometry, block_rows, halo_rows, reader_rows, tap_rows
 
 # Which gradients torch computes: of the input, the weight and the bias.
-Wanted = tuple[bool, bool, bool]
-INPUT: Wanted = (True, False, False)
-WEIGHT: Wanted = (False, True, False)
-BOTH: Wanted = (True, True, False)
+INPUT, WEIGHT, BOTH = (True, False, False), (False, True, False), (True, True, False)
 
 
 class Conv(NamedTuple):
@@ -53,17 +50,13 @@ class Conv(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A way to compute the three products of a convolution.
+    """A way to compute the three products of a convolution."""
 
-    Attributes:
-        forward: of (R, C) rows and the weight: (R', Co) rows of the output.
-        grad_input: of the (R', Co) gradient of the output and the weight: (R, C).
-        grad_weight: of the (R', Co) gradient of the output, the (R, C) rows and the weight: the
-            gradient of the weight, in its shape.
-    """
-
+    # Of (R, C) rows and the weight: (R', Co) rows of the output.
     forward: Callable[[Tensor, Tensor, Conv], Tensor]
+    # Of the (R', Co) gradient and the weight: (R, C).
     grad_input: Callable[[Tensor, Tensor, Conv], Tensor]
+    # Of the (R', Co) gradient, the (R, C) rows and the weight: in the weight's shape.
     grad_weight: Callable[[Tensor, Tensor, Tensor, Conv], Tensor]
 
 
@@ -111,34 +104,14 @@ def _halo_forward(rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
 
 
 def _halo_grad_input(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
-    if conv.geometry.window.stride == (1, 1):
-        return _convolve_back(grad, weight, conv)
-    return _transpose_back(grad, weight, conv)
-
-
-def _convolve_back(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
-    """Gradient through a window of stride 1: convolution with the mirrored kernel."""
+    """Convolution with the mirrored kernel; through a stride, tiles are not faster than maps."""
     geometry, window, groups = conv.geometry, conv.geometry.window, conv.groups
+    if window.stride != (1, 1):
+        return _canvas_grad_input(grad, weight, conv)
     first = tuple(p + 1 - s for p, s in zip(window.padding, window.span, strict=True))
     tiles = gather(grad, block_rows(conv.mask, geometry.out_tile, first, geometry.reach))
     by_group = weight.flip(2, 3).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return rows_of(F.conv2d(tiles, by_group, None, 1, 0, window.dilation, groups))
-
-
-def _transpose_back(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
-    """Gradient through a stride: from all outputs that read a tile, cut out of what they read."""
-    mask, (window, tile, out_tile) = conv.mask, conv.geometry[:3]
-    steps = tuple(zip(tile, window.stride, window.padding, window.span, strict=True))
-    first = tuple(-(-(p + 1 - span) // s) for _, s, p, span in steps)
-    count = tuple((t - 1 + p) // s - f + 1 for (t, s, p, _), f in zip(steps, first, strict=True))
-    reads = tuple((n - 1) * s + span for (_, s, _, span), n in zip(steps, count, strict=True))
-    outputs = gather(grad, block_rows(mask, out_tile, first, count))
-    read = empty_map(grad, (mask.num_visible, weight.shape[1] * conv.groups, *reads))
-    wide = _backward(outputs, read, weight, conv, (0, 0), INPUT)[0]
-    before = tuple(p - f * s for (_, s, p, _), f in zip(steps, first, strict=True))
-    behind = tuple(r - b - t for r, b, t in zip(reads, before, tile, strict=True))
-    # Negative padding cuts; positive adds positions that no output reads.
-    return rows_of(F.pad(wide, (-before[1], -behind[1], -before[0], -behind[0])))
 
 
 def _halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
@@ -148,7 +121,7 @@ def _halo_grad_weight(grad: Tensor, rows: Tensor, weight: Tensor, conv: Conv) ->
 
 
 def _backward(
-    grad: Tensor, image: Tensor, weight: Tensor, conv: Conv, padding: Pair, wanted: Wanted
+    grad: Tensor, image: Tensor, weight: Tensor, conv: Conv, padding: Pair, wanted: tuple
 ) -> tuple[Tensor | None, Tensor | None]:
     """Torch's own gradients of image and weight; of what is not needed only the shape is read."""
     window = conv.geometry.window
@@ -167,7 +140,7 @@ def _canvas_forward(rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
 
 
 def _canvas_gradients(
-    grad: Tensor, rows: Tensor | None, weight: Tensor, conv: Conv, wanted: Wanted
+    grad: Tensor, rows: Tensor | None, weight: Tensor, conv: Conv, wanted: tuple
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of rows and weight, None if not wanted; for INPUT alone no rows are needed."""
     mask, (window, tile, out_tile) = conv.mask, conv.geometry[:3]
@@ -206,7 +179,7 @@ def _columns_forward(rows: Tensor, weight: Tensor, conv: Conv) -> Tensor:
 
 
 def _columns_grad_input(grad: Tensor, weight: Tensor, conv: Conv) -> Tensor:
-    """For each phase of the stride one product with the outputs that read it."""
+    """For each phase of the stride one product with the outputs that read it: no scattering."""
     (sh, sw), (th, tw) = conv.geometry.window.stride, conv.geometry.tile
     padded = pad_zero_rows(grad)
     out = grad.new_empty(conv.mask.num_visible, th, tw, weight.shape[1])
@@ -256,10 +229,7 @@ def _by_tap(weight: Tensor) -> Tensor:
 
 
 def _add_up(read: Tensor, matrices: Tensor, pairs: Pairs, tile: Pair, mask: CellMask) -> Tensor:
-    """(N * th * tw, C'): for each tap ``read`` times its matrix, added where its pairs say.
-
-    Added up, as in a dense convolution, in float32 for half types.
-    """
+    """(N * th * tw, C'): sum over taps of ``read`` times their matrices; float32 for half types."""
     dtype = at_least_float32(read.dtype)
     if None in pairs:
         out = (read @ matrices[pairs.index(None)]).to(dtype)
@@ -310,8 +280,7 @@ def full_map_pays(device: str) -> bool:
     """Whether convolutions and max poolings read full maps on this kind of device.
 
     On an NVIDIA GPU arithmetic is nearly free beside memory and the host's time: the full map
-    needs one small index table for all layers of a stage, where a border or taps need one per
-    window and gather their neighbors in short pieces (docs/gpu.md).
+    needs one small index table for all layers of a stage, the others one per window (docs/gpu.md).
     """
     return device == 'cuda'
 
@@ -319,20 +288,15 @@ def full_map_pays(device: str) -> bool:
 def choose_method(conv: Conv, full_map: bool) -> Method:
     """The fastest function for each product, with ``full_map_pays`` of the device.
 
-    Measured on CPU, per stage of ResNet-50 (docs/speed.md): torch's convolution on a batch of
-    tiles wins while tiles are large; below, matrix products on gathered rows, and on the
-    smallest tiles products per tap, since most neighbors are hidden there. With groups, tiles
-    go through the full map where the border that the window adds to them costs more than the
-    hidden part of the map does.
+    Measured on CPU (docs/speed.md): torch's convolution on a batch of tiles wins while tiles are
+    large; below, matrix products on gathered rows, and on the smallest tiles products per tap,
+    since most neighbors are hidden there.
     """
-    small, stride_one = min(conv.geometry.tile), conv.geometry.window.stride == (1, 1)
     if full_map:
         return CANVAS
     if conv.groups > 1:
-        method = HALO if _border_pays(conv) else CANVAS
-        if stride_one or small >= 16:
-            return method
-        return method._replace(grad_input=CANVAS.grad_input)
+        return HALO if _border_pays(conv) else CANVAS
+    small, stride_one = min(conv.geometry.tile), conv.geometry.window.stride == (1, 1)
     if small >= 8 and stride_one:
         return HALO
     if small >= 8:

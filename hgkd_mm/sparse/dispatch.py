@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -18,36 +19,32 @@ class UnsupportedOpError(NotImplementedError):
 
 def refuse(op: str, why: str) -> UnsupportedOpError:
     """The error for an op that is not supported; it names the op and the calling layer."""
-    return UnsupportedOpError(f'{op} in layer {calling_layer()}: {why}')
+    return UnsupportedOpError(f'{op} in layer {_calling_layer()}: {why}')
 
 
-def calling_layer() -> str:
-    """Qualified name and class of the innermost nn.Module on the call stack, for errors."""
-    modules: list[nn.Module] = []
+def _frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        owner = frame.f_locals.get('self')
-        if isinstance(owner, nn.Module) and (not modules or owner is not modules[-1]):
-            modules.append(owner)
+        yield frame
         frame = frame.f_back
+
+
+def _calling_layer() -> str:
+    """Qualified name and class of the innermost nn.Module on the call stack."""
+    owners = (frame.f_locals.get('self') for frame in _frames())
+    modules = [owner for owner in owners if isinstance(owner, nn.Module)]
     if not modules:
         return '(outside any module)'
     layer = modules[0]
-    for root in reversed(modules):
-        for name, module in root.named_modules():
-            if module is layer:
-                return f"'{name or '(root)'}' ({type(layer).__name__})"
-    return f'({type(layer).__name__})'
-
-
-def _name(function: Callable) -> str:
-    return getattr(function, '__qualname__', None) or getattr(function, '__name__', str(function))
+    names = (
+        name for root in reversed(modules) for name, one in root.named_modules() if one is layer
+    )
+    return f"'{next(names) or '(root)'}' ({type(layer).__name__})"
 
 
 def _refuse_reentrance(op: str) -> None:
     """Stops reentrant checkpointing, which would silently cut the gradient of a map."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame in _frames():
         where = frame.f_code.co_filename.replace(os.sep, '/')
         if frame.f_code.co_name == 'forward' and where.endswith('torch/utils/checkpoint.py'):
             raise refuse(
@@ -56,7 +53,6 @@ def _refuse_reentrance(op: str) -> None:
                 'SparseFeatureMap; call hgkd_mm.sparse.prepare(network) first, or switch the '
                 "network's checkpointing off.",
             )
-        frame = frame.f_back
 
 
 def _operator(function: Callable) -> Callable:
@@ -74,6 +70,8 @@ class TensorLike:
     # nn.Conv2d in window_ops._conv2d.
     handlers: ClassVar[dict[Callable, Callable]]
     kind: ClassVar[str]
+    # What holds the values: a tensor, or another stand-in.
+    held: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -111,36 +109,20 @@ class TensorLike:
 
     # Properties of the dense tensor that this stands for ------------------------------------
 
-    @property
-    def held(self) -> Any:
-        """What holds the values: a tensor, or another stand-in."""
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.held.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.held.device
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.held.is_cuda
-
-    @property
-    def requires_grad(self) -> bool:
-        return self.held.requires_grad
-
-    def size(self, dim: int | None = None) -> torch.Size | int:
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        return len(self.shape)
+    dtype = property(attrgetter('held.dtype'))
+    device = property(attrgetter('held.device'))
+    is_cuda = property(attrgetter('held.is_cuda'))
+    requires_grad = property(attrgetter('held.requires_grad'))
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        return self.shape if dim is None else self.shape[dim]
 
     def numel(self) -> int:
         return self.shape.numel()
@@ -148,7 +130,7 @@ class TensorLike:
     # Methods and operators of tensors --------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name in ('data', 'inner'):
+        if name.startswith('__') or name in ('data', 'held'):
             raise AttributeError(name)
         method = getattr(Tensor, name, None)
         if method is None:
@@ -163,25 +145,15 @@ class TensorLike:
 
     __add__ = __radd__ = _operator(torch.add)
     __sub__ = _operator(torch.sub)
+    __rsub__ = _operator(lambda self, other: torch.neg(self) + other)
     __mul__ = __rmul__ = _operator(torch.mul)
     __truediv__ = _operator(torch.div)
     __pow__ = _operator(torch.pow)
     __neg__ = _operator(torch.neg)
-
-    def __rsub__(self, other: Any) -> Any:
-        return torch.neg(self) + other
-
-    def __iadd__(self, other: Any) -> Any:
-        return self.add_(other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self.sub_(other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self.mul_(other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self.div_(other)
+    __iadd__ = _operator(lambda self, other: self.add_(other))
+    __isub__ = _operator(lambda self, other: self.sub_(other))
+    __imul__ = _operator(lambda self, other: self.mul_(other))
+    __itruediv__ = _operator(lambda self, other: self.div_(other))
 
     def __getitem__(self, key: Any) -> Any:
         return self.__torch_function__(Tensor.__getitem__, (type(self),), (self, key))
@@ -192,3 +164,7 @@ class TensorLike:
     __matmul__ = __bool__ = __len__ = __setitem__ = __rtruediv__ = _no_operator
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _no_operator
     __hash__ = object.__hash__
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, '__qualname__', None) or getattr(function, '__name__', str(function))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,10 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .cell_mask import CellMask, Pair, cached_table
+from .cell_mask import CellMask, Pair
 from .dispatch import TensorLike
 from .rows import at_least_float32
-from .window import Geometry
 
 Self = TypeVar('Self', bound='SparseFeatureMap')
 
@@ -29,8 +27,7 @@ class SparseFeatureMap(TensorLike, ABC):
     counts visible positions only. With everything visible it is the dense network.
 
     An in-place op changes the object it is called on, and writes to its memory where nothing
-    else can need what is there. No other map sees it: ``detach``, ``F.pad``, ``torch.stack``
-    and the parts that splitting the channels gives keep their values.
+    else can need what is there; no other map sees it.
     Subclasses are the engines; make one with :func:`hgkd_mm.sparse.sparsify`.
 
     Args:
@@ -62,12 +59,12 @@ class SparseFeatureMap(TensorLike, ABC):
         size = 'x'.join(map(str, self.shape))
         return f'SparseFeatureMap({size}, engine={self.engine!r}, {self.mask}, {self.dtype})'
 
-    # Defined by each engine ----------------------------------------------------------------
+    # Defined by each engine, beside conv2d, max_pool2d, avg_pool2d and repeat ---------------
 
     @property
     @abstractmethod
     def rows(self) -> Tensor:
-        """(R, C) values at visible positions, ordered as ``mask.positions(tile)``.
+        """(R, C) values at visible positions, cell after cell, row by row inside a cell.
 
         Clone them to keep them: an in-place op on the map may write to the same memory.
         """
@@ -84,57 +81,27 @@ class SparseFeatureMap(TensorLike, ABC):
     def pointwise(self: Self, function: Callable[..., Tensor], *others: Tensor) -> Self:
         """``function`` of the values and of operands made by :meth:`operand`."""
 
-    def may_change(self) -> bool:
-        """Whether an in-place op may write to the data itself."""
-        return False
-
     @abstractmethod
     def operand(self, tensor: Tensor) -> Tensor:
         """A dense (B|1, C|1, H|1, W|1) tensor, laid out so that it combines with the data."""
 
     @abstractmethod
-    def conv2d(
-        self: Self, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
-    ) -> Self:
-        """Convolution."""
-
-    @abstractmethod
-    def max_pool2d(self: Self, geometry: Geometry, outside: float = -math.inf) -> Self:
-        """Maximum over windows; hidden positions count as 0, padding as ``outside``."""
-
-    @abstractmethod
-    def avg_pool2d(self: Self, geometry: Geometry, count_include_pad: bool) -> Self:
-        """Mean over windows; hidden positions count as 0."""
-
-    @abstractmethod
-    def repeat(self: Self, scale: Pair) -> Self:
-        """Each position ``scale`` times downwards and to the right (nearest upsampling)."""
-
-    @abstractmethod
     def to_dense(self, fill: float | Tensor = 0.0) -> Tensor:
-        """The dense map.
+        """(B, C, H, W), channels-last in memory: the dense map.
 
         Args:
             fill: value of hidden positions: a number, or one per channel as a tensor of C
                 values of any shape (a mask token), which receives gradients.
 
-        Returns:
-            (B, C, H, W), channels-last in memory.
+        Raises:
+            ValueError: the fill has neither one value nor one per channel.
         """
 
     # The same for all engines --------------------------------------------------------------
 
-    def join(self: Self, parts: list[Tensor]) -> Self:
-        """Data of several maps of this mask and tile, concatenated along the channels."""
-        return self.with_data(torch.cat(parts, dim=1))
-
-    def parts(self: Self, sizes: list[int]) -> list[Self]:
-        """Consecutive groups of channels."""
-        return [self.with_data(part) for part in torch.split(self.data, sizes, dim=1)]
-
-    def select(self: Self, channels: Tensor) -> Self:
-        """The channels of these numbers, (C',) long, in this order."""
-        return self.with_data(self.data.index_select(1, channels))
+    def may_change(self) -> bool:
+        """Whether an in-place op may write to the data itself."""
+        return False
 
     def of_mask(self: Self, data: Tensor, mask: CellMask) -> Self:
         """This map with other data of the same shape, in the cells of another mask."""
@@ -147,11 +114,7 @@ class SparseFeatureMap(TensorLike, ABC):
         return other
 
     def fill_row(self, fill: Tensor) -> Tensor:
-        """(1, C): a fill of ``to_dense`` that was given as a tensor.
-
-        Raises:
-            ValueError: it has neither one value nor one per channel.
-        """
+        """(1, C): a fill of ``to_dense`` that was given as a tensor."""
         if fill.numel() not in (1, self.channels):
             raise ValueError(
                 f'to_dense expects one fill value or one for each of {self.channels} channels, got '
@@ -186,10 +149,4 @@ class SparseFeatureMap(TensorLike, ABC):
 
     def of_image(self, values: Tensor) -> Tensor:
         """(R, C'): for each row the entry of its image in (B, C')."""
-        return values.index_select(0, _image_of_row(self.mask, self.tile[0] * self.tile[1]))
-
-
-@cached_table
-def _image_of_row(mask: CellMask, area: int) -> Tensor:
-    """(R,) long: the image of each row of a map whose cells have ``area`` positions."""
-    return mask.cells()[0].repeat_interleave(area)
+        return values.index_select(0, self.mask.images(self.tile[0] * self.tile[1]))

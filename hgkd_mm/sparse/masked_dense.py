@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .cell_mask import CellMask, Pair, cached_table
 from .feature_map import SparseFeatureMap
+from .rows import map_to_rows, rows_to_map
 from .window import Geometry
 
 
@@ -26,14 +27,10 @@ class MaskedDenseMap(SparseFeatureMap):
 
     @property
     def rows(self) -> Tensor:
-        flat = self.data.permute(0, 2, 3, 1).reshape(-1, self.channels)
-        return flat.index_select(0, self.mask.positions(self.tile))
+        return map_to_rows(self.data, self.mask, self.tile)
 
     def with_rows(self, rows: Tensor) -> MaskedDenseMap:
-        batch, _, h, w = self.shape
-        flat = rows.new_zeros(batch * h * w, rows.shape[1])
-        flat = flat.index_copy(0, self.mask.positions(self.tile), rows)
-        return self.with_data(flat.view(batch, h, w, -1).permute(0, 3, 1, 2))
+        return self.with_data(rows_to_map(rows, self.mask, self.tile))
 
     def with_data(self, data: Tensor) -> MaskedDenseMap:
         return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
@@ -56,18 +53,14 @@ class MaskedDenseMap(SparseFeatureMap):
     def max_pool2d(self, geometry: Geometry, outside: float = -math.inf) -> MaskedDenseMap:
         window = geometry.window
         data, padding = window.on_dense(self.data, outside, own=-math.inf, pools=True)
-        data = F.max_pool2d(
-            data, window.kernel, window.stride, padding, window.dilation, window.ceil_mode
-        )
-        return _keep_visible(data, self.mask, geometry.out_tile)
+        how = window.kernel, window.stride, padding, window.dilation, window.ceil_mode
+        return _keep_visible(F.max_pool2d(data, *how), self.mask, geometry.out_tile)
 
     def avg_pool2d(self, geometry: Geometry, count_include_pad: bool) -> MaskedDenseMap:
         window = geometry.window
         data, padding = window.on_dense(self.data, pools=True)
-        data = F.avg_pool2d(
-            data, window.kernel, window.stride, padding, window.ceil_mode, count_include_pad
-        )
-        return _keep_visible(data, self.mask, geometry.out_tile)
+        how = window.kernel, window.stride, padding, window.ceil_mode, count_include_pad
+        return _keep_visible(F.avg_pool2d(data, *how), self.mask, geometry.out_tile)
 
     def repeat(self, scale: Pair) -> MaskedDenseMap:
         data = F.interpolate(self.data, scale_factor=tuple(map(float, scale)), mode='nearest')

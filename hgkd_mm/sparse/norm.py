@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,31 +42,22 @@ def _mean(
     return _spatial(input.mean_visible(), keepdim)
 
 
-@_on_map(torch.norm, Tensor.norm, torch.linalg.vector_norm)
+@_on_map(torch.norm, Tensor.norm)
 def _norm(
     input: SparseFeatureMap,
     p: float | str = 2,
     dim: Axes = None,
     keepdim: bool = False,
-    out: None = None,
-    dtype: None = None,
-    ord: float | None = None,
+    **rest: Any,
 ) -> Tensor:
-    p = p if ord is None else ord
     axes = axes_of(dim)
-    if axes != [2, 3] or p not in (2, 'fro') or out is not None or dtype is not None:
-        raise refuse(
-            'norm', f'only the 2-norm over space, got p={p} and axes {axes} of (B, C, H, W).'
-        )
-    return _spatial(norm_visible(input), keepdim)
-
-
-def norm_visible(input: SparseFeatureMap) -> Tensor:
-    """(B, C): 2-norm over the visible positions of each image (ConvNeXt V2's GRN)."""
+    if axes != [2, 3] or p not in (2, 'fro') or any(value is not None for value in rest.values()):
+        raise refuse('norm', f'only the 2-norm over space, got p={p}, axes {axes} and {rest}.')
     squares = input.image_sum(input.rows.to(at_least_float32(input.dtype)).square())
     # The root has no slope at zero, where torch's own norm takes 0.
     some = squares > 0
-    return torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0).to(input.dtype)
+    roots = torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0)
+    return _spatial(roots.to(input.dtype), keepdim)
 
 
 def _spatial(values: Tensor, keepdim: bool) -> Tensor:
@@ -73,25 +65,13 @@ def _spatial(values: Tensor, keepdim: bool) -> Tensor:
 
 
 @_on_map(F.batch_norm)
-def _batch_norm(
-    input: SparseFeatureMap,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> SparseFeatureMap:
+def _batch_norm(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
     rows = input.rows
     if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
         # The same kernels read rows as they are, and views cost a launch-bound step its time.
-        out = F.batch_norm(rows, running_mean, running_var, weight, bias, training, momentum, eps)
-        return input.with_rows(out)
+        return input.with_rows(F.batch_norm(rows, *args, **kwargs))
     # As a channels-last (1, C, R, 1) image, with strides that say so: other paths are slower.
-    image = as_image(rows.contiguous())
-    out = F.batch_norm(image, running_mean, running_var, weight, bias, training, momentum, eps)
-    return input.with_rows(rows_of(out))
+    return input.with_rows(rows_of(F.batch_norm(as_image(rows.contiguous()), *args, **kwargs)))
 
 
 @_on_map(F.group_norm)
@@ -120,19 +100,3 @@ def _group_norm(
     out = out if weight is None else out * weight
     out = out if bias is None else out + bias
     return input.with_rows(out.to(input.dtype))
-
-
-@_on_map(F.instance_norm)
-def _instance_norm(
-    input: SparseFeatureMap,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> SparseFeatureMap:
-    if not use_input_stats or running_mean is not None:
-        raise refuse('instance_norm', 'running statistics of an InstanceNorm are not supported.')
-    return _group_norm(input, input.channels, weight, bias, eps)

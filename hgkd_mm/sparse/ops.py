@@ -19,20 +19,21 @@ _on_map = SparseFeatureMap.answers
 # Pointwise functions -----------------------------------------------------------------------
 
 
-def _named(source: Any, *names: str) -> list[Callable]:
+def named(source: Any, *names: str) -> list[Callable]:
+    """The functions of these names."""
     return [getattr(source, name) for name in names]
 
 
 _FORMS = ('relu', 'sigmoid', 'tanh', 'neg', 'abs', 'square', 'exp', 'clamp')
 _SINGULAR_FORMS = ('sqrt', 'rsqrt', 'pow', 'log', 'reciprocal')
 ACTIVATIONS = (
-    *_named(F, 'relu', 'relu6', 'hardtanh', 'leaky_relu', 'elu', 'gelu', 'silu', 'mish', 'sigmoid'),
-    *_named(F, 'hardsigmoid', 'hardswish', 'softplus', 'dropout', 'selu', 'logsigmoid', 'softsign'),
-    *_named(torch, *_FORMS),
-    *_named(Tensor, *_FORMS, 'clone', 'float', 'double', 'half', 'bfloat16'),
+    *named(F, 'relu', 'relu6', 'hardtanh', 'leaky_relu', 'elu', 'gelu', 'silu', 'mish', 'sigmoid'),
+    *named(F, 'hardsigmoid', 'hardswish', 'softplus', 'dropout', 'selu', 'logsigmoid', 'softsign'),
+    *named(torch, *_FORMS),
+    *named(Tensor, *_FORMS, 'clone', 'float', 'double', 'half', 'bfloat16'),
 )
 # Their slope is infinite at zero, which is what hidden positions hold in the dense engine.
-_SINGULAR = (*_named(torch, *_SINGULAR_FORMS), *_named(Tensor, *_SINGULAR_FORMS))
+_SINGULAR = (*named(torch, *_SINGULAR_FORMS), *named(Tensor, *_SINGULAR_FORMS))
 
 
 def hardtanh(
@@ -41,12 +42,7 @@ def hardtanh(
     """``F.hardtanh`` whose gradient reads the result, which the next layer saves anyway.
 
     torch's own saves the input, and a copy of it where it is overwritten.
-
-    Raises:
-        ValueError: the limits are in the wrong order.
     """
-    if min_val > max_val:
-        raise ValueError(f'min_val={min_val} of hardtanh is greater than max_val={max_val}.')
     out = _Hardtanh.apply(values, min_val, max_val, inplace)
     # Maps do not write to views: unlike with torch's own, the gradient needs the result unchanged.
     return out.view(out.shape)
@@ -73,10 +69,6 @@ class _Hardtanh(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(grad, out, *ctx.limits), None, None, None
 
 
-def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> SparseFeatureMap:
-    return input.with_rows(function(input.rows, *args))
-
-
 # The gradient of these needs the result only, so that the input's memory can hold it.
 _CHANGING: dict[Callable, Callable] = {
     F.relu: torch.relu_,
@@ -88,13 +80,21 @@ _CHANGING: dict[Callable, Callable] = {
 }
 
 
+def _changing(function: Callable, target: SparseFeatureMap, inplace: bool) -> Callable:
+    """The function that writes to the map's memory, where it may; else the function itself."""
+    return _CHANGING.get(function, function) if inplace and target.may_change() else function
+
+
 def _activation(
     function: Callable, input: SparseFeatureMap, *args: Any, inplace: bool = False, **kwargs: Any
 ) -> SparseFeatureMap:
-    if inplace and function in _CHANGING and input.may_change():
-        function = _CHANGING[function]
+    function = _changing(function, input, inplace)
     out = input.pointwise(lambda values: function(values, *args, **kwargs))
     return _store(input, out) if inplace else out
+
+
+def _singular(function: Callable, input: SparseFeatureMap, *args: Any) -> SparseFeatureMap:
+    return input.with_rows(function(input.rows, *args))
 
 
 def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureMap:
@@ -107,10 +107,10 @@ def _store(target: SparseFeatureMap, result: SparseFeatureMap) -> SparseFeatureM
 
 for _function in ACTIVATIONS:
     _on_map(_function)(partial(_activation, _function))
-_on_map(F.relu6)(partial(_activation, relu6))
-_on_map(F.hardtanh)(partial(_activation, hardtanh))
 for _function in _SINGULAR:
     _on_map(_function)(partial(_singular, _function))
+_on_map(F.relu6)(partial(_activation, relu6))
+_on_map(F.hardtanh)(partial(_activation, hardtanh))
 _on_map(torch.relu_, Tensor.relu_, F.relu_)(partial(_activation, torch.relu, inplace=True))
 _on_map(torch.sigmoid_, Tensor.sigmoid_)(partial(_activation, torch.sigmoid, inplace=True))
 
@@ -133,12 +133,6 @@ def _to(input: SparseFeatureMap, *args: Any, **kwargs: Any) -> SparseFeatureMap:
     return input.pointwise(lambda values: values.to(*args, **kwargs))
 
 
-@_on_map(F.prelu, torch.prelu)
-def _prelu(input: SparseFeatureMap, weight: Tensor) -> SparseFeatureMap:
-    slope = input.operand(weight.reshape(1, -1, 1, 1))
-    return input.pointwise(lambda values, s: torch.where(values > 0, values, values * s), slope)
-
-
 @_on_map(Tensor.is_contiguous)
 def _is_contiguous(input: SparseFeatureMap, memory_format: Any = None) -> bool:
     # nn.SyncBatchNorm calls this; its autograd function would cut the gradient of a map.
@@ -157,16 +151,20 @@ def _contiguous(input: SparseFeatureMap, memory_format: Any = None) -> SparseFea
 # Two operands ------------------------------------------------------------------------------
 
 
+def same_kind(one: Any, other: SparseFeatureMap) -> bool:
+    """Whether both are maps of one sparsify call and of one size."""
+    return type(one) is type(other) and one.mask is other.mask and one.tile == other.tile
+
+
 def _binary(
     function: Callable, input: Operand, other: Operand, inplace: bool = False, **kwargs: Any
 ) -> SparseFeatureMap:
+    name = function.__name__
     if not isinstance(input, SparseFeatureMap):
         if inplace:
-            raise refuse(function.__name__, 'a tensor cannot be changed by a SparseFeatureMap.')
-        return _apply(lambda a, b: function(b, a, **kwargs), other, input, function.__name__)
-    name = function.__name__
-    if inplace and function in _CHANGING and input.may_change():
-        function = _CHANGING[function]
+            raise refuse(name, 'a tensor cannot be changed by a SparseFeatureMap.')
+        return _apply(lambda a, b: function(b, a, **kwargs), other, input, name)
+    function = _changing(function, input, inplace)
     out = _apply(lambda a, b: function(a, b, **kwargs), input, other, name)
     return _store(input, out) if inplace else out
 
@@ -175,17 +173,13 @@ def _apply(
     function: Callable[[Any, Any], Tensor], target: SparseFeatureMap, other: Operand, name: str
 ) -> SparseFeatureMap:
     if isinstance(other, SparseFeatureMap):
-        if type(other) is not type(target) or other.mask is not target.mask:
-            raise refuse(name, 'both maps must come from one sparsify call (same mask and engine).')
-        if other.tile != target.tile or other.channels not in (target.channels, 1):
-            raise refuse(name, f'shapes {tuple(target.shape)} and {tuple(other.shape)} differ.')
+        if not same_kind(other, target) or other.channels not in (target.channels, 1):
+            shapes = f'{tuple(target.shape)} and {tuple(other.shape)}'
+            raise refuse(name, f'maps of {shapes} must be of one size, from one sparsify call.')
         return target.pointwise(function, other.data)
     if isinstance(other, Tensor) and other.dim() > 0:
         shape = (1,) * (4 - other.dim()) + tuple(other.shape)
-        fits = other.dim() <= 4 and all(
-            o in (1, t) for o, t in zip(shape, target.shape, strict=True)
-        )
-        if not fits:
+        if len(shape) > 4 or any(o not in (1, t) for o, t in zip(shape, target.shape, strict=True)):
             raise refuse(name, f'{tuple(target.shape)} and {tuple(other.shape)} do not broadcast.')
         return target.pointwise(function, target.operand(other.reshape(shape)))
     return target.pointwise(lambda values: function(values, other))
@@ -227,7 +221,7 @@ def _new(method: Callable, input: SparseFeatureMap, *args: Any, **kwargs: Any) -
     return method(input.data, *args, **kwargs)
 
 
-for _method in _named(Tensor, 'new_empty', 'new_full', 'new_ones', 'new_tensor', 'new_zeros'):
+for _method in named(Tensor, 'new_empty', 'new_full', 'new_ones', 'new_tensor', 'new_zeros'):
     _on_map(_method)(partial(_new, _method))
 
 
@@ -237,12 +231,9 @@ for _method in _named(Tensor, 'new_empty', 'new_full', 'new_ones', 'new_tensor',
 @_on_map(torch.cat, torch.concat)
 def _cat(tensors: Sequence[SparseFeatureMap], dim: int = 0) -> SparseFeatureMap:
     first = next(t for t in tensors if isinstance(t, SparseFeatureMap))
-    if dim % 4 != 1:
-        raise refuse('cat', f'maps can only be joined along the channels, dim=1; got dim={dim}.')
-    for part in tensors:
-        if type(part) is not type(first) or part.mask is not first.mask or part.tile != first.tile:
-            raise refuse('cat', 'all parts must be maps of one size from one sparsify call.')
-    return first.join([part.data for part in tensors])
+    if dim % 4 != 1 or not all(same_kind(t, first) for t in tensors):
+        raise refuse('cat', f'maps of one size from one sparsify call, along dim=1; got dim={dim}.')
+    return first.with_data(torch.cat([part.data for part in tensors], dim=1))
 
 
 @_on_map(torch.split, Tensor.split)
@@ -251,11 +242,8 @@ def _split(
 ) -> tuple[SparseFeatureMap, ...]:
     if dim % 4 != 1:
         raise refuse('split', f'maps can only be split along the channels, dim=1; got dim={dim}.')
-    sizes = split_size_or_sections
-    if isinstance(sizes, int):
-        whole, rest = divmod(input.channels, sizes)
-        sizes = [sizes] * whole + ([rest] if rest else [])
-    return tuple(input.parts(list(sizes)))
+    parts = torch.split(input.data, split_size_or_sections, dim=1)
+    return tuple(input.with_data(part) for part in parts)
 
 
 @_on_map(torch.chunk, Tensor.chunk)
@@ -271,5 +259,5 @@ def _getitem(input: SparseFeatureMap, key: Any) -> SparseFeatureMap:
     whole = all(k is Ellipsis or k == slice(None) for k in space) and keys[0] is not Ellipsis
     if not isinstance(channels, slice) or not whole or len(keys) > 4:
         raise refuse('getitem', f'only channels can be taken, as in x[:, 2:8]; got {key}.')
-    start, stop, step = channels.indices(input.channels)
-    return input.select(torch.arange(start, stop, step, device=input.device))
+    chosen = torch.arange(*channels.indices(input.channels), device=input.device)
+    return input.with_data(input.data.index_select(1, chosen))

@@ -18,17 +18,14 @@ def prepare(network: nn.Module) -> nn.Module:
 
     - Blocks with ``with_cp=True`` (the MM family's switch, which recomputes reentrantly) are
       recomputed by torch's composable checkpoint, without reentrance; the switch is turned off.
-    - ``nn.SyncBatchNorm`` becomes :class:`SparseSyncBatchNorm`, with the same weights.
+    - ``nn.SyncBatchNorm`` becomes :class:`SparseSyncBatchNorm`.
 
     Weights keep their names, and dense images work as before. As with torch's own
     checkpointing, running statistics move twice a step in recomputed blocks, and a block must
     not change its input in place.
 
     Args:
-        network: changed in place.
-
-    Returns:
-        The network; a new one only if it is a SyncBN itself.
+        network: changed in place, and returned.
 
     Raises:
         ValueError: a block with ``with_cp=True`` drops paths or values at random: the random
@@ -37,26 +34,18 @@ def prepare(network: nn.Module) -> nn.Module:
     from torch.distributed._composable import checkpoint  # not in every build of torch
 
     switched_on = {name: m for name, m in network.named_modules() if getattr(m, 'with_cp', False)}
-    blocks = {name: module for name, module in switched_on.items() if _recomputes(module)}
-    for name, block in blocks.items():
-        _refuse_randomness(name, block)
-        checkpoint(block)
-    for module in switched_on.values():  # networks keep the switch of their blocks as well
+    for name, module in switched_on.items():
+        # Networks have the switch as well as their blocks, which recompute themselves.
+        if sum(inner in switched_on.values() for inner in module.modules()) == 1:
+            _refuse_randomness(name, module)
+            checkpoint(module)
+    for module in switched_on.values():
         module.with_cp = False
-    converted: dict[nn.Module, SparseSyncBatchNorm] = {}
-    for module in list(network.modules()):
-        for name, child in list(module._modules.items()):
-            if type(child) is nn.SyncBatchNorm:
-                if child not in converted:
-                    converted[child] = SparseSyncBatchNorm.of(child)
-                setattr(module, name, converted[child])
-    return SparseSyncBatchNorm.of(network) if type(network) is nn.SyncBatchNorm else network
-
-
-def _recomputes(module: nn.Module) -> bool:
-    """Whether this is a block that recomputes itself, and not only one made of such blocks."""
-    switched_on = [m for m in module.modules() if getattr(m, 'with_cp', False)]
-    return switched_on == [module]
+    for module in network.modules():
+        if type(module) is nn.SyncBatchNorm:
+            # As torch's parametrizations do: weights, hooks and references to it stay.
+            module.__class__ = SparseSyncBatchNorm
+    return network
 
 
 def _refuse_randomness(name: str, block: nn.Module) -> None:
@@ -74,25 +63,9 @@ def _refuse_randomness(name: str, block: nn.Module) -> None:
 class SparseSyncBatchNorm(nn.SyncBatchNorm):
     """SyncBN whose statistics count the visible positions of all ranks, however many each has.
 
-    On dense maps it is ``nn.SyncBatchNorm``. On a SparseFeatureMap the mean and the variance
-    are all-reduced in turn, with gradients, on any backend.
+    On a SparseFeatureMap the mean and the variance are all-reduced in turn, with gradients, on any
+    backend; torch's own would make the host wait for the device in every layer.
     """
-
-    @classmethod
-    def of(cls, norm: nn.SyncBatchNorm) -> SparseSyncBatchNorm:
-        """The same norm, sharing parameters and buffers."""
-        new = cls(
-            norm.num_features,
-            norm.eps,
-            norm.momentum,
-            norm.affine,
-            norm.track_running_stats,
-            norm.process_group,
-        )
-        new._parameters.update(norm._parameters)
-        new._buffers.update(norm._buffers)
-        new.train(norm.training)
-        return new
 
     def forward(self, input: Tensor | SparseFeatureMap) -> Tensor | SparseFeatureMap:
         """Normalizes a dense map or a SparseFeatureMap."""

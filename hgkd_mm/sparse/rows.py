@@ -38,10 +38,7 @@ def pad_zero_rows(rows: Tensor) -> Tensor:
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:
-    """(N, C, h, w) channels-last: the rows of a table (N, h, w) of them.
-
-    Hidden positions and those outside the image are zero.
-    """
+    """(N, C, h, w) channels-last: rows by an (N, h, w) table; hidden and outside ones are zero."""
     tiles = pad_zero_rows(rows).index_select(0, index.view(-1))
     return tiles.view(*index.shape, rows.shape[1]).permute(0, 3, 1, 2)
 

@@ -38,17 +38,14 @@ def installed_wheels() -> list[str]:
 def check_wheels(names: Iterable[str]) -> None:
     """Checks that a wheel of spconv is installed that is right on any number of threads.
 
-    The wheel made for CPUs is called ``spconv``; those made for CUDA, such as
-    ``spconv-cu120``, work on CPU tensors too. All of them fill one folder, so that beside the
-    first no other can be trusted either.
-
     Args:
         names: installed distributions, as :func:`installed_wheels` gives them.
 
     Raises:
-        ImportError: the CPU-only wheel is among them, or no wheel is.
+        ImportError: the wheel made for CPUs is among them, or no wheel is.
     """
     found = list(names)
+    # All wheels fill one folder: beside this one no other can be trusted either.
     if 'spconv' in found:
         raise ImportError(
             "engine='spconv' does not work with the package 'spconv': this CPU-only wheel gives "
@@ -83,9 +80,7 @@ class SpconvMap(TileMap):
 
     The pairs of rows that a kernel joins are made here and not by spconv, whose strided
     convolution would also compute positions of hidden cells next to visible ones: up to twice
-    as many outputs. Windows that leave every position in its place run as spconv's submanifold
-    convolution, the others as its general one, both by the algorithm ``Native``, the only one
-    that takes pairs. A 1 x 1 convolution, one product of rows in spconv as well, is that of
+    as many outputs. Only its algorithm ``Native`` takes pairs. A 1 x 1 convolution is that of
     ``tiles``.
     """
 
@@ -94,11 +89,7 @@ class SpconvMap(TileMap):
     def conv2d(
         self, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
     ) -> SpconvMap:
-        """Convolution without groups.
-
-        Raises:
-            UnsupportedOpError: with groups, or of a type that spconv cannot compute in.
-        """
+        """Convolution without groups, in a type of ``PRECISIONS``."""
         if groups != 1:
             raise refuse('conv2d', f'spconv has no groups, this layer has {groups}: {_INSTEAD}')
         dtype = self._precision()

@@ -30,8 +30,7 @@ _AUTOCAST_BY_DEVICE = tuple(int(v) for v in torch.__version__.split('.')[:2]) >=
 class TileMap(SparseFeatureMap):
     """Holds (R, C) rows, one per visible position, cell after cell (R = N * th * tw).
 
-    1 x 1 convolutions, norms and activations are dense math on fewer rows. Windows reach
-    across cells through index tables kept with the mask; hidden neighbors read as zero.
+    Windows reach across cells through index tables kept with the mask.
     """
 
     engine = 'tiles'
@@ -76,6 +75,7 @@ class TileMap(SparseFeatureMap):
     def conv2d(
         self, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
     ) -> TileMap:
+        """Convolution."""
         rows, window, device = self.data, geometry.window, self.device.type
         dtype = autocast_dtype(device)
         if dtype is not None and rows.dtype != torch.float64:
@@ -90,6 +90,7 @@ class TileMap(SparseFeatureMap):
         return self._at(conv_rows(rows, weight, bias, conv, method), geometry.out_tile)
 
     def max_pool2d(self, geometry: Geometry, outside: float = -math.inf) -> TileMap:
+        """Maximum over windows; hidden positions count as 0, padding as ``outside``."""
         if full_map_pays(self.device.type):
             rows = _MaxPoolOfMap.apply(self.data, self.mask, geometry, outside)
         else:
@@ -97,6 +98,7 @@ class TileMap(SparseFeatureMap):
         return self._at(rows, geometry.out_tile)
 
     def avg_pool2d(self, geometry: Geometry, count_include_pad: bool) -> TileMap:
+        """Mean over windows; hidden positions count as 0."""
         window = geometry.window
         if window.kernel == window.stride and window.padding == window.behind == (0, 0):
             out = F.avg_pool2d(rows_to_tiles(self.data, self.tile), window.kernel)
@@ -108,6 +110,7 @@ class TileMap(SparseFeatureMap):
         return self._at(rows_of(out), geometry.out_tile)
 
     def repeat(self, scale: Pair) -> TileMap:
+        """Each position ``scale`` times downwards and to the right (nearest upsampling)."""
         tiles = self.data.view(-1, *self.tile, self.channels)
         tiles = tiles.repeat_interleave(scale[0], 1).repeat_interleave(scale[1], 2)
         return self._at(tiles.reshape(-1, self.channels), (tiles.shape[1], tiles.shape[2]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,65 +13,56 @@ from torch import Tensor
 from .cell_mask import CellMask, Pair, cached_table
 
 
-def pair(value: int | tuple[int, ...]) -> Pair:
+def pair(value: int | Sequence[int]) -> Pair:
     """(v, v) for a number, the two numbers for a pair, as torch's own layers read them."""
     if isinstance(value, int):
         return value, value
-    values = tuple(value)
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+    return value[0], value[-1]
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A kernel of a convolution or a pooling, each field as (vertical, horizontal).
 
     Attributes:
         kernel: taps.
         stride: positions from one output to the next.
         padding: positions added before the first one.
+        behind: positions added after the last one.
         dilation: positions from one tap to the next.
         ceil_mode: whether a window may run over the edge, as torch's poolings allow.
-        trailing: positions added after the last one; as many as before if None.
     """
 
     kernel: Pair
     stride: Pair
     padding: Pair
+    behind: Pair
     dilation: Pair = (1, 1)
     ceil_mode: bool = False
-    trailing: Pair | None = None
 
     @classmethod
     def of(
         cls,
-        kernel: int | tuple[int, ...],
-        stride: int | tuple[int, ...],
-        padding: int | str | tuple[int, ...],
-        dilation: int | tuple[int, ...] = 1,
+        kernel: int | Sequence[int],
+        stride: int | Sequence[int],
+        padding: int | str | Sequence[int],
+        dilation: int | Sequence[int] = 1,
         ceil_mode: bool = False,
     ) -> Window:
         """Reads the arguments of torch's convolutions and poolings ('same' and 'valid' too)."""
         kernel, dilation = pair(kernel), pair(dilation)
-        trailing = None
-        if padding == 'valid':
-            padding = 0
-        elif padding == 'same':
-            reach = tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-            padding = tuple(r // 2 for r in reach)
-            if any(r % 2 for r in reach):  # torch puts the odd one behind
-                trailing = tuple(r - p for r, p in zip(reach, padding, strict=True))
-        return cls(kernel, pair(stride), pair(padding), dilation, ceil_mode, trailing)
+        before = behind = pair(0 if isinstance(padding, str) else padding)
+        if padding == 'same':  # torch puts the odd one behind
+            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+            before = total[0] // 2, total[1] // 2
+            behind = total[0] - before[0], total[1] - before[1]
+        return cls(kernel, pair(stride), before, behind, dilation, ceil_mode)
 
     def padded(self, before: Pair, after: Pair) -> Window:
         """The window on the map inside, for one on a map that was padded by hand."""
-        behind = tuple(p + a for p, a in zip(self.behind, after, strict=True))
-        padding = tuple(p + b for p, b in zip(self.padding, before, strict=True))
-        return replace(self, padding=padding, trailing=None if behind == padding else behind)
-
-    @property
-    def behind(self) -> Pair:
-        """Positions added after the last one."""
-        return self.padding if self.trailing is None else self.trailing
+        return self._replace(
+            padding=(self.padding[0] + before[0], self.padding[1] + before[1]),
+            behind=(self.behind[0] + after[0], self.behind[1] + after[1]),
+        )
 
     def on_dense(
         self, data: Tensor, value: float = 0.0, *, own: float = 0.0, pools: bool = False
@@ -82,7 +73,7 @@ class Window:
         its ``own``, or, for poolings (``pools``), by more than half the kernel.
         """
         wide = pools and any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True))
-        if self.trailing is None and value == own and not wide:
+        if self.padding == self.behind and value == own and not wide:
             return data, self.padding
         (top, left), (bottom, right) = self.padding, self.behind
         return F.pad(data, (left, right, top, bottom), value=value), (0, 0)
@@ -144,6 +135,7 @@ class Geometry(NamedTuple):
     reach: Pair
 
     @classmethod
+    @functools.lru_cache(maxsize=1024)  # the same ones at every step of a network
     def of(cls, window: Window, tile: Pair, grid: Pair) -> Geometry:
         """The geometry of a window on a map of ``grid`` cells of ``tile`` positions.
 
@@ -182,8 +174,7 @@ def neighbor_rows(mask: CellMask, tile: Pair, ys: Sequence[int], xs: Sequence[in
         xs: nx horizontal offsets.
 
     Returns:
-        (N, ny, nx) int32: the row, R where the position is hidden, R + 1 where it lies outside
-            the image.
+        (N, ny, nx) int32: the row, R where the position is hidden, R + 1 outside the image.
     """
     (th, tw), area = tile, tile[0] * tile[1]
     rows = mask.num_visible * area
@@ -237,13 +228,7 @@ def reader_rows(
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """Inverse of ``tap_rows``: the outputs that read the inputs of one phase of the stride.
 
-    The gradient of the input is gathered from it, without any scattered addition. Inputs (i, j)
-    of a tile with ``i % sh, j % sw == phase`` are read through the same taps.
-
-    Args:
-        mask: the cells.
-        geometry: of the window.
-        phase: (vertical, horizontal) remainder, each below the stride.
+    Inputs (i, j) of a tile with ``i % sh, j % sw == phase`` are read through the same taps.
 
     Returns:
         (N * th/sh * tw/sw * taps,) int32 rows of the output map, input by input, R' or more where

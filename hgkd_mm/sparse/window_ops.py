@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +17,19 @@ from .window import Geometry, Pair, Window, pair
 class PaddedMap(TensorLike):
     """What ``F.pad`` makes of a map: the padding becomes part of the window that reads it.
 
-    Networks ported from TensorFlow pad unevenly by hand in front of a convolution or a
-    pooling without padding of its own.
+    Networks ported from TensorFlow pad unevenly by hand in front of a convolution or pooling.
 
     Args:
         inner: the map.
-        before: positions added above and to the left.
-        after: positions added below and to the right.
+        before, after: positions added above and to the left, below and to the right.
         value: what they hold.
     """
 
     def __init__(self, inner: SparseFeatureMap, before: Pair, after: Pair, value: float) -> None:
-        self.inner = inner
+        self.inner = self.held = inner
         self.before = before
         self.after = after
         self.value = value
-
-    @property
-    def held(self) -> SparseFeatureMap:
-        return self.inner
-
-    @property
-    def channels(self) -> int:
-        return self.inner.channels
 
     @property
     def shape(self) -> torch.Size:
@@ -78,6 +67,14 @@ def _geometry_error(op: str, why: str) -> ValueError:
     return ValueError(str(refuse(op, why)))
 
 
+def _padding_value(op: str, input: Map, window: Window, own: float) -> float:
+    """What lies outside the image for an op that pads with ``own``; one value only is possible."""
+    value = input.value if isinstance(input, PaddedMap) else own
+    if value != own and (own == 0.0 or window.padding != (0, 0)):
+        raise _geometry_error(op, f'the map is padded with {value} already, this op needs {own}.')
+    return value
+
+
 def _place(op: str, input: Map, window: Window) -> tuple[SparseFeatureMap, Geometry]:
     """The map without padding by hand, and the geometry of the window, which takes it over."""
     if isinstance(input, PaddedMap):
@@ -86,18 +83,6 @@ def _place(op: str, input: Map, window: Window) -> tuple[SparseFeatureMap, Geome
         return input, Geometry.of(window, input.tile, input.mask.grid)
     except ValueError as error:
         raise _geometry_error(op, str(error)) from error
-
-
-def _pad_value(input: Map, default: float) -> float:
-    return input.value if isinstance(input, PaddedMap) else default
-
-
-def _require_zeros(op: str, input: Map) -> None:
-    if _pad_value(input, 0.0) != 0.0:
-        raise _geometry_error(op, f'the map is padded with {input.value}, only 0.0 is supported.')
-
-
-_PADDED_TWICE = 'the map was padded already; pad in one place only.'
 
 
 @_windowed(torch.conv2d, F.conv2d)
@@ -110,14 +95,12 @@ def _conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> SparseFeatureMap:
-    if weight.shape[1] * groups != input.channels:
-        raise _geometry_error(
-            'conv2d',
-            f'the weight {tuple(weight.shape)} with {groups} groups needs '
-            f'{weight.shape[1] * groups} channels, the map has {input.channels}.',
-        )
-    _require_zeros('conv2d', input)
+    channels, needed = input.shape[1], weight.shape[1] * groups
+    if needed != channels:
+        what = f'the weight {tuple(weight.shape)} with {groups} groups needs {needed} channels'
+        raise _geometry_error('conv2d', f'{what}, the map has {channels}.')
     window = Window.of(tuple(weight.shape[-2:]), stride, padding, dilation)
+    _padding_value('conv2d', input, window, 0.0)
     inner, geometry = _place('conv2d', input, window)
     return inner.conv2d(weight, bias, geometry, groups)
 
@@ -133,11 +116,9 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> SparseFeatureMap:
     window = Window.of(kernel_size, stride or kernel_size, padding, dilation, ceil_mode)
-    outside = _pad_value(input, -math.inf)
     if isinstance(input, PaddedMap):
         _refuse_overrun('max_pool2d', window, input)
-    if outside != -math.inf and window.padding != (0, 0):
-        raise _geometry_error('max_pool2d', _PADDED_TWICE)
+    outside = _padding_value('max_pool2d', input, window, -math.inf)
     inner, geometry = _place('max_pool2d', input, window)
     return inner.max_pool2d(geometry, outside)
 
@@ -150,16 +131,16 @@ def _avg_pool2d(
     padding: int | Sequence[int] = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
-    divisor_override: int | None = None,
+    divisor_override: None = None,
 ) -> SparseFeatureMap:
     window = Window.of(kernel_size, stride or kernel_size, padding, 1, ceil_mode)
     if divisor_override is not None:
         raise refuse('avg_pool2d', 'divisor_override is not supported on a SparseFeatureMap.')
     _refuse_overrun('avg_pool2d', window, input)
-    _require_zeros('avg_pool2d', input)
+    _padding_value('avg_pool2d', input, window, 0.0)
     if isinstance(input, PaddedMap):
         if window.padding != (0, 0) and not count_include_pad:
-            raise _geometry_error('avg_pool2d', _PADDED_TWICE)
+            raise _geometry_error('avg_pool2d', 'the map is padded already; pad in one place only.')
         count_include_pad = True
     inner, geometry = _place('avg_pool2d', input, window)
     return inner.avg_pool2d(geometry, count_include_pad)
@@ -168,8 +149,7 @@ def _avg_pool2d(
 def _refuse_overrun(op: str, window: Window, input: Map) -> None:
     """Stops a pooling whose ceil_mode lets windows run over the edge."""
     size = tuple(input.shape[-2:])
-    floored = replace(window, ceil_mode=False)
-    if window.ceil_mode and window.out_size(size) != floored.out_size(size):
+    if window.out_size(size) != window._replace(ceil_mode=False).out_size(size):
         raise refuse(
             op,
             f'ceil_mode makes windows of {window.kernel} run over the edge of a map of {size}; '
@@ -188,11 +168,8 @@ def _interpolate(
     antialias: bool = False,
 ) -> SparseFeatureMap:
     height, width = input.shape[2:]
-    if size is not None:
-        wanted = pair(size)
-    else:
-        sy, sx = pair(scale_factor) if isinstance(scale_factor, Sequence) else (scale_factor,) * 2
-        wanted = height * sy, width * sx
+    scales = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * 2
+    wanted = pair(size) if size is not None else (height * scales[0], width * scales[-1])
     if mode != 'nearest' or wanted[0] % height or wanted[1] % width:
         raise refuse(
             'interpolate',

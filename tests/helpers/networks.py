@@ -32,10 +32,8 @@ TINY_CONVNEXT = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])
 
 MMPRETRAIN = {
     'resnet18': dict(type='ResNet', depth=18, **SMALL),
-    'resnet34': dict(type='ResNet', depth=34, **SMALL),
     'resnet50': dict(type='ResNet', depth=50, **SMALL),
     'resnet50-caffe': dict(type='ResNet', depth=50, style='caffe', **SMALL),
-    'resnet101': dict(type='ResNet', depth=101, **SMALL),
     'resnet18-droppath': dict(type='ResNet', depth=18, drop_path_rate=0.3, **SMALL),
     'resnet18-dilated': dict(
         type='ResNet', depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), **SMALL
@@ -138,21 +136,19 @@ TIMM = {
 }
 
 
-def _densenet() -> nn.Module:
-    return torchvision.models.DenseNet(4, (2, 2, 2, 2), 8).features
-
-
+RESNET = ('conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4')
+SHUFFLENET = ('conv1', 'maxpool', 'stage2', 'stage3', 'stage4', 'conv5')
 TORCHVISION: dict[str, Callable[[], nn.Module]] = {
-    'resnet18': lambda: Stages(torchvision.models.resnet18()),
-    'resnext': lambda: Stages(ResNet(Bottleneck, [1] * 4, groups=4, width_per_group=4)),
-    'regnet_y_400mf': lambda: _trunk(torchvision.models.regnet_y_400mf()),
+    'resnet18': lambda: _part(torchvision.models.resnet18(), *RESNET),
+    'resnext': lambda: _part(ResNet(Bottleneck, [1] * 4, groups=4, width_per_group=4), *RESNET),
+    'regnet_y_400mf': lambda: _part(torchvision.models.regnet_y_400mf(), 'stem', 'trunk_output'),
     'vgg_bn': lambda: make_layers([8, 'M', 16, 'M', 24, 'M', 32, 'M', 32, 'M'], batch_norm=True),
-    'densenet': _densenet,
+    'densenet': lambda: torchvision.models.DenseNet(4, (2, 2, 2, 2), 8).features,
     'mobilenet_v2': lambda: torchvision.models.mobilenet_v2(width_mult=0.25).features,
     'mobilenet_v3_small': lambda: torchvision.models.mobilenet_v3_small(width_mult=0.5).features,
     'efficientnet': lambda: _efficientnet(MBConvConfig),
     'efficientnet_v2': lambda: _efficientnet(FusedMBConvConfig),
-    'shufflenet_v2_x0_5': lambda: _shufflenet(torchvision.models.shufflenet_v2_x0_5()),
+    'shufflenet_v2_x0_5': lambda: _part(torchvision.models.shufflenet_v2_x0_5(), *SHUFFLENET),
     'convnext': lambda: _convnext(),
     'mnasnet0_5': lambda: torchvision.models.mnasnet0_5().layers,
 }
@@ -216,20 +212,8 @@ def errors_on(
     return errors
 
 
-class Stages(nn.Module):
-    """The four stages of a torchvision ResNet, without its classifier."""
-
-    def __init__(self, resnet: nn.Module) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
-        self.stages = nn.ModuleList([resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4])
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x, outs = self.stem(x), []
-        for stage in self.stages:
-            x = stage(x)
-            outs.append(x)
-        return outs
+def _part(network: nn.Module, *names: str) -> nn.Module:
+    return nn.Sequential(*(getattr(network, name) for name in names))
 
 
 def _efficientnet(first: type) -> nn.Module:
@@ -244,17 +228,5 @@ def _efficientnet(first: type) -> nn.Module:
 
 def _convnext() -> nn.Module:
     widths = (8, 16, 24, 32)
-    blocks = [
-        CNBlockConfig(a, b, 1) for a, b in zip(widths, (*widths[1:], None), strict=True)
-    ]  # fmt: skip
+    blocks = [CNBlockConfig(a, b, 1) for a, b in zip(widths, (*widths[1:], None), strict=True)]
     return ConvNeXt(blocks, stochastic_depth_prob=0.3).features
-
-
-def _trunk(regnet: nn.Module) -> nn.Module:
-    return nn.Sequential(regnet.stem, regnet.trunk_output)
-
-
-def _shufflenet(net: nn.Module) -> nn.Module:
-    return nn.Sequential(
-        net.conv1, net.maxpool, net.stage2, net.stage3, net.stage4, net.conv5
-    )  # fmt: skip

@@ -1,18 +1,26 @@
-"""Masking, methods, kernels and parity on small inputs, and the command that prints them."""
+"""Encoders, methods, kernels and parity on small inputs, and the command that prints them."""
 
 import json
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.teachers import ARCH
 
 from hgkd_mm.benchmark import Settings, Stage, profile
-from hgkd_mm.benchmark.encoder import build_network
-from hgkd_mm.benchmark.masking import measure_masking
-from hgkd_mm.benchmark.methods import measure_methods
+from hgkd_mm.benchmark.encoder import (
+    COMPILED,
+    SPARK,
+    SPARK_NETWORKS,
+    EncoderStep,
+    build_encoder,
+    encoder_steps,
+    measure_encoder,
+)
+from hgkd_mm.benchmark.methods import CONVOLUTIONS, measure_methods
 from hgkd_mm.benchmark.parity import FLOOR, largest_error
 
 pytestmark = pytest.mark.slow
@@ -21,38 +29,54 @@ ROOT = Path(__file__).parents[2]
 SMALL = Settings(network='resnet18', batch=2, size=64, rounds=1)
 
 
-def test_masking_saves_what_it_drops() -> None:
-    stage = Stage('masking')
-    measure_masking(stage, SMALL, (0.5,), vit=ARCH)
-    (table,) = stage.tables
-    every, half = table.records
-    # 16 tokens; 3 blocks, after blocks 0 and 1 half of them go.
-    assert every['left'] == (16, 16)
-    assert half['left'] == (8, 4)
-    assert (every['mean_share'], half['mean_share']) == (1, (16 + 8 + 4) / 48)
-    assert half['saved_bytes'] < 0.75 * every['saved_bytes']
-    assert all(len(row) == len(table.columns) for row in table.rows)
+def test_an_encoder_is_compared_with_dense() -> None:
+    table = Stage('encoder').table('encoder')
+    measure_encoder(table, SMALL, ('dense', 'tiles', 'masked_dense', SPARK))
+    rows = {row['step']: row for row in table.rows}
+    assert list(rows) == ['dense', 'tiles', 'masked_dense', SPARK]
+    saved = {name: row['saved MiB'] for name, row in rows.items()}
+    assert saved['tiles'] < 0.7 * saved['dense'] < saved['masked_dense']
+    assert rows['dense']['ratio to dense'] == 1 and rows['tiles']['saved, of dense'] < 0.7
+    half = encoder_steps(replace(SMALL, mask_ratio=0.5), ('tiles',))['tiles'].saved_bytes()
+    full = encoder_steps(replace(SMALL, mask_ratio=0.0), ('tiles',))['tiles'].saved_bytes()
+    assert half == pytest.approx(full / 2, rel=0.1)
 
 
-def test_every_method_is_timed_and_the_chosen_one_marked() -> None:
+class Maps(torch.nn.Sequential):
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+@pytest.mark.parametrize('kind', ['dense', 'tiles', 'masked_dense'])
+def test_a_step_leaves_gradients(kind: str) -> None:
+    network = Maps(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+    EncoderStep(network, replace(SMALL, cell=16, mask_ratio=0.75), kind)()
+    assert network[0].weight.grad.abs().sum() > 0
+
+
+def test_torch_compile_decides_itself_what_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'compile', lambda network: network)
+    steps = encoder_steps(SMALL, ('dense', COMPILED))
+    assert steps[COMPILED].saved_bytes() is None
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'convnext_tiny'])
+def test_mmpretrains_networks_have_our_parameters(name: str) -> None:
+    from mmpretrain.registry import MODELS
+
+    networks = build_encoder(name), MODELS.build(dict(SPARK_NETWORKS[name]))
+    ours, theirs = (sum(p.numel() for p in network.parameters()) for network in networks)
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_depthwise_layers_have_two_methods() -> None:
     stage = Stage('methods')
-    measure_methods(stage, Settings(batch=1, size=64, rounds=1))
+    measure_methods(
+        stage, Settings(batch=1, size=64, rounds=1), [CONVOLUTIONS[0], CONVOLUTIONS[-1]]
+    )
     (table,) = stage.tables
-    assert {r['product'] for r in table.records} == {'forward', 'grad_input', 'grad_weight'}
-    for row, record in zip(table.rows, table.records, strict=True):
-        assert len(row) == len(table.columns)
-        assert [cell for cell in row if cell.endswith('*')], row
-        assert record[record['chosen']] > 0
-
-
-def test_the_profile_names_the_costly_ops() -> None:
-    stage = Stage('profile')
-    profile.measure_kernels(stage, SMALL, build_network('resnet18'), ('tiles',))
-    sums, costly = stage.tables
-    assert [record['step'] for record in sums.records] == ['tiles']
-    assert 'aten::mkldnn_convolution' in [row[0] for row in costly.rows]
-    times = [r['ms'] for r in costly.records]
-    assert times == sorted(times, reverse=True)
+    assert [row['columns'] is None for row in table.rows] == [False] * 3 + [True] * 3
+    assert {len(cells) for cells in table.cells()} == {len(table.columns)}
 
 
 def test_names_of_kernels_are_shortened() -> None:
@@ -64,14 +88,13 @@ def test_names_of_kernels_are_shortened() -> None:
 def test_waits_are_told_by_the_line_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     monkeypatch.setattr(torch.cuda, 'set_sync_debug_mode', modes.append)
-    with profile.count_waits() as waits:
-        for _ in range(2):
-            torch.overrides.warnings.warn(profile.WAIT_MESSAGE, stacklevel=1)
-        torch.overrides.warnings.warn('something else', stacklevel=1)
-    (line,) = waits
-    assert waits[line] == 2
-    assert 'test_measurements.py:' in line
-    assert line.endswith(' test_waits_are_told_by_the_line_that_waits')
+
+    def step() -> None:
+        for message in (profile.WAIT_MESSAGE, profile.WAIT_MESSAGE, 'something else'):
+            warnings.warn(message, stacklevel=1)
+
+    ((line, count),) = profile.count_waits(step).items()
+    assert count == 2 and 'test_benchmark/test_measurements.py:' in line
     assert modes == ['warn', 'default']
 
 
@@ -92,5 +115,5 @@ def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     )
     assert 'tiles' in done.stdout and 'torch' in done.stdout
     written = json.loads(path.read_text())
-    assert [s['name'] for s in written['steps']] == ['dense', 'tiles', 'mmpretrain sparse']
+    assert [row['step'] for row in written['tables'][0]['rows']] == ['dense', 'tiles', SPARK]
     assert written['arguments']['batch'] == '1'

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hgkd_mm.benchmark import Settings, measure, saved_bytes
+from hgkd_mm.benchmark.timing import step_row
 
 
 def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,16 +20,13 @@ def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> Non
 
         return run
 
-    steps = {'ref': step('ref'), 'half': step('half')}
-    ref, half = measure(steps, Settings(rounds=3, warmup=1), 'ref')
-    assert ref.seconds == [1, 2, 4] and ref.ratio == ref.low == ref.high == 1
-    assert half.seconds == [0.5, 1, 4]
-    assert (half.ratio, half.low, half.high, half.median) == (0.5, 0.5, 1.0, 1.0)
-
-
-def test_no_round_is_refused() -> None:
-    with pytest.raises(ValueError, match='--rounds'):
-        measure({'a': int}, Settings(rounds=0), 'a')
+    settings = Settings(rounds=3, warmup=1, batch=2)
+    ref, half = measure({'ref': step('ref'), 'half': step('half')}, settings, 'ref')
+    assert (ref.seconds, ref.ratios) == ([1, 2, 4], [1, 1, 1])
+    assert (half.seconds, half.ratios, half.median) == ([0.5, 1, 4], [0.5, 0.5, 1], 1)
+    row = step_row(half, int, settings, 'ref')
+    assert (row['ms'], row['range'], row['images/s']) == (1000, '500-4000', 2)
+    assert (row['ratio to ref'], row['ratio range']) == (0.5, '0.500-1.000')
 
 
 def test_saved_bytes_counts_each_storage_once_and_no_parameter() -> None:

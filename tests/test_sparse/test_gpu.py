@@ -15,15 +15,15 @@ from hgkd_mm.sparse import CellMask, sparsify
 
 pytestmark = pytest.mark.gpu
 ENGINES = ('tiles', 'masked_dense')
-NETWORKS = {
-    'resnet18': {},
-    'resnet26d': {},
-    'seresnext26d_32x4d': {},
-    'mobilenetv2_050': {},
-    'efficientnet_b0': {},
-    'convnext_atto': {},
-    'convnextv2_atto': {},
-}
+NETWORKS = (
+    'resnet18',
+    'resnet26d',
+    'seresnext26d_32x4d',
+    'mobilenetv2_050',
+    'efficientnet_b0',
+    'convnext_atto',
+    'convnextv2_atto',
+)
 
 
 def visible(equal: bool) -> Tensor:
@@ -49,7 +49,7 @@ def run(network: nn.Module, x: Tensor, mask: CellMask, engine: str) -> list[Tens
 @pytest.mark.parametrize('name', NETWORKS)
 def test_equals_the_cpu(name: str, equal: bool, engine: str) -> None:
     torch.manual_seed(0)
-    network = timm.create_model(name, features_only=True, **NETWORKS[name]).double().train()
+    network = timm.create_model(name, features_only=True).double().train()
     x = torch.randn(3, 3, 64, 96, dtype=torch.double)
     mask = CellMask(visible(equal))
     want = run(copy.deepcopy(network), x, mask, engine)
@@ -70,7 +70,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_step_never_waits_for_the_device(name: str, request: pytest.FixtureRequest) -> None:
-    network = timm.create_model(name, features_only=True, **NETWORKS[name]).cuda().train()
+    network = timm.create_model(name, features_only=True).cuda().train()
     x = torch.randn(4, 3, 64, 96, device='cuda')
 
     def step() -> None:
@@ -82,20 +82,3 @@ def test_a_step_never_waits_for_the_device(name: str, request: pytest.FixtureReq
     step()  # what is set up once, cuDNN's handles say, may wait
     request.getfixturevalue('waiting_is_an_error')
     step()
-
-
-def test_bfloat16_is_as_close_as_the_dense_ops_are() -> None:
-    torch.manual_seed(0)
-    network = timm.create_model('resnet26d', features_only=True).cuda().train()
-    x = torch.randn(8, 3, 64, 96, device='cuda')
-    mask = CellMask.random(batch=8, grid=(2, 3), mask_ratio=0.5, device='cuda')
-    want = [m.rows for m in network(sparsify(x, mask))]
-    errors = {}
-    for engine in ENGINES:
-        with torch.autocast('cuda', dtype=torch.bfloat16):
-            got = network(sparsify(x, mask, engine))
-        errors[engine] = [
-            ((a.rows.float() - b).norm() / b.norm()).item() for a, b in zip(got, want, strict=True)
-        ]
-    for ours, reference in zip(errors['tiles'], errors['masked_dense'], strict=True):
-        assert 0 < ours < 1.5 * reference

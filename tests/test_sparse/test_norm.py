@@ -44,11 +44,10 @@ def test_statistics_of_an_image_count_its_visible_positions(engine: str) -> None
 
 
 @pytest.mark.parametrize('engine', ENGINES)
-@pytest.mark.parametrize('norm', [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True)], ids=str)
-def test_group_norm_of_equal_and_of_unequal_counts_agree(engine: str, norm: nn.Module) -> None:
+def test_group_norm_of_equal_and_of_unequal_counts_agree(engine: str) -> None:
     equal = CellMask.random(batch=2, grid=(3, 3), mask_ratio=0.5)
     ragged = torch.cat([equal.visible, torch.ones(1, 3, 3, dtype=torch.bool)])
-    norm = norm.double()
+    norm = nn.GroupNorm(2, 4, dtype=torch.double)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     x = torch.randn(3, 4, 6, 6, dtype=torch.double, requires_grad=True)
@@ -82,7 +81,7 @@ def test_sums_over_an_image_keep_their_precision_in_half_types(engine: str, ragg
         got = sparsify(x.to(dtype), mask, engine)
         for statistic in (
             lambda y: y.mean_visible(),
-            lambda y: torch.linalg.vector_norm(y, ord=2, dim=(2, 3)),
+            lambda y: torch.norm(y, p=2, dim=(2, 3)),
             lambda y: torch.norm(y.permute(0, 2, 3, 1), p=2, dim=(1, 2)),
         ):
             a, b = statistic(got), statistic(want)

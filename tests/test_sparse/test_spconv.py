@@ -4,7 +4,6 @@ import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from helpers.maps import compare, dense_input
 from helpers.networks import build
 from helpers.sparse_reference import relative_error, run
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 import hgkd_mm.models  # noqa: F401  registers
 from hgkd_mm.sparse import CellMask, SparseFeatureMap, UnsupportedOpError, find_engine, sparsify
@@ -32,27 +31,19 @@ needs_spconv = pytest.mark.skipif(
 VISIBLE = torch.tensor(
     [[[1, 0, 0], [1, 1, 0]], [[0, 0, 1], [0, 1, 0]], [[1, 1, 1], [0, 0, 1]]], dtype=torch.bool
 )
-NETWORKS = (
-    'mmpretrain/resnet18',
-    'mmpretrain/resnet18-dilated',
-    'mmpretrain/resnet50',
-    'mmpretrain/vgg11-bn',
-    'timm/resnet26d',
-)
+NETWORKS = ('mmpretrain/resnet18-dilated', 'mmpretrain/vgg11-bn', 'timm/resnet26d')
 GEOMETRIES = [
     # tile, kernel, stride, padding, dilation
     *(
         (t, k, s, d * (k - 1) // 2, d)
-        for t, k, s, d in itertools.product((1, 2, 3, 4, 8), (1, 3, 5, 7), (1, 2), (1, 2))
+        for t, k, s, d in itertools.product((1, 2, 3, 8), (1, 3, 7), (1, 2), (1, 2))
         if t % s == 0 and (k > 1 or d == 1)
     ),
     (4, 2, 2, 0, 1),
     (8, 4, 4, 0, 1),
     (4, 4, 2, 1, 1),
-    (4, (1, 3), 1, (0, 1), 1),
     (4, (1, 3), (1, 2), (0, 1), 1),
     (4, (5, 3), 1, (2, 1), 1),
-    (4, 2, 1, 'same', 1),
     (4, 4, 1, 'same', 1),
     (2, 3, 1, 'same', 3),
 ]
@@ -65,15 +56,19 @@ def test_wheels_made_for_cuda_are_accepted(names: list[str]) -> None:
     check_wheels(names)
 
 
-@pytest.mark.parametrize('names', [[], ['cumm-cu120'], ['spconv-nightly']])
-def test_a_missing_package_is_named_with_the_way_to_get_it(names: list[str]) -> None:
-    with pytest.raises(ImportError, match=rf'{INSTALL}.*model\.engine'):
-        check_wheels(names)
-
-
-@pytest.mark.parametrize('names', [['cumm', 'spconv'], ['cumm-cu120', 'spconv', 'spconv-cu120']])
-def test_the_wheel_for_cpus_is_refused_by_name(names: list[str]) -> None:
-    with pytest.raises(ImportError, match=rf'{" ".join(names)}.*{INSTALL}.*model\.engine'):
+@pytest.mark.parametrize(
+    ('names', 'words'),
+    [
+        *((names, '') for names in ([], ['cumm-cu120'], ['spconv-nightly'])),
+        # The wheel for CPUs.
+        (['cumm', 'spconv'], 'cumm spconv.*'),
+        (['cumm-cu120', 'spconv', 'spconv-cu120'], 'cumm-cu120 spconv spconv-cu120.*'),
+    ],
+)
+def test_other_wheels_are_refused_with_the_way_to_get_the_right_ones(
+    names: list[str], words: str
+) -> None:
+    with pytest.raises(ImportError, match=rf'{words}{INSTALL}.*model\.engine'):
         check_wheels(names)
 
 
@@ -84,20 +79,12 @@ def test_wheels_are_found_however_their_name_is_written(monkeypatch: pytest.Monk
     assert installed_wheels() == ['cumm-cu120', 'spconv-cu120']
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names that the engine finds, in place of those of this environment."""
-    names: list[str] = []
+@pytest.mark.parametrize('names', [[], ['spconv']])
+def test_a_wrong_package_is_refused_before_any_work(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr('hgkd_mm.sparse.spconv.installed_wheels', lambda: names)
     load_ops.cache_clear()
-    return names
-
-
-@pytest.mark.parametrize('names', [[], ['spconv']])
-def test_a_wrong_package_is_refused_before_any_work(installed: list[str], names: list[str]) -> None:
-    installed += names
-    with pytest.raises(ImportError, match=INSTALL):
-        find_engine('spconv')
     mask = CellMask.full(batch=1, grid=(1, 1))
     with pytest.raises(ImportError, match=INSTALL):
         sparsify(torch.zeros(1, 3, 4, 4), mask, engine='spconv')
@@ -112,22 +99,9 @@ def test_a_wrong_package_is_refused_before_any_work(installed: list[str], names:
         MODELS.build(config)
 
 
-def test_the_error_for_an_unknown_engine_names_all_of_them() -> None:
-    with pytest.raises(ValueError, match="'tile'.*'tiles', 'masked_dense', 'spconv'"):
-        find_engine('tile')
-
-
 def test_spconv_is_imported_only_when_asked_for() -> None:
-    code = "import sys, hgkd_mm.models, hgkd_mm.sparse; sys.exit('spconv' in sys.modules)"
+    code = "import sys, hgkd_mm.sparse; sys.exit('spconv' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Puts back the number of threads that the test changes."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @needs_spconv
@@ -138,6 +112,37 @@ def test_a_convolution_is_the_dense_one(geometry: tuple, bias: bool) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, kernel, stride, padding, dilation, bias=bias, dtype=torch.double)
     compare('spconv', tile, conv, params=tuple(conv.parameters()))
+
+
+@needs_spconv
+def test_uneven_padding_and_weights_that_are_channels_last() -> None:
+    conv = nn.Conv2d(4, 6, 3, 2, dtype=torch.double).to(memory_format=torch.channels_last)
+    op = nn.Sequential(nn.ZeroPad2d((0, 1, 1, 0)), conv)
+    compare('spconv', 4, op, params=tuple(op.parameters()))
+
+
+@needs_spconv
+def test_a_window_that_reads_nothing_visible() -> None:
+    mask = CellMask(torch.tensor([[[True, False], [False, False]]]))
+    x = torch.randn(1, 4, 16, 16, dtype=torch.double, requires_grad=True)
+    conv = nn.Conv2d(4, 6, 2, 8, 8, 16, dtype=torch.double)
+    rows = conv(sparsify(x, mask, 'spconv')).rows
+    torch.testing.assert_close(rows, conv.bias.expand(1, 6))
+    rows.sum().backward()
+    assert not x.grad.any() and not conv.weight.grad.any()
+
+
+@needs_spconv
+@pytest.mark.parametrize('name', NETWORKS)
+def test_a_network_is_that_of_the_reference_engine(name: str) -> None:
+    results = {}
+    for engine in ('spconv', 'masked_dense'):
+        torch.manual_seed(1)
+        x = torch.randn(3, 3, 64, 96, dtype=torch.double, requires_grad=True)
+        results[engine] = run(build(name), x, sparsify(x, CellMask(VISIBLE), engine))
+    assert results['spconv']['buffers']  # running statistics of the norms
+    for kind, error in relative_error(results['spconv'], results['masked_dense']).items():
+        assert error < 1e-9, (kind, error)
 
 
 @needs_spconv
@@ -157,98 +162,9 @@ def test_a_convolution_in_float32() -> None:
 
 
 @needs_spconv
-def test_uneven_padding_and_weights_that_are_channels_last() -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(4, 6, 3, 2, dtype=torch.double).to(memory_format=torch.channels_last)
-    op = nn.Sequential(nn.ZeroPad2d((0, 1, 1, 0)), conv)
-    compare('spconv', 4, op, params=tuple(conv.parameters()))
-
-
-@needs_spconv
-def test_a_window_that_reads_nothing_visible() -> None:
-    mask = CellMask(torch.tensor([[[True, False], [False, False]]]))
-    x = torch.randn(1, 4, 16, 16, dtype=torch.double, requires_grad=True)
-    conv = nn.Conv2d(4, 6, 2, 8, 8, 16, dtype=torch.double)
-    rows = conv(sparsify(x, mask, 'spconv')).rows
-    torch.testing.assert_close(rows, conv.bias.expand(1, 6))
-    rows.sum().backward()
-    assert not x.grad.any() and not conv.weight.grad.any()
-
-
-@needs_spconv
-def test_outputs_are_those_of_visible_cells_where_spconv_alone_has_more() -> None:
-    import spconv.pytorch as theirs
-
-    mask, x = dense_input(8)
-    rows = sparsify(x, mask, 'spconv').rows
-    height, width = x.shape[-2:]
-    at = mask.positions((8, 8))
-    image, row = at // (height * width), at // width % height
-    places = torch.stack([image, row, at % width], 1).int()
-    conv = nn.Conv2d(4, 6, 3, 2, 1, bias=False, dtype=torch.double)
-    layer = theirs.SparseConv2d(4, 6, 3, 2, 1, bias=False, algo=theirs.ConvAlgo.Native).double()
-    layer.weight.data.copy_(conv.weight.permute(0, 2, 3, 1))
-    alone = layer(theirs.SparseConvTensor(rows, places, [height, width], len(x)))
-    ours = conv(sparsify(x, mask, 'spconv'))
-    assert len(ours.rows) == mask.num_visible * 4 * 4 < len(alone.features)
-    dense = torch.zeros(3, 12, 16, 6, dtype=torch.double)
-    dense[tuple(alone.indices.long().t())] = alone.features
-    want = dense * mask.at((12, 16))[..., None]
-    torch.testing.assert_close(ours.to_dense(), want.permute(0, 3, 1, 2))
-
-
-@needs_spconv
-@pytest.mark.parametrize('name', NETWORKS)
-def test_a_network_is_that_of_the_reference_engine(name: str) -> None:
-    results = {}
-    for engine in ('spconv', 'masked_dense'):
-        torch.manual_seed(1)
-        x = torch.randn(3, 3, 64, 96, dtype=torch.double, requires_grad=True)
-        results[engine] = run(build(name), x, sparsify(x, CellMask(VISIBLE), engine))
-    assert results['spconv']['buffers']  # running statistics of the norms
-    for kind, error in relative_error(results['spconv'], results['masked_dense']).items():
-        assert error < 1e-9, (kind, error)
-
-
-@needs_spconv
-@pytest.mark.parametrize('name', NETWORKS)
-def test_a_network_in_float32(name: str) -> None:
-    """Within 1e-4 of the norm of all outputs, all gradients and all running statistics.
-
-    Against the reference in float64: what separates the two is float32 itself.
-    """
-    got = _training_step(name, 'spconv', torch.float)
-    want = _training_step(name, 'masked_dense', torch.double)
-    for one, other in zip(got, want, strict=True):
-        assert (one - other).norm() < 1e-4 * other.norm()
-
-
-def _training_step(name: str, engine: str, dtype: torch.dtype) -> list[Tensor]:
-    """Outputs, gradients and buffers, each kind as one vector in float64."""
-    network = _smooth(build(name)).to(dtype)
-    torch.manual_seed(1)
-    x = torch.randn(3, 3, 64, 96, dtype=torch.double).to(dtype).requires_grad_()
-    maps = network(sparsify(x, CellMask(VISIBLE), engine))
-    outs = [m.to_dense() for m in maps]
-    sum((o * torch.randn(o.shape, dtype=torch.double).to(dtype)).sum() for o in outs).backward()
-    grads = [x.grad, *(p.grad for p in network.parameters() if p.grad is not None)]
-    buffers = [b for b in network.buffers() if b.is_floating_point()]
-    return [torch.cat([t.detach().flatten().double() for t in k]) for k in (outs, grads, buffers)]
-
-
-def _smooth(network: nn.Module) -> nn.Module:
-    """With SiLU for ReLU, at whose kink rounding alone can change gradients by a percent."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, nn.SiLU())
-    return network
-
-
-@needs_spconv
-def test_two_threads_give_the_same_as_one(threads: None) -> None:
+def test_two_threads_give_the_same_as_one() -> None:
     results = []
-    for count in (1, 2):
+    for count in (1, 2):  # two is what conftest.py sets
         torch.set_num_threads(count)
         torch.manual_seed(0)
         network = nn.Sequential(
@@ -285,100 +201,39 @@ def test_every_op_stays_on_the_engine() -> None:
     assert isinstance(y, SparseFeatureMap) and "engine='spconv'" in repr(y)
 
 
-class Net(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
-
-
-def _refuses(layer: nn.Module, x: Tensor, words: str = r'model\.engine') -> None:
-    mask = CellMask.full(batch=1, grid=(2, 2))
-    with pytest.raises(UnsupportedOpError, match=rf"conv2d in layer 'layer' \(Conv2d\).*{words}"):
-        Net(layer)(sparsify(x, mask, 'spconv'))
+BOTH = r'float32.*float64.*model\.engine'
 
 
 @needs_spconv
 @pytest.mark.parametrize(
-    'layer',
+    ('layer', 'dtype', 'words'),
     [
-        nn.Conv2d(8, 8, 3, 1, 1, groups=2),
-        nn.Conv2d(8, 8, 1, groups=2),
-        nn.Conv2d(8, 8, 7, 1, 3, groups=8),
+        *(
+            (nn.Conv2d(8, 8, k, 1, k // 2, groups=g), torch.float, r'model\.engine')
+            for k, g in ((3, 2), (1, 2), (7, 8))
+        ),
+        # float16 on CPU too: there spconv would add up the taps in it.
+        *(
+            (nn.Conv2d(8, 8, k, 1, k // 2, dtype=t), t, rf'{re.escape(str(t))} on cpu.*{BOTH}')
+            for k, t in itertools.product((1, 3), (torch.bfloat16, torch.float16))
+        ),
+        (nn.Conv2d(8, 8, 3, 1, 1), torch.double, r'torch\.float32.*torch\.float64'),
     ],
-    ids=['3x3', '1x1', 'depthwise'],
+    ids=str,
 )
-def test_groups_are_refused(layer: nn.Module) -> None:
-    _refuses(layer, torch.zeros(1, 8, 8, 8))
+def test_what_spconv_cannot_compute_is_refused(layer, dtype: torch.dtype, words: str) -> None:
+    x, mask = torch.zeros(1, 8, 8, 8, dtype=dtype), CellMask.full(batch=1, grid=(2, 2))
+    with pytest.raises(UnsupportedOpError, match=rf"conv2d in layer '0' \(Conv2d\).*{words}"):
+        nn.Sequential(layer)(sparsify(x, mask, 'spconv'))
 
 
 @needs_spconv
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('kernel', [1, 3])
-def test_half_types_are_refused(kernel: int, dtype: torch.dtype) -> None:
-    """float16 on CPU too: there spconv would add up the taps in it."""
-    layer = nn.Conv2d(8, 8, kernel, 1, kernel // 2)
-    words = rf'{re.escape(str(dtype))} on cpu.*float32.*float64.*model\.engine'
-    _refuses(layer.to(dtype), torch.zeros(1, 8, 8, 8, dtype=dtype), words)
-
-
-@needs_spconv
-@pytest.mark.parametrize('kernel', [1, 3])
-def test_autocast_to_bfloat16_is_refused(kernel: int) -> None:
-    layer = nn.Conv2d(8, 8, kernel, 1, kernel // 2)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        _refuses(layer, torch.zeros(1, 8, 8, 8), r'bfloat16 on cpu.*model\.engine')
-
-
-@needs_spconv
-def test_autocast_leaves_float64_alone() -> None:
+def test_autocast_to_bfloat16_is_refused_and_leaves_float64_alone() -> None:
     mask, x = dense_input(4)
     conv = nn.Conv2d(4, 6, 3, 1, 1, dtype=torch.double)
     want = conv(sparsify(x, mask, 'spconv'))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         got = conv(sparsify(x, mask, 'spconv'))
+        with pytest.raises(UnsupportedOpError, match=r'bfloat16 on cpu.*model\.engine'):
+            conv.float()(sparsify(x.float(), mask, 'spconv'))
     assert torch.equal(got.rows, want.rows)
-
-
-@needs_spconv
-def test_a_weight_of_another_type_is_refused() -> None:
-    x = torch.zeros(1, 8, 8, 8, dtype=torch.double)
-    _refuses(nn.Conv2d(8, 8, 3, 1, 1), x, r'torch\.float32.*torch\.float64')
-
-
-@needs_spconv
-def test_hgkd_learns_with_it() -> None:
-    """Same losses and same gradients as with the reference engine, and a step of SGD."""
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, 64, 96, dtype=torch.double)
-    mask = CellMask(VISIBLE[:2])
-    found = {}
-    for engine in ('spconv', 'masked_dense'):
-        torch.manual_seed(0)
-        model = MODELS.build(
-            dict(
-                type='HGKD',
-                backbone=dict(
-                    type='ResNet',
-                    depth=18,
-                    stem_channels=8,
-                    base_channels=8,
-                    out_indices=(0, 1, 2, 3),
-                ),
-                neck=dict(type='UNetDecoder', in_channels=(8, 16, 32, 64), width=32, out_stride=1),
-                heads=dict(pixels=dict(type='PixelReconstructionHead', in_channels=1)),
-                engine=engine,
-            )
-        ).double()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        loss, _ = model.parse_losses(model.loss(images, mask=mask))
-        loss.backward()
-        grads = [p.grad.clone() for p in model.backbone.parameters()]
-        optimizer.step()
-        after, _ = model.parse_losses(model.loss(images, mask=mask))
-        assert after < loss
-        found[engine] = [loss.detach(), after.detach(), *grads]
-    for one, other in zip(*found.values(), strict=True):
-        assert (one - other).abs().max() <= 1e-9 * other.abs().max()

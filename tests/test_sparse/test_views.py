@@ -66,7 +66,7 @@ def test_channels_may_be_taken_and_shuffled(engine: str) -> None:
         lambda x: x[:, 1:3],
         lambda x: x[:, ::2, ...],
         lambda x: x[:, :-1, :, :],
-        lambda x: torch.flatten(x.unflatten(1, (2, 2)).permute(0, 2, 1, 3, 4), 1, 2),
+        lambda x: x.reshape(3, 2, 2, 12, 16).transpose(2, 1).reshape(3, 4, 12, 16),
         lambda x: F.interpolate(x, scale_factor=2),
         lambda x: F.interpolate(x, size=(24, 48), mode='nearest'),
         lambda x: x * torch.ones(3, 4, 1, 1).double().expand_as(x),
