@@ -136,7 +136,7 @@ def test_model_builds_at_full_size(name: str, tmp_path: Path) -> None:
         if settings.type != 'MIMTeacher':
             continue
         assert teacher.embed_dim == full_arch(settings.get('arch', 'b'))['embed_dims']
-        assert len(teacher.encoder.vit.layers) == full_arch(settings.arch)['num_layers']
+        assert len(teacher.vit.layers) == full_arch(settings.arch)['num_layers']
     assert not any('teacher' in key for key in model.state_dict())
     if config.get('train_dataloader'):
         step = config.train_dataloader.dataset.pipeline[1]

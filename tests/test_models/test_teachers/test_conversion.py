@@ -66,9 +66,9 @@ def official_mae() -> dict[str, Tensor]:
     return weights
 
 
-def official_beit(*, shared: bool) -> dict[str, Tensor]:
-    """beit(v2)_base_patch16_224_pt*.pth (shared bias), *_ft*.pth (one a block)."""
-    vit = beit(shared=shared)
+def official_beit() -> dict[str, Tensor]:
+    """beit(v2)_base_patch16_224_pt*.pth."""
+    vit = beit()
     weights = official_stem(vit)
     weights['mask_token'] = vit.mask_token.detach().clone()
     weights['lm_head.weight'] = torch.zeros(8, 24)
@@ -79,14 +79,9 @@ def official_beit(*, shared: bool) -> dict[str, Tensor]:
         weights[f'blocks.{i}.attn.v_bias'] = block.attn.v_bias.detach().clone()
         weights[f'blocks.{i}.gamma_1'] = block.gamma_1.detach().clone()
         weights[f'blocks.{i}.gamma_2'] = block.gamma_2.detach().clone()
-        if not shared:
-            table = block.attn.relative_position_bias_table
-            weights[f'blocks.{i}.attn.relative_position_bias_table'] = table.detach().clone()
-            weights[f'blocks.{i}.attn.relative_position_index'] = torch.zeros(17, 17).long()
-    if shared:
-        table = vit.rel_pos_bias.relative_position_bias_table
-        weights['rel_pos_bias.relative_position_bias_table'] = table.detach().clone()
-        weights['rel_pos_bias.relative_position_index'] = torch.zeros(17, 17).long()
+    table = vit.rel_pos_bias.relative_position_bias_table
+    weights['rel_pos_bias.relative_position_bias_table'] = table.detach().clone()
+    weights['rel_pos_bias.relative_position_index'] = torch.zeros(17, 17).long()
     return weights
 
 
@@ -118,28 +113,15 @@ def test_official_mae(tmp_path: Path, ending: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('shared', [True, False], ids=['pre-trained', 'fine-tuned'])
 @pytest.mark.parametrize('family', ['beit', 'beitv2'])
-def test_official_beit(tmp_path: Path, family: str, shared: bool) -> None:
-    path = save(official_beit(shared=shared), tmp_path / 'beit.pth', 'model')
+def test_official_beit(tmp_path: Path, family: str) -> None:
+    path = save(official_beit(), tmp_path / 'beit.pth', 'model')
     teacher = MIMTeacher(checkpoint=path, family=family, **SIZES).double()
-    vit, x = beit(shared=shared).double(), images()
+    vit, x = beit().double(), images()
     wanted = BEiTViT.forward(vit, x)[0][:, 1:]
     torch.testing.assert_close(teacher(x).tokens, as_map(wanted), rtol=1e-9, atol=1e-9)
     # unilm: BEiT on ImageNet-22k with 0.5, BEiT v2 with ImageNet's.
     assert teacher.mean[0] == (127.5 if family == 'beit' else 123.675)
-
-
-@torch.no_grad()
-def test_official_beit_infers_hidden_patches(tmp_path: Path) -> None:
-    path = save(official_beit(shared=True), tmp_path / 'beit.pth', 'model')
-    teacher = MIMTeacher(checkpoint=path, family='beit', teacher_view='mim', **SIZES).double()
-    visible = torch.tensor([[[1, 0], [0, 0]]] * 3, dtype=torch.bool)
-    hidden = torch.ones(3, 4, 4, dtype=torch.bool)
-    hidden[:, :2, :2] = False
-    wanted = beit().double()(images(), hidden)[0][:, 1:]
-    out = teacher(images(), CellMask(visible))
-    torch.testing.assert_close(out.tokens, as_map(wanted), rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
@@ -169,17 +151,15 @@ def test_a_bare_mmpretrain_backbone(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher(images()).tokens, as_map(wanted), rtol=1e-9, atol=1e-9)
 
 
-def test_says_what_it_did_not_use() -> None:
+def test_official_names_are_those_of_mmpretrain() -> None:
     vit, neck = mae_parts()
     weights = {**prefixed('backbone.', vit), **prefixed('neck.', neck), 'head.x': torch.zeros(1)}
-    sorted_out = to_mmpretrain(weights, family='mae', source='here')
-    assert sorted_out.unused == ['head.x'] and not sorted_out.official
-    assert sorted_out.encoder.keys() == vit.state_dict().keys()
-    assert sorted_out.decoder.keys() == neck.state_dict().keys()
-    sorted_out = to_mmpretrain(official_mae(), family='mae', source='here')
-    assert sorted_out.official
-    assert sorted_out.encoder.keys() == vit.state_dict().keys()
-    assert sorted_out.decoder.keys() == neck.state_dict().keys()
+    ours = to_mmpretrain(weights, family='mae', source='here')
+    theirs = to_mmpretrain(official_mae(), family='mae', source='here')
+    assert ours.unused == ['head.x'] and theirs.official and not ours.official
+    for sorted_out in (ours, theirs):
+        assert sorted_out.encoder.keys() == vit.state_dict().keys()
+        assert sorted_out.decoder.keys() == neck.state_dict().keys()
 
 
 def test_a_cnn_is_not_a_vision_transformer(tmp_path: Path) -> None:
