@@ -40,7 +40,9 @@ def visible_positions(visible: Tensor) -> Tensor:
             'A teacher that sees visible cells only needs equally many of them in each image, got '
             f"{sorted(set(counts))} tokens: use CellMask.random, or teacher_view='full'."
         )
-    return flat.nonzero()[:, 1].view(len(flat), -1)
+    # Not nonzero, which would wait for the device a second time.
+    order = torch.argsort(flat.byte(), dim=1, descending=True, stable=True)
+    return order[:, : counts[0]]
 
 
 def on_visible(

@@ -75,12 +75,6 @@ def test_items(tmp_path: Path) -> None:
     assert 'gt_label' not in item['data_samples']
 
 
-def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, 'pictures/a.png')
-    monkeypatch.setenv('HOME', str(tmp_path))
-    assert len(dataset(Path('~/pictures'))) == 1
-
-
 @pytest.mark.parametrize('kind', ['missing', 'other files', 'a file'])
 def test_no_images_is_a_sentence(tmp_path: Path, kind: str) -> None:
     root = tmp_path / 'images'
@@ -186,15 +180,6 @@ def broken_until_stop(notes: BrokenImages, readable: int) -> int:
 )
 def test_where_it_stops(size: int, readable: int, max_broken: float, stops_at: int) -> None:
     assert broken_until_stop(record(size, max_broken), readable) == stops_at
-
-
-def test_counts_files_not_readings() -> None:
-    notes = record(1000)
-    for _ in range(50):
-        notes.note_readable(0)
-        notes.note_broken(1, 'it is.')
-    assert (notes.seen, notes.broken) == (2, 1)
-    assert notes.is_broken(1) and not notes.is_broken(0) and not notes.is_broken(2)
 
 
 def test_warnings_count_and_do_not_flood() -> None:

@@ -131,8 +131,3 @@ def test_a_head_without_its_teacher_is_refused(teachers: dict) -> None:
     head = {key: value for key, value in FEAT.items() if key != 'teacher'}
     with pytest.raises(ValueError, match='model.heads.feat.teacher'):
         MODELS.build(hgkd(teachers=teachers, heads=dict(feat=head)))
-
-
-def test_an_error_of_the_config_is_the_users() -> None:
-    with pytest.raises(TypeError, match='depths'):
-        _ = Student(dict(type='ResNet', depths=18), output=StudentOutput).channels

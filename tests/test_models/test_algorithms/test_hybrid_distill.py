@@ -14,7 +14,6 @@ from mmengine.registry import DefaultScope
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.registry import MODELS
-from torch import Tensor
 
 from hgkd_mm.models import HybridDistill
 from hgkd_mm.models.heads.token_relation import relation_divergence, relation_logits
@@ -116,19 +115,6 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     assert model.loss(images())['loss_relation'].item() == pytest.approx(0, abs=1e-10)
 
 
-def test_dropping_nothing_is_no_masking(teachers: dict) -> None:
-    x = images()
-    plain, kept = build(teachers, masking=None), build(teachers, masking=dict(keep_ratio=1.0))
-    for model in (plain, kept):
-        model.load_state_dict(plain.state_dict())
-    ours, theirs = plain.loss(x), kept.loss(x)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    student = kept.run_student(x)
-    assert student.index is None
-    (tokens,) = plain.backbone(x)
-    assert torch.equal(student.tokens, tokens[:, 1:])
-
-
 def test_the_student_is_left_as_it_was(teachers: dict) -> None:
     model = build(teachers)
     model.loss(images())
@@ -170,6 +156,15 @@ def test_in_half_precision(teachers: dict) -> None:
         ),
         (dict(heads=dict(relation=RELATION | dict(teacher_layers=[1, 6]))), r'names block 6'),
         (dict(backbone=STUDENT | dict(patch_size=8)), 'cover 8 x 8 pixels'),
+        (dict(heads=dict(relation=RELATION | dict(num_heads=5))), '5 relation heads do not divide'),
+        (dict(backbone=STUDENT | dict(with_cls_token=False)), r'feat\.with_cls=False'),
+        (
+            dict(
+                backbone=STUDENT | dict(with_cls_token=False),
+                heads=dict(relation=RELATION | dict(with_cls=True)),
+            ),
+            r'relation\.with_cls=False',
+        ),
         (dict(backbone=dict(type='MAEViT', **SIZES)), 'MAEViT, .* which does not mask images'),
         (dict(backbone=dict(type='ResNet', depth=18)), 'HGKD'),
     ],
@@ -199,11 +194,6 @@ def test_relations_that_could_not_be_learned_are_refused(teachers: dict) -> None
         model.loss(images())
 
 
-def test_images_of_which_nothing_would_be_left(teachers: dict) -> None:
-    with pytest.raises(ValueError, match='leaves nothing of 1 tokens'):
-        build(teachers, masking=dict(keep_ratio=0.5)).loss(images((32, 32)))
-
-
 def test_a_teacher_that_wants_a_mask_is_refused(teachers: dict) -> None:
     teachers['mim']['teacher_view'] = 'visible'
     with pytest.raises(ValueError, match=r"model\.heads\.relation .*teacher_view='visible'"):
@@ -215,20 +205,3 @@ def test_a_teacher_without_attention_is_refused(tmp_path: Path, teachers: dict) 
     teachers['mim'] = dict(type='TIMMTeacher', name='resnet10t', checkpoint=str(path))
     with pytest.raises(ValueError, match="relation reads teacher 'mim': .* no transformer"):
         build(teachers)
-
-
-def shapes(model: HybridDistill, x: Tensor) -> list[int]:
-    seen: list[int] = []
-    hooks = [
-        block.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
-        for block in model.backbone.layers
-    ]
-    model.run_student(x)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def test_later_blocks_see_fewer_tokens(teachers: dict) -> None:
-    assert shapes(build(teachers), images()) == [17, 12, 12, 8, 8, 5]
-    assert shapes(build(teachers, masking=None), images()) == [17] * 6

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from hgkd_mm.models.heads import FeatureDistillationHead
-from hgkd_mm.models.heads.base import Partners
 from hgkd_mm.models.outputs import TeacherOutput, TransformerOutput
 
 B, C, D, GRID = 2, 3, 5, (2, 3)
@@ -71,22 +68,3 @@ def test_against_numpy(arguments: dict, index: np.ndarray | None) -> None:
 def test_refused_at_construction() -> None:
     with pytest.raises(ValueError, match="criterion of .* is 'far'"):
         FeatureDistillationHead(teacher='cl', in_channels=C, embed_dim=D, criterion='far')
-
-
-@pytest.mark.parametrize(
-    ('student', 'teacher', 'sentence'),
-    [
-        ({}, dict(patch_size=14), '14 x 14'),
-        ({}, dict(has_cls=False), 'fd.with_cls=False'),
-        (dict(cls_token=None), {}, 'fd.with_cls=False'),
-        ({}, dict(teacher_view='visible'), "teacher_view='visible'"),
-    ],
-)
-def test_refused_before_training(student: dict, teacher: dict, sentence: str) -> None:
-    patches = SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16)))
-    backbone = dict(embed_dims=C, patch_embed=patches, cls_token=torch.zeros(1)) | student
-    fits = dict(embed_dim=D, patch_size=16, has_cls=True, teacher_view='full')
-    head = FeatureDistillationHead(teacher='cl', in_channels=C, embed_dim=D)
-    network = SimpleNamespace(output=TransformerOutput, backbone=SimpleNamespace(**backbone))
-    with pytest.raises(ValueError, match=sentence):
-        head.check(Partners('model.heads.fd', network, SimpleNamespace(**(fits | teacher))))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from helpers.half import HALVES
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from hgkd_mm.models.heads.base import Partners
 from hgkd_mm.models.heads.token_relation import (
     TokenRelationHead,
     relation_divergence,
@@ -130,56 +127,6 @@ def test_on_a_decoded_map(visible_only: bool) -> None:
 def test_refused_at_construction(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         head(**arguments)
-
-
-def block() -> SimpleNamespace:
-    return SimpleNamespace(attn=SimpleNamespace(num_heads=2))
-
-
-def partners(**changes) -> Partners:
-    teacher = SimpleNamespace(
-        blocks=lambda: [block()] * 4,
-        embedding_dim=8,
-        patch_size=16,
-        prefix=1,
-        teacher_view='full',
-    )
-    backbone = SimpleNamespace(
-        layers=[None] * 6,
-        embed_dims=8,
-        num_extra_tokens=1,
-        patch_embed=SimpleNamespace(projection=SimpleNamespace(kernel_size=(16, 16))),
-    )
-    for name, value in changes.items():
-        whose, name = name.split('_', 1)
-        setattr(teacher if whose == 'teacher' else backbone, name, value)
-    student = SimpleNamespace(output=TransformerOutput, backbone=backbone)
-    return Partners('model.heads.rel', student, teacher)
-
-
-def test_layers_counted_backwards() -> None:
-    relation = head(student_layers=[-1], teacher_layers=[-2])
-    relation.check(partners())
-    assert (relation.student_layers, relation.teacher_layers) == ((5,), (2,))
-    assert relation.num_heads == 2
-    assert relation.reads == 'layers'
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'changes', 'sentence'),
-    [
-        (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
-        (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
-        ({}, dict(teacher_patch_size=14), '14 x 14'),
-        ({}, dict(teacher_teacher_view='visible'), "teacher_view='visible'"),
-        (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
-        (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
-    ],
-)
-def test_refused_before_training(arguments: dict, changes: dict, sentence: str) -> None:
-    relation = head(**(dict(student_layers=[1]) | arguments))
-    with pytest.raises(ValueError, match=sentence):
-        relation.check(partners(**changes))
 
 
 def numpy_relation(a: Tensor, b: Tensor, heads: int) -> np.ndarray:

@@ -25,15 +25,6 @@ def test_one_batch_equals_numpy() -> None:
     np.testing.assert_allclose(whitening(x).numpy(), want, rtol=1e-9, atol=1e-9)
 
 
-def test_without_ridge_the_covariance_is_the_identity() -> None:
-    x = features()
-    whitening = Whitening(6, ridge=0.0).double()
-    whitening.update(x, torch.ones(len(x), dtype=torch.bool))
-    out = whitening(x)
-    torch.testing.assert_close(out.mean(0), torch.zeros(6).double(), rtol=0, atol=1e-9)
-    torch.testing.assert_close(out.T @ out / len(out), torch.eye(6).double(), rtol=0, atol=1e-7)
-
-
 def test_rows_that_do_not_count_leave_no_trace() -> None:
     x, junk = features(), torch.full((50, 6), torch.nan, dtype=torch.double)
     clean, dirty = Whitening(6).double(), Whitening(6).double()
