@@ -174,6 +174,11 @@ class MIMTeacher(BaseTeacher):
         return attention_blocks(self.vit)
 
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
+        if self.family in _BEIT and grid != tuple(self.vit.patch_resolution):
+            raise ValueError(
+                f"BEiT's relative positions are those of {self.vit.img_size} pixels (img_size), "
+                f'the teacher got images of {tuple(images.shape[2:])}: change the crop size.'
+            )
         if self.hides_tokens:
             cls, tokens = on_visible(
                 self._encode, images, visible, layer=self.vit.drop_after_pos, prefix=self.prefix

@@ -172,6 +172,8 @@ def test_full_view_of_beit_is_mmpretrains_forward(tmp_path: Path) -> None:
     vit.out_indices = [1]
     wanted = BEiTViT.forward(vit, x)[0][:, 1:]
     torch.testing.assert_close(teacher(x).tokens, as_map(wanted), rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match=r'\(64, 64\) pixels .* got images of \(48, 80\)'):
+        teacher(images((48, 80)))
 
 
 @torch.no_grad()
