@@ -120,7 +120,7 @@ def test_network_of_a_pre_training(case: str) -> None:
         if settings.type == 'MIMTeacher':
             arch = full_arch(settings.arch)
             assert teacher.embed_dim == arch['embed_dims']
-            assert len(teacher.encoder.vit.layers) == arch['num_layers']
+            assert len(teacher.vit.layers) == arch['num_layers']
     step = config.train_dataloader.dataset.pipeline[1]
     crops = [view[0] for view in step.transforms] if step.type == 'MultiView' else [step]
     assert all(crop.scale % config.model.get('mask', {}).get('cell', 16) == 0 for crop in crops)

@@ -1,10 +1,8 @@
 """Images in a folder a class, numbered in every split as in training."""
 
-import logging
 from typing import Any
 
 from mmengine import fileio
-from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.registry import DATASETS
@@ -53,13 +51,7 @@ class LabelledFolder(CustomDataset):
             )
         folders, _ = find_folders(self.img_prefix)
         numbers = {name: self.folder_to_idx.get(name, -1) for name in folders}
-        samples, empty = get_samples(self.img_prefix, numbers, self.is_valid_file)
-        if empty:
-            print_log(
-                f'{self.img_prefix} has no images of {", ".join(sorted(empty))}.',
-                logger='current',
-                level=logging.WARNING,
-            )
+        samples, _ = get_samples(self.img_prefix, numbers, self.is_valid_file)
         strange = {path.split('/')[0] for path, number in samples if number < 0}
         if strange:
             raise FileNotFoundError(

@@ -9,6 +9,9 @@ from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# Seen through transparency: ImageNet's mean, which is zero after the usual normalization.
+BACKGROUND = (124, 116, 104)
+
 
 class UnreadableImageError(OSError):
     """A file that cannot be turned into a picture; the message names it and the reason."""
@@ -19,13 +22,13 @@ class LoadColorImage(BaseTransform):
     """Loads an image file of any common kind as (H, W, 3) uint8.
 
     Takes the place of ``LoadImageFromFile`` where files are not known to be plain 8-bit RGB.
-    mmcv's cv2 decoder fills the missing part of a truncated JPEG with grey and shows the colors
-    hidden below transparency; its pillow decoder clips 16-bit grey to white. Here:
+    mmcv's cv2 decoder fills the missing part of a truncated JPEG with gray and shows the colors
+    hidden below transparency; its pillow decoder clips 16-bit gray to white. Here:
 
-    - grey, bilevel, palette, CMYK and YCbCr images are converted to RGB;
-    - transparency is laid on ``background``;
-    - 16-bit grey is scaled by 255 / ``white_16bit``; 16-bit color keeps its high byte, which is
-      the same to within one level;
+    - gray, bilevel, palette, CMYK and YCbCr images are converted to RGB;
+    - transparency is laid on ImageNet's mean color;
+    - 16-bit gray is scaled by 255 / 65535; 16-bit color keeps its high byte, which is the same to
+      within one level;
     - the EXIF (or TIFF, or XMP) orientation is applied, and the shapes are those after it;
     - of an animation or a multi-page file the first frame is taken;
     - truncated and damaged files, 32-bit integer and float images (whose white is unknown) and
@@ -37,14 +40,9 @@ class LoadColorImage(BaseTransform):
     Args:
         channel_order: Of the result. 'bgr' is what mmpretrain's preprocessors with
             ``to_rgb=True`` expect.
-        background: RGB, 0 to 255, seen through transparency. The default is ImageNet's mean,
-            which is zero after the usual normalisation.
-        white_16bit: Grey value of 16-bit images that becomes white; larger values are clipped.
-            Set 4095 for 12-bit data in 16-bit files, which would be almost black otherwise.
         backend_args: Of mmengine's file backend; chosen by the path's prefix if None.
 
     Raises:
-        ValueError: A value above is out of its range.
         UnreadableImageError: By the call: the file cannot be read or decoded.
     """
 
@@ -52,27 +50,9 @@ class LoadColorImage(BaseTransform):
         self,
         *,
         channel_order: Literal['bgr', 'rgb'] = 'bgr',
-        background: tuple[int, int, int] = (124, 116, 104),
-        white_16bit: int = 65535,
         backend_args: dict | None = None,
     ) -> None:
-        if channel_order not in ('bgr', 'rgb'):
-            raise ValueError(
-                f"LoadColorImage.channel_order is {channel_order!r}; set it to 'bgr' or 'rgb'."
-            )
-        if len(background) != 3 or not all(0 <= value <= 255 for value in background):
-            raise ValueError(
-                f'LoadColorImage.background is {background!r}; set it to three RGB values '
-                'from 0 to 255.'
-            )
-        if not 1 <= white_16bit <= 65535:
-            raise ValueError(
-                f'LoadColorImage.white_16bit is {white_16bit}; set it to the grey value that is '
-                'white, from 1 to 65535.'
-            )
         self.channel_order = channel_order
-        self.background = tuple(background)
-        self.white_16bit = white_16bit
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
@@ -81,7 +61,7 @@ class LoadColorImage(BaseTransform):
         # On damaged files Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
         try:
             with Image.open(io.BytesIO(fileio.get(path, self.backend_args))) as image:
-                rgb = self._to_rgb(image)
+                rgb = _to_rgb(image)
         except UnidentifiedImageError as error:  # its own message names a buffer in memory
             raise UnreadableImageError(
                 f'{path} cannot be read as an image (it is empty or of no known format).'
@@ -90,33 +70,23 @@ class LoadColorImage(BaseTransform):
             raise UnreadableImageError(
                 f'{path} cannot be read as an image ({type(error).__name__}: {error}).'
             ) from error
-        results['img'] = np.ascontiguousarray(rgb[..., ::-1]) if self._bgr else rgb
+        bgr = self.channel_order == 'bgr'
+        results['img'] = np.ascontiguousarray(rgb[..., ::-1]) if bgr else rgb
         results['img_shape'] = results['ori_shape'] = rgb.shape[:2]
         return results
 
-    @property
-    def _bgr(self) -> bool:
-        return self.channel_order == 'bgr'
 
-    def _to_rgb(self, image: Image.Image) -> np.ndarray:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith('I;16'):
-            grey = np.asarray(upright).astype(np.float32) * (255 / self.white_16bit)
-            return np.repeat(np.rint(grey).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-        if upright.mode in ('I', 'F'):
-            raise ValueError(
-                f'its pixels are 32-bit (mode {upright.mode}), and nothing says which value is '
-                'white; convert it to 8 or 16 bits'
-            )
-        if upright.has_transparency_data:
-            ground = Image.new('RGBA', upright.size, (*self.background, 255))
-            upright = Image.alpha_composite(ground, upright.convert('RGBA'))
-        return np.array(upright.convert('RGB'))
-
-    def __repr__(self) -> str:
-        """Like the transforms of mmcv."""
-        return (
-            f'{type(self).__name__}(channel_order={self.channel_order!r}, '
-            f'background={self.background}, white_16bit={self.white_16bit}, '
-            f'backend_args={self.backend_args})'
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith('I;16'):
+        gray = np.asarray(upright).astype(np.float32) * (255 / 65535)
+        return np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, axis=2)
+    if upright.mode in ('I', 'F'):
+        raise ValueError(
+            f'its pixels are 32-bit (mode {upright.mode}), and nothing says which value is '
+            'white; convert it to 8 or 16 bits'
         )
+    if upright.has_transparency_data:
+        ground = Image.new('RGBA', upright.size, (*BACKGROUND, 255))
+        upright = Image.alpha_composite(ground, upright.convert('RGBA'))
+    return np.array(upright.convert('RGB'))

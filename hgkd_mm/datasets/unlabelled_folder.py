@@ -8,7 +8,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from mmengine import fileio
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
@@ -37,17 +36,17 @@ class BrokenImages:
     Args:
         size: Number of files of the data set.
         max_broken: Largest tolerated share, 0 to 1. 0 stops at the first broken file.
-        key: Config key that sets the share, for the message.
 
     Raises:
         ValueError: ``max_broken`` is no share.
     """
 
-    def __init__(self, *, size: int, max_broken: float, key: str) -> None:
+    def __init__(self, *, size: int, max_broken: float) -> None:
         if not 0 <= max_broken <= 1:
-            raise ValueError(f'{key} is {max_broken}; set it to a share from 0 to 1.')
+            raise ValueError(
+                f'UnlabelledFolder.max_broken is {max_broken}; set it to a share from 0 to 1.'
+            )
         self.max_broken = max_broken
-        self.key = key
         self._notes = torch.full((size,), _UNSEEN, dtype=torch.uint8).share_memory_()
 
     @property
@@ -57,11 +56,11 @@ class BrokenImages:
 
     @property
     def broken(self) -> int:
-        """Distinct files found broken so far."""
+        """Distinct files found broken so far, by any worker process."""
         return int((self._notes == _BROKEN).sum())
 
     def is_broken(self, index: int) -> bool:
-        """Whether the file was found broken before, in any worker process."""
+        """Whether the file was found broken before."""
         return self._notes[index].item() == _BROKEN
 
     def note_readable(self, index: int) -> None:
@@ -84,8 +83,8 @@ class BrokenImages:
         if broken > limit and (broken >= MIN_BROKEN or self.max_broken == 0):
             raise RuntimeError(
                 f'{broken} of the {seen} images read so far are broken, more than the share of '
-                f'{self.max_broken:g} that {self.key} allows. The last one: {reason} Remove or '
-                f'repair such files, or raise {self.key}.'
+                f'{self.max_broken:g} that UnlabelledFolder.max_broken allows. The last one: '
+                f'{reason} Remove or repair such files, or raise the share.'
             )
         if broken <= 10 or broken & (broken - 1) == 0:
             print_log(
@@ -117,7 +116,7 @@ class UnlabelledFolder(CustomDataset):
             ``serialize_data``, ``metainfo``.
 
     Raises:
-        ValueError: No folder is given, or ``max_broken`` is no share.
+        ValueError: ``max_broken`` is no share.
         FileNotFoundError: There is no such folder, or it holds no image.
         RuntimeError: When images are fetched: too many are broken, or all.
     """
@@ -131,13 +130,8 @@ class UnlabelledFolder(CustomDataset):
         extensions: Sequence[str] = EXTENSIONS,
         **kwargs: Any,
     ) -> None:
-        if not data_root:
-            raise ValueError(
-                'UnlabelledFolder.data_root is empty. Set it to a folder of images '
-                '(train_dataloader.dataset.data_root).'
-            )
         self.max_broken = max_broken
-        self.broken_images = self._new_record(0)
+        self.broken_images = BrokenImages(size=0, max_broken=max_broken)
         super().__init__(
             data_root=expanduser(data_root),
             pipeline=pipeline,
@@ -150,18 +144,7 @@ class UnlabelledFolder(CustomDataset):
         """Lists the files; called by the constructor unless ``lazy_init`` is set."""
         if not self._fully_initialized:
             super().full_init()
-            self.broken_images = self._new_record(len(self))
-
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """As mmengine's; the subset counts its broken images afresh."""
-        super().get_subset_(indices)
-        self.broken_images = self._new_record(len(self))
-
-    def get_subset(self, indices: Sequence[int] | int) -> 'UnlabelledFolder':
-        """As mmengine's; the subset counts its broken images afresh."""
-        subset = super().get_subset(indices)
-        subset.broken_images = self._new_record(len(subset))
-        return subset
+            self.broken_images = BrokenImages(size=len(self), max_broken=self.max_broken)
 
     def is_valid_file(self, filename: str) -> bool:
         """Whether a path below ``data_root`` names an image and no part of it is hidden."""
@@ -170,20 +153,15 @@ class UnlabelledFolder(CustomDataset):
 
     def load_data_list(self) -> list[dict]:
         """Lists the images; each is a dict with ``img_path``."""
-        if not fileio.isdir(self.img_prefix):
-            raise FileNotFoundError(
-                f'There is no folder {self.img_prefix} (looked from {Path.cwd()}). Set '
-                'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder of '
-                'images.'
-            )
         try:
             return super().load_data_list()
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             kinds = ', '.join(sorted(self.extensions))
             raise FileNotFoundError(
-                f'The folder {self.img_prefix} holds no image ({kinds}). Set '
-                'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder '
-                'of images, or UnlabelledFolder.extensions to theirs.'
+                f'There is no folder {self.img_prefix!r} with images ({kinds}), looked from '
+                f'{Path.cwd()}: set UnlabelledFolder.data_root '
+                '(train_dataloader.dataset.data_root) to a folder of images, or '
+                'UnlabelledFolder.extensions to theirs.'
             ) from error
 
     def prepare_data(self, idx: int) -> Any:
@@ -201,13 +179,4 @@ class UnlabelledFolder(CustomDataset):
                     self.broken_images.note_readable(index)
                     return data
             index = stand_ins.randrange(len(self))
-        raise RuntimeError(
-            f'None of the {len(self)} images below {self.img_prefix} can be read. Set '
-            'UnlabelledFolder.data_root (train_dataloader.dataset.data_root) to a folder of whole '
-            'images.'
-        )
-
-    def _new_record(self, size: int) -> BrokenImages:
-        return BrokenImages(
-            size=size, max_broken=self.max_broken, key='UnlabelledFolder.max_broken'
-        )
+        raise RuntimeError(f'None of the {len(self)} images below {self.img_prefix} can be read.')

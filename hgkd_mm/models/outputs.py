@@ -98,7 +98,6 @@ class TransformerOutput:
         cls: (B, D) class token after the last norm; None for networks without.
         index: (B, n) long, their positions in raster order on the token grid; None if all are
             there, in order.
-        grid: (gh, gw) tokens of the whole image.
         layers: block, counted from 0, to its queries, keys and values, for the blocks that
             were asked for. A token is still in the block after which it is dropped.
     """
@@ -106,5 +105,4 @@ class TransformerOutput:
     tokens: Tensor
     cls: Tensor | None
     index: Tensor | None
-    grid: tuple[int, int]
     layers: Mapping[int, LayerTokens]

@@ -1,4 +1,4 @@
-"""Attention of vision transformers: queries, keys and values read by hooks, and BEiT's, fused."""
+"""Attention of vision transformers: queries, keys and values, read by hooks."""
 
 from __future__ import annotations
 
@@ -19,40 +19,6 @@ from .outputs import QKV
 Keep = Callable[[QKV], None]
 
 
-class FusedBEiTAttention(nn.Module):
-    """``BEiTAttention`` through ``scaled_dot_product_attention``, without all pairs in memory.
-
-    Args:
-        attention: mmpretrain's module, whose weights are used; without a position bias of its
-            own.
-    """
-
-    def __init__(self, attention: BEiTAttention) -> None:
-        super().__init__()
-        self.num_heads = attention.num_heads
-        self.scale = attention.scale
-        self.qkv = attention.qkv
-        self.proj = attention.proj
-        with_bias = attention.bias == 'qv_bias'
-        self.q_bias = attention.q_bias if with_bias else None
-        self.v_bias = attention.v_bias if with_bias else None
-
-    def forward(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
-        """(B, N, D) tokens to as many.
-
-        Args:
-            x: tokens.
-            rel_pos_bias: (heads, N, N) or (B, heads, N, N), added to the logits.
-        """
-        q, k, v = _beit_products(self, x)
-        if rel_pos_bias is not None:
-            rel_pos_bias = rel_pos_bias.to(q.dtype)
-            if rel_pos_bias.dim() == 3:
-                rel_pos_bias = rel_pos_bias.unsqueeze(0)
-        out = F.scaled_dot_product_attention(q * self.scale, k, v, rel_pos_bias, scale=1.0)
-        return self.proj(out.transpose(1, 2).flatten(2))
-
-
 def attention_blocks(vit: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a network of mmpretrain or timm, in order.
 
@@ -69,13 +35,6 @@ def attention_blocks(vit: nn.Module) -> list[nn.Module]:
             "BEiTViT of mmpretrain (config key backbone.type), or timm's VisionTransformer."
         )
     return blocks
-
-
-def check_numbers(key: str, layers: Sequence[int] | None) -> None:
-    """Refuses what is no list of block numbers, with a ValueError that names the config key."""
-    listed = isinstance(layers, Sequence) and not isinstance(layers, str)
-    if layers is not None and not (listed and all(type(layer) is int for layer in layers)):
-        raise ValueError(f'{key} is {layers!r}, expected a list of whole numbers such as [2, 5].')
 
 
 def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[int, ...]:
@@ -101,23 +60,8 @@ def layers_from_zero(layers: Sequence[int], count: int, *, key: str) -> tuple[in
 def choose_blocks(
     blocks: Sequence[nn.Module], layers: Sequence[int], *, key: str
 ) -> dict[int, nn.Module]:
-    """Index from 0 to block, in the order of ``layers``, for `read_qkv`.
-
-    Args:
-        blocks: of a network, in order.
-        layers: indices from 0, or from -1 backwards.
-        key: the config key or flag, for messages.
-
-    Raises:
-        ValueError: an index is out of range, or a block is named twice.
-    """
-    chosen = {layer: blocks[layer] for layer in layers_from_zero(layers, len(blocks), key=key)}
-    if len(chosen) < len(layers):
-        raise ValueError(
-            f'{key}={list(layers)} names a block twice ({len(blocks)} blocks, -1 is '
-            f'{len(blocks) - 1}): name each once.'
-        )
-    return chosen
+    """Index from 0 to block, for `read_qkv`; arguments as of `layers_from_zero`."""
+    return {layer: blocks[layer] for layer in layers_from_zero(layers, len(blocks), key=key)}
 
 
 @contextmanager
@@ -164,11 +108,7 @@ def _readable() -> str:
 
 def _hook_mmpretrain(attention: MultiheadAttention, keep: Keep) -> RemovableHandle:
     def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        q, k, v = _split(output, attention.num_heads)
-        # Given a qk_scale, it divides by 1 / sqrt(d) where it would multiply.
-        if isinstance(attention.scaled_dot_product_attention, partial):
-            q = q * q.shape[-1]
-        keep(QKV(q, k, v))
+        keep(QKV(*_split(output, attention.num_heads)))
 
     return attention.qkv.register_forward_hook(hook)
 
@@ -181,42 +121,24 @@ def _hook_timm(attention: TimmAttention, keep: Keep) -> RemovableHandle:
     return attention.qkv.register_forward_hook(hook)
 
 
-def _hook_beit(attention: BEiTAttention | FusedBEiTAttention, keep: Keep) -> RemovableHandle:
+def _hook_beit(attention: BEiTAttention, keep: Keep) -> RemovableHandle:
     def hook(_attention: nn.Module, args: tuple, kwargs: dict) -> None:
-        own = None
-        table = attention._parameters.get('relative_position_bias_table')
-        if table is not None:
-            own = table[attention.relative_position_index].movedim(-1, 0)
-        keep(_of_beit(attention, own, *args, **kwargs))
+        keep(_of_beit(attention, *args, **kwargs))
 
     return attention.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _of_beit(
-    attention: BEiTAttention | FusedBEiTAttention,
-    own: Tensor | None,
-    x: Tensor,
-    rel_pos_bias: Tensor | None = None,
-) -> QKV:
+def _of_beit(attention: BEiTAttention, x: Tensor, rel_pos_bias: Tensor | None = None) -> QKV:
     """From BEiT's input: its tokens and the position bias that blocks share, beside its own."""
-    q, k, v = _beit_products(attention, x)
-    usual = q.shape[-1] ** -0.5
-    if attention.scale != usual:
-        q = q * (attention.scale / usual)
-    given = [bias for bias in (own, rel_pos_bias) if bias is not None]
-    bias = sum(one if one.dim() == 4 else one.unsqueeze(0) for one in given) if given else None
-    return QKV(q, k, v, bias)
-
-
-def _beit_products(
-    attention: BEiTAttention | FusedBEiTAttention, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, of which BEiT's keys have no bias."""
     bias = attention.qkv.bias
-    if bias is None and attention._parameters.get('q_bias') is not None:
-        nothing = torch.zeros_like(attention.v_bias)
-        bias = torch.cat([attention.q_bias, nothing, attention.v_bias])
-    return _split(F.linear(x, attention.qkv.weight, bias), attention.num_heads)
+    if attention.bias == 'qv_bias':  # keys have none
+        bias = torch.cat([attention.q_bias, torch.zeros_like(attention.v_bias), attention.v_bias])
+    q, k, v = _split(F.linear(x, attention.qkv.weight, bias), attention.num_heads)
+    given = [] if rel_pos_bias is None else [rel_pos_bias]
+    if attention.relative_position_bias_table is not None:
+        own = attention.relative_position_bias_table[attention.relative_position_index]
+        given.append(own.movedim(-1, 0))
+    return QKV(q, k, v, sum(given).unsqueeze(0) if given else None)
 
 
 def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,6 +150,5 @@ def _split(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 _HOOKS: dict[type, Callable[[nn.Module, Keep], RemovableHandle]] = {
     MultiheadAttention: _hook_mmpretrain,
     BEiTAttention: _hook_beit,
-    FusedBEiTAttention: _hook_beit,
     TimmAttention: _hook_timm,
 }

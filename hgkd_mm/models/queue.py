@@ -1,7 +1,7 @@
 """Memory queue of teacher embeddings."""
 
 import torch
-from mmengine.dist import all_gather, get_world_size
+from mmengine.dist import all_gather
 from torch import Tensor, nn
 
 
@@ -19,9 +19,6 @@ class MemoryQueue(nn.Module):
     Args:
         size: capacity K, in entries.
         dim: width E of an entry.
-
-    Raises:
-        ValueError: ``size`` or ``dim`` is not positive.
     """
 
     entries: Tensor
@@ -30,11 +27,6 @@ class MemoryQueue(nn.Module):
 
     def __init__(self, *, size: int, dim: int) -> None:
         super().__init__()
-        if size < 1 or dim < 1:
-            raise ValueError(
-                f'A memory queue needs a positive size and width, got {size} entries of width '
-                f'{dim}: set queue_size of the head.'
-            )
         self.size = size
         self.dim = dim
         self.register_buffer('entries', torch.zeros(size, dim))
@@ -59,13 +51,13 @@ class MemoryQueue(nn.Module):
     def enqueue(self, embeddings: Tensor) -> None:
         """Writes the embeddings of all ranks, in rank order, over the oldest entries.
 
-        Collective: every rank must call it. Ranks may bring batches of different size; of
-        more than ``size`` embeddings the last ``size`` stay.
+        Collective: every rank must call it, with a batch of the same size. Of more than ``size``
+        embeddings the last ``size`` stay.
 
         Args:
             embeddings: (B, E) of this rank.
         """
-        rows = gather_rows(embeddings.detach().to(self.entries.dtype))
+        rows = torch.cat(all_gather(embeddings.detach().to(self.entries.dtype)))
         total = rows.shape[0]
         dropped = max(total - self.size, 0)
         rows = rows[dropped:]
@@ -90,22 +82,3 @@ class MemoryQueue(nn.Module):
             self._set(pointer=0, filled=0)
         else:
             self._set(pointer=int(self.pointer), filled=int(self.filled))
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(model)``."""
-        return f'size={self.size}, dim={self.dim}, stored={self._count}'
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """Rows (n, E) of all ranks in rank order, (sum of n, E); n may differ between ranks.
-
-    With more than one rank the sizes are exchanged first and read back: a synchronization.
-    """
-    if get_world_size() == 1:
-        return rows
-    sizes = torch.tensor([rows.shape[0]], device=rows.device)
-    counts = torch.cat(all_gather(sizes)).tolist()
-    padded = rows.new_zeros(max(counts), rows.shape[1])
-    padded[: rows.shape[0]] = rows
-    gathered = all_gather(padded)
-    return torch.cat([part[:n] for part, n in zip(gathered, counts, strict=True)])

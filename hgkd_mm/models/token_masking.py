@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .qkv import check_numbers
+from .teachers.base import one_of
 from .tokens import take
-
-DISTANCES = ('cosine', 'euclidean', 'random')
 
 
 class SurvivingTokens:
@@ -54,11 +52,11 @@ class RedundantTokenMasking:
             .7: PCAE's .5 leaves 12.5 % after three drops, fewer than MAE shows; .7 leaves 34 %.
         after: blocks, counted from 0, after which tokens are dropped; None for
             :math:`0, \lfloor L/3 \rfloor, 2 \lfloor L/3 \rfloor` of L blocks (PCAE's code).
-        distance: 'cosine' to the mean of the normalized tokens, 'euclidean' to the mean of the
-            tokens as they are, or 'random', which drops any (the ablation).
+        distance: 'cosine' to the mean of the normalized tokens, or 'random', which drops any
+            (the ablation).
 
     Raises:
-        ValueError: the ratio or the distance is out of its range, or ``after`` is not ascending.
+        ValueError: the ratio or the distance is out of its range.
     """
 
     def __init__(
@@ -73,17 +71,9 @@ class RedundantTokenMasking:
                 f'model.masking.keep_ratio is {keep_ratio}, expected more than 0, since something '
                 'must be left, and at most 1, which drops nothing.'
             )
-        if distance not in DISTANCES:
-            raise ValueError(
-                f'model.masking.distance is {distance!r}, expected one of {list(DISTANCES)}.'
-            )
-        check_numbers('model.masking.after', after)
-        if after is not None and (list(after) != sorted(set(after)) or min(after, default=0) < 0):
-            raise ValueError(
-                f'model.masking.after is {list(after)}, expected blocks from 0 in ascending order.'
-            )
+        one_of('model.masking.distance', distance, ('cosine', 'random'))
         self.keep_ratio = keep_ratio
-        self.after = None if after is None else tuple(after)
+        self.after = None if after is None else tuple(sorted(after))
         self.distance = distance
 
     def blocks(self, count: int) -> tuple[int, ...]:
@@ -92,29 +82,22 @@ class RedundantTokenMasking:
         Raises:
             ValueError: ``after`` names a block that is not there, or the last one.
         """
-        after = self.after
-        if after is None:
+        if self.after is None:
             # A very shallow transformer has fewer than three blocks to drop after.
             third = count // 3
             return tuple(sorted(block for block in {0, third, 2 * third} if block < count - 1))
-        # After the last block nothing is saved.
-        if after and after[-1] >= count - 1:
+        if not all(0 <= block < count - 1 for block in self.after):
             raise ValueError(
-                f'model.masking.after is {list(after)}, but the student has {count} blocks and '
-                f'what follows the last one does not get cheaper: name blocks from 0 to '
-                f'{count - 2}.'
+                f'model.masking.after is {list(self.after)}, but the student has {count} blocks: '
+                f'name blocks from 0 to {count - 2}, since after the last one nothing is saved.'
             )
-        return after
+        return self.after
 
     def counts(self, tokens: int, blocks: int) -> tuple[int, ...]:
-        """Patch tokens that are left after each drop, of an image's ``tokens``.
-
-        Raises:
-            ValueError: nothing would be left.
-        """
+        """Patch tokens that are left after each drop, of an image's ``tokens``."""
         left = [tokens]
         for _ in self.blocks(blocks):
-            left.append(self._kept(left[-1], of=tokens))
+            left.append(self._kept(left[-1]))
         return tuple(left[1:])
 
     def keep(self, tokens: Tensor) -> Tensor:
@@ -172,20 +155,16 @@ class RedundantTokenMasking:
         # In bfloat16, which autocast would take again for the product, hundreds of tokens have a
         # dozen different redundancies, and where they stand in the image would decide.
         with torch.autocast(tokens.device.type, enabled=False):
-            tokens = tokens.float()
-            if self.distance == 'cosine':
-                tokens = F.normalize(tokens, dim=2)
-                return (tokens @ tokens.mean(1, keepdim=True).transpose(1, 2)).squeeze(2)
-            return -(tokens - tokens.mean(1, keepdim=True)).norm(dim=2)
+            tokens = F.normalize(tokens.float(), dim=2)
+            return (tokens @ tokens.mean(1, keepdim=True).transpose(1, 2)).squeeze(2)
 
-    def _kept(self, tokens: int, of: int | None = None) -> int:
+    def _kept(self, tokens: int) -> int:
         # .29 * 100 is 28.999...
         kept = math.floor(tokens * self.keep_ratio + 1e-9)
         if kept < 1:
-            before = '' if of in (None, tokens) else f' that earlier drops have left of {of}'
             raise ValueError(
                 f'model.masking.keep_ratio is {self.keep_ratio}, which leaves nothing of {tokens} '
-                f'tokens{before}: raise it, drop after fewer blocks (model.masking.after), or use '
-                'larger images.'
+                'tokens: raise it, drop after fewer blocks (model.masking.after), or use larger '
+                'images.'
             )
         return kept

@@ -1,4 +1,4 @@
-"""Tokens of vision transformers: their size, which are visible, and running on those only."""
+"""Tokens of vision transformers: which are visible, and running on those only."""
 
 from __future__ import annotations
 
@@ -10,97 +10,74 @@ from torch import Tensor, nn
 from hgkd_mm.sparse import CellMask
 
 Pair = tuple[int, int]
-Group = tuple[Tensor | None, Tensor]
-
-
-def patch_size(vit: nn.Module) -> Pair:
-    """Pixels (height, width) of the patches that an mmpretrain transformer makes tokens of.
-
-    Raises:
-        ValueError: patches overlap or leave gaps, so that tokens are no tiling of the image.
-    """
-    projection = vit.patch_embed.projection
-    size, stride = projection.kernel_size, projection.stride
-    if size != stride:
-        raise ValueError(
-            f'Patches of {size[0]} x {size[1]} px every {stride[0]} x {stride[1]} px do not tile '
-            'the image, but heads compare tokens one by one: leave stride out of '
-            'model.backbone.patch_cfg.'
-        )
-    return size
 
 
 def visible_tokens(mask: CellMask, grid: Pair) -> Tensor:
     """The student's mask on a teacher's token grid (gh, gw): (B, gh, gw) bool, True = visible.
 
-    A token that covers several cells counts as visible only if all of them are, so that no
-    hidden pixel reaches the teacher.
+    Raises:
+        ValueError: the grid is no whole multiple of the mask's.
+    """
+    if any(g % c for g, c in zip(grid, mask.grid, strict=True)):
+        raise ValueError(
+            f'The teacher has {grid[0]} x {grid[1]} tokens an image and the mask {mask.grid[0]} x '
+            f'{mask.grid[1]} cells, which have to be whole tokens: choose model.mask.cell as a '
+            "multiple of the teacher's patch_size, or teacher_view='full'."
+        )
+    return mask.at(grid)
+
+
+def visible_positions(visible: Tensor) -> Tensor:
+    """(B, k): positions of the visible tokens in raster order, from (B, gh, gw) bool.
 
     Raises:
-        ValueError: neither grid is a whole multiple of the other.
-    """
-    if all(g % c == 0 for g, c in zip(grid, mask.grid, strict=True)):
-        return mask.at(grid)
-    if all(c % g == 0 for g, c in zip(grid, mask.grid, strict=True)):
-        (gh, gw), (ch, cw) = grid, mask.grid
-        return mask.visible.view(-1, gh, ch // gh, gw, cw // gw).all(dim=4).all(dim=2)
-    raise ValueError(
-        f'The teacher has {grid[0]} x {grid[1]} tokens an image and the mask '
-        f'{mask.grid[0]} x {mask.grid[1]} cells; one must be a whole multiple of the other. '
-        "Choose a cell that is a multiple of the teacher's patch, or that divides it (config "
-        "keys mask.cell and the teacher's patch_size), or teacher_view='full'."
-    )
-
-
-def group_by_count(visible: Tensor) -> list[Group]:
-    """Images with equally many visible tokens, which fit into one batch without padding.
-
-    Args:
-        visible: (B, gh, gw) bool.
-
-    Returns:
-        For each group its images, (b,) long, or None for the whole batch; and the positions
-        of their visible tokens in raster order, (b, k) long.
+        ValueError: images have different numbers of them, so that they do not fit into a batch.
     """
     flat = visible.flatten(1)
-    order = torch.argsort(flat.byte(), dim=1, descending=True, stable=True)
     counts = flat.sum(1).tolist()
-    if len(set(counts)) == 1:
-        return [(None, order[:, : counts[0]])]
-    groups: list[Group] = []
-    for count in sorted(set(counts)):
-        images = torch.tensor([i for i, c in enumerate(counts) if c == count])
-        images = images.to(visible.device)
-        groups.append((images, order[images, :count]))
-    return groups
+    if len(set(counts)) > 1:
+        raise ValueError(
+            'A teacher that sees visible cells only needs equally many of them in each image, got '
+            f"{sorted(set(counts))} tokens: use CellMask.random, or teacher_view='full'."
+        )
+    # Not nonzero, which would wait for the device a second time.
+    order = torch.argsort(flat.byte(), dim=1, descending=True, stable=True)
+    return order[:, : counts[0]]
 
 
 def on_visible(
-    batch: Tensor, visible: Tensor, run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    visible: Tensor,
+    *,
+    layer: nn.Module,
+    prefix: int,
 ) -> tuple[Tensor, Tensor]:
-    """Runs a transformer on the visible tokens alone and puts its output back in place.
+    """Runs a transformer whose blocks see the visible tokens alone.
 
     Args:
-        batch: (B, ...) images or all their tokens.
+        network: from images to (B, prefix + n, D).
+        images: (B, 3, H, W).
         visible: (B, gh, gw) bool.
-        run: takes (b, ...) of the batch and the (b, k) positions of its visible tokens, gives a
-            (b, C) class token and (b, k, C) tokens.
+        layer: the network's last one before its blocks, (B, prefix + gh * gw, D) out.
+        prefix: number of class and register tokens, which always pass.
 
     Returns:
-        (B, C) class tokens, and (B, gh * gw, C) tokens that are zero where hidden.
+        (B, D) first tokens, and (B, gh * gw, D) patch tokens that are zero where hidden.
     """
-    positions = visible[0].numel()
-    parts = []
-    for images, index in group_by_count(visible):
-        first, out = run(batch if images is None else batch[images], index)
-        dense = out.new_zeros(out.shape[0], positions, out.shape[2])
-        dense.scatter_(1, index.unsqueeze(-1).expand_as(out), out)
-        if images is None:
-            return first, dense
-        parts.append((images, first, dense))
-    back = torch.cat([images for images, _, _ in parts]).argsort()
-    first = torch.cat([first for _, first, _ in parts])[back]
-    return first, torch.cat([dense for _, _, dense in parts])[back]
+    index = visible_positions(visible)
+
+    def drop(_layer: nn.Module, _inputs: tuple, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :prefix], take(x[:, prefix:], index)], dim=1)
+
+    handle = layer.register_forward_hook(drop)
+    try:
+        features = network(images)
+    finally:
+        handle.remove()
+    out = features[:, prefix:]
+    dense = out.new_zeros(len(out), visible[0].numel(), out.shape[2])
+    return features[:, 0], dense.scatter_(1, index.unsqueeze(-1).expand_as(out), out)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
@@ -109,38 +86,8 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def mean_tokens(tokens: Tensor, visible: Tensor | None = None) -> Tensor:
-    """(B, D): mean of (B, N, D) tokens over all or over the visible positions.
-
-    An image that shows nothing gets zeros.
-    """
+    """(B, D): mean of (B, N, D) tokens over all or over the visible positions."""
     if visible is None:
         return tokens.mean(1)
     weight = visible.flatten(1).unsqueeze(-1).to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def after_norm(
-    norm: nn.Module, embedding: Tensor, tokens: Tensor, cls: Tensor, visible: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Features after the norm that a network applies to what it has pooled.
-
-    Args:
-        norm: of D channels, be it made for tokens or for maps.
-        embedding: (B, D).
-        tokens: (B, N, D).
-        cls: (B, D) first token.
-        visible: (B, gh, gw) bool; hidden tokens stay zero. None if there are none.
-
-    Returns:
-        Embedding, tokens and first token, each normed by itself.
-    """
-
-    def normed(x: Tensor) -> Tensor:
-        if '2d' in type(norm).__name__:  # timm's take (B, D, H, W)
-            return norm(x.reshape(-1, x.shape[-1], 1, 1)).view_as(x)
-        return norm(x)
-
-    embedding, tokens, cls = map(normed, (embedding, tokens, cls))
-    if visible is not None:
-        tokens = tokens * visible.flatten(1).unsqueeze(-1)
-    return embedding, tokens, cls

@@ -22,10 +22,7 @@ from hgkd_mm.evaluation import build_labelled_dataset, check_same_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CLASSES = ('ant', 'bee', 'cat', 'dog')
-IMAGENET = (
-    'r50_ft300_in1k', 'mobilenet-v2_ft300_in1k', 'r50_linear_in1k', 'r50_semi-1pct_in1k',
-    'vit-b_ft100_in1k', 'vit-l_ft50_in1k',
-)  # fmt: skip
+IMAGENET = ('r50_ft300_in1k', 'r50_linear_in1k', 'r50_semi-1pct_in1k', 'vit-b_ft100_in1k')
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +84,8 @@ def test_an_annotation_file_has_its_own_numbers(animals: Path) -> None:
     (animals / 'val.txt').write_text('cat/a.jpg 7\n')
     dataset = dict(type='LabelledFolder', data_prefix='val', ann_file='val.txt')
     assert labels(dataset, animals) == dict(cat=7)
-
-
-def test_an_empty_folder_is_no_class(animals: Path) -> None:
-    (animals / 'val' / '.cache').mkdir()
-    dataset = dict(type='LabelledFolder', data_prefix='val')
+    (animals / 'val' / '.cache').mkdir()  # an empty folder is no class
+    del dataset['ann_file']
     assert labels(dataset, animals) == dict(ant=0, cat=2, dog=3)
 
 

@@ -1,7 +1,6 @@
 """UnlabelledFolder: what it finds, in which order, and what it does with broken files."""
 
 import logging
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +75,7 @@ def test_items(tmp_path: Path) -> None:
     assert 'gt_label' not in item['data_samples']
 
 
-def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, 'pictures/a.png')
-    monkeypatch.setenv('HOME', str(tmp_path))
-    assert len(dataset(Path('~/pictures'))) == 1
-
-
-@pytest.mark.parametrize('kind', ['missing', 'empty', 'other files', 'a file'])
+@pytest.mark.parametrize('kind', ['missing', 'other files', 'a file'])
 def test_no_images_is_a_sentence(tmp_path: Path, kind: str) -> None:
     root = tmp_path / 'images'
     if kind == 'a file':
@@ -96,16 +89,6 @@ def test_no_images_is_a_sentence(tmp_path: Path, kind: str) -> None:
         dataset(root)
     assert str(root) in str(error.value)
     assert 'train_dataloader.dataset.data_root' in str(error.value)
-
-
-def test_empty_data_root() -> None:
-    with pytest.raises(ValueError, match='UnlabelledFolder.data_root'):
-        UnlabelledFolder(data_root='')
-
-
-def test_max_broken_must_be_a_share(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='UnlabelledFolder.max_broken.* 5'):
-        dataset(tmp_path, max_broken=5)
 
 
 def test_a_broken_image_is_replaced_by_the_same_one_each_time(tmp_path: Path) -> None:
@@ -125,16 +108,6 @@ def test_a_broken_image_is_replaced_by_the_same_one_each_time(tmp_path: Path) ->
     assert (again.broken_images.seen, again.broken_images.broken) == (40, 1)
 
 
-def test_broken_images_have_different_stand_ins(tmp_path: Path) -> None:
-    names = numbered(100)
-    write(tmp_path, *names)
-    spoil(tmp_path, *names[:10])
-    data = dataset(tmp_path, max_broken=0.2)
-    stand_ins = [level(data[i]) for i in range(10)]
-    assert min(stand_ins) >= 10
-    assert len(set(stand_ins)) >= 8
-
-
 def test_stops_with_the_path_past_the_share(tmp_path: Path) -> None:
     names = numbered(40)
     write(tmp_path, *names)
@@ -145,22 +118,7 @@ def test_stops_with_the_path_past_the_share(tmp_path: Path) -> None:
             data[i]
 
 
-def test_goes_on_below_the_share(tmp_path: Path) -> None:
-    names = numbered(40)
-    write(tmp_path, *names)
-    spoil(tmp_path, *names[5:9])
-    data = dataset(tmp_path, max_broken=0.1)
-    assert len([data[i] for i in range(40)]) == 40
-
-
-def test_one_of_three_does_not_stop(tmp_path: Path) -> None:
-    write(tmp_path, *numbered(3))
-    spoil(tmp_path, '000.png')
-    data = dataset(tmp_path)
-    assert level(data[0]) in (1, 2)
-
-
-@pytest.mark.parametrize('count', [1, 2, 5])
+@pytest.mark.parametrize('count', [1, 5])
 def test_nothing_readable(tmp_path: Path, count: int) -> None:
     write(tmp_path, *numbered(count))
     spoil(tmp_path, *numbered(count))
@@ -191,24 +149,8 @@ def test_workers_count_together_and_the_stop_reaches_the_loop(tmp_path: Path) ->
     batches._shutdown_workers()
 
 
-def test_subsets_count_afresh(tmp_path: Path) -> None:
-    names = numbered(10)
-    write(tmp_path, *names)
-    spoil(tmp_path, '002.png')
-    data = dataset(tmp_path)
-    data[2]
-    subset = data.get_subset([7, 2, 9])
-    assert subset.broken_images.seen == 0
-    assert [level(subset[i]) for i in (0, 2)] == [7, 9]
-    assert level(subset[1]) in (7, 9)
-    assert subset.broken_images.broken == data.broken_images.broken == 1
-    data.get_subset_([7, 2])
-    assert level(data[1]) == 7
-    assert len(dataset(tmp_path, indices=3)) == 3
-
-
 def record(size: int, max_broken: float = 0.05) -> BrokenImages:
-    return BrokenImages(size=size, max_broken=max_broken, key='SOME.max_broken')
+    return BrokenImages(size=size, max_broken=max_broken)
 
 
 def broken_until_stop(notes: BrokenImages, readable: int) -> int:
@@ -240,22 +182,6 @@ def test_where_it_stops(size: int, readable: int, max_broken: float, stops_at: i
     assert broken_until_stop(record(size, max_broken), readable) == stops_at
 
 
-def test_counts_files_not_readings() -> None:
-    notes = record(1000)
-    for _ in range(50):
-        notes.note_readable(0)
-        notes.note_broken(1, 'it is.')
-    assert (notes.seen, notes.broken) == (2, 1)
-    assert notes.is_broken(1) and not notes.is_broken(0) and not notes.is_broken(2)
-
-
-def test_message_names_file_share_and_key() -> None:
-    with pytest.raises(RuntimeError) as stop:
-        record(10, 0.0).note_broken(0, '/a/b.jpg cannot be read.')
-    for part in ('/a/b.jpg cannot be read.', '1 of the 1 images', 'share of 0 ', 'SOME.max_broken'):
-        assert part in str(stop.value)
-
-
 def test_warnings_count_and_do_not_flood() -> None:
     lines: list[str] = []
     handler = logging.Handler()
@@ -271,16 +197,5 @@ def test_warnings_count_and_do_not_flood() -> None:
 
 @pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
 def test_max_broken_is_a_share(share: float) -> None:
-    with pytest.raises(ValueError, match='SOME.max_broken'):
+    with pytest.raises(ValueError, match='UnlabelledFolder.max_broken is'):
         record(3, share)
-
-
-def test_forked_processes_count_together() -> None:
-    notes = record(10, 1.0)
-    context = multiprocessing.get_context('fork')
-    for index in (3, 4):
-        process = context.Process(target=notes.note_broken, args=(index, 'it is.'))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-    assert notes.broken == 2 and notes.is_broken(3)

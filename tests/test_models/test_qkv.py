@@ -1,4 +1,4 @@
-"""Queries, keys and values of four kinds of attention, which must give that attention's output."""
+"""Queries, keys and values of three kinds of attention, which must give that attention's output."""
 
 from __future__ import annotations
 
@@ -9,31 +9,17 @@ import pytest
 import torch
 from helpers.teachers import ARCH, SIZES, beit, mae_parts, prefixed, randomised, save
 from mmpretrain.models.backbones import BEiTViT, ResNet, SwinTransformer, VisionTransformer
-from mmpretrain.models.utils import MultiheadAttention
 from timm.models import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
 from hgkd_mm.models import MIMTeacher
-from hgkd_mm.models.qkv import (
-    QKV,
-    FusedBEiTAttention,
-    attention_blocks,
-    choose_blocks,
-    read_qkv,
-)
+from hgkd_mm.models.qkv import QKV, attention_blocks, choose_blocks, read_qkv
 
 HEADS, DIM = ARCH['num_heads'], ARCH['embed_dims'] // ARCH['num_heads']
 
 
 def vit() -> nn.Module:
     return randomised(VisionTransformer(**SIZES))
-
-
-def fused_beit() -> nn.Module:
-    network = randomised(BEiTViT(**SIZES, use_rel_pos_bias=False, use_shared_rel_pos_bias=True), 3)
-    for block in network.layers:
-        block.attn = FusedBEiTAttention(block.attn)
-    return network
 
 
 def timm_vit() -> nn.Module:
@@ -52,7 +38,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     'beit': lambda: beit(shared=False),
     'beit-shared': lambda: beit(shared=True),
     'beit-plain': plain_beit,
-    'fused-beit': fused_beit,
     'timm': timm_vit,
 }
 PREFIX = dict.fromkeys(NETWORKS, 1) | {'timm': 3}
@@ -105,7 +90,7 @@ def test_what_is_read_gives_the_output_of_the_attention(name: str) -> None:
         torch.testing.assert_close(recomputed(block.attn, read), outputs[index])
         rows = read.attention().sum(-1)
         torch.testing.assert_close(rows, torch.ones_like(rows))
-    assert (found[0].bias is not None) == (name in ('beit', 'beit-shared', 'fused-beit'))
+    assert (found[0].bias is not None) == (name in ('beit', 'beit-shared'))
     torch.testing.assert_close(alone, watched, rtol=0, atol=0)
 
 
@@ -122,21 +107,6 @@ def test_gradients_flow_to_the_weights_before(name: str) -> None:
     if name == 'beit':
         assert blocks[1].attn.relative_position_bias_table.grad.abs().sum() > 0
     assert blocks[2].attn.qkv.weight.grad is None
-
-
-def test_other_scales_are_in_the_queries() -> None:
-    """mmpretrain's layer with a qk_scale divides by 1 / sqrt(d); BEiT's takes its value."""
-    holder = nn.Module()
-    holder.attn = MultiheadAttention(24, 2, qk_scale=1.0)
-    network = beit(shared=False)
-    network.layers[0].attn.scale = 0.7
-    for block, output in ((holder, None), (network.layers[0], None)):
-        block = randomised(block, 7).double()
-        block.attn.qkv.weight.data *= 0.3  # softmaxes that are not one-hot
-        tokens = torch.randn(2, 17, 24, generator=torch.Generator().manual_seed(1)).double()
-        with read_qkv({0: block}) as found:
-            output = block.attn(tokens)
-        torch.testing.assert_close(recomputed(block.attn, found[0]), output)
 
 
 def test_hooks_are_gone_after_an_error() -> None:
@@ -157,7 +127,7 @@ def test_blocks_of_a_teacher_are_those_that_it_runs(tmp_path: Path) -> None:
     file = save(prefixed('backbone.', encoder) | prefixed('neck.', decoder), tmp_path / 'mae.pth')
     teacher = MIMTeacher(checkpoint=file, **SIZES, layer=1)
     blocks = choose_blocks(teacher.blocks(), [-1], key='teacher_layers')
-    assert blocks == {1: teacher.encoder.vit.layers[1]}
+    assert blocks == {1: teacher.vit.layers[1]}
     with read_qkv(blocks) as found:
         teacher(images().float())
     assert found[1].q.shape == (2, HEADS, 17, DIM) and not found[1].q.requires_grad
@@ -170,5 +140,3 @@ def test_refusals() -> None:
         attention_blocks(SwinTransformer('tiny'))
     with pytest.raises(ValueError, match=r'head.layers=\[0, 3\] names block 3, .* from -3 to 2'):
         choose_blocks(vit().layers, [0, 3], key='head.layers')
-    with pytest.raises(ValueError, match=r'names a block twice \(3 blocks, -1 is 2\)'):
-        choose_blocks(vit().layers, [2, -1], key='head.layers')

@@ -38,28 +38,17 @@ def test_overwrites_the_oldest_first_and_in_place_order() -> None:
         assert int(queue.pointer) == written % 5
 
 
-def test_starts_without_entries() -> None:
-    queue = MemoryQueue(size=4, dim=3)
-    assert queue.stored().shape == (0, 3)
-    queue.enqueue(numbered(1, 2))
-    assert queue.stored()[:, 0].tolist() == [1.0, 2.0]
-
-
 def test_stored_entries_survive_the_next_enqueue() -> None:
     queue = MemoryQueue(size=2, dim=3)
-    queue.enqueue(numbered(1, 2))
+    assert queue.stored().shape == (0, 3)
+    queue.enqueue(numbered(1, 2).requires_grad_() * 1)
+    assert not queue.entries.requires_grad
     weight = torch.ones(3, requires_grad=True)
     loss = (queue.stored() @ weight).square().sum()
     queue.enqueue(numbered(50, 2))
     loss.backward()
     # d/dw of (3)^2 + (6)^2 with rows (1,1,1) and (2,2,2): 2*3*1 + 2*6*2 per channel.
     assert weight.grad.tolist() == [30.0, 30.0, 30.0]
-
-
-def test_keeps_no_graph() -> None:
-    queue = MemoryQueue(size=2, dim=3)
-    queue.enqueue(torch.ones(1, 3, requires_grad=True) * 2)
-    assert not queue.entries.requires_grad
 
 
 def test_continues_from_a_checkpoint() -> None:
@@ -87,9 +76,3 @@ def test_queue_of_another_size_in_a_lenient_load_leaves_it_empty() -> None:
     assert parent['queue'].num_stored == 0
     assert int(parent['queue'].filled) == 0
     assert parent['queue'].stored().shape == (0, 3)
-
-
-@pytest.mark.parametrize(('size', 'dim'), [(0, 3), (4, 0)])
-def test_refuses_an_empty_shape(size: int, dim: int) -> None:
-    with pytest.raises(ValueError, match='queue_size'):
-        MemoryQueue(size=size, dim=dim)

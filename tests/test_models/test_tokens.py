@@ -1,11 +1,12 @@
-"""Visible tokens, groups of equal count, and putting outputs back in place."""
+"""Visible tokens, and running on those only."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from hgkd_mm.models.tokens import group_by_count, mean_tokens, on_visible, visible_tokens
+from hgkd_mm.models.tokens import mean_tokens, on_visible, visible_positions, visible_tokens
 from hgkd_mm.sparse import CellMask
 
 
@@ -13,53 +14,35 @@ def test_each_cell_covers_its_tokens() -> None:
     mask = CellMask(torch.tensor([[[True, False]]]))
     expected = torch.tensor([[[True, True, False, False]] * 3])
     torch.testing.assert_close(visible_tokens(mask, (3, 4)), expected)
+    for grid in ((3, 3), (4, 5), (1, 4)):
+        with pytest.raises(ValueError, match='which have to be whole tokens'):
+            visible_tokens(CellMask.full(batch=1, grid=(2, 2)), grid)
 
 
-def test_a_token_over_several_cells_shows_only_if_all_do() -> None:
-    cells = torch.tensor([[[1, 1, 1, 0], [1, 1, 1, 1]]], dtype=torch.bool)
-    tokens = visible_tokens(CellMask(cells), (1, 2))
-    torch.testing.assert_close(tokens, torch.tensor([[[True, False]]]))
-
-
-@pytest.mark.parametrize('grid', [(3, 3), (4, 5), (1, 4)])
-def test_grids_that_do_not_fit_are_refused(grid: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match='one must be a whole multiple of the other'):
-        visible_tokens(CellMask.full(batch=1, grid=(2, 2)), grid)
-
-
-def test_equal_counts_are_one_group_in_raster_order() -> None:
+def test_positions_are_in_raster_order_and_equally_many() -> None:
     visible = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], dtype=torch.bool)
-    ((images, index),) = group_by_count(visible)
-    assert images is None
-    torch.testing.assert_close(index, torch.tensor([[0, 3], [1, 2]]))
+    torch.testing.assert_close(visible_positions(visible), torch.tensor([[0, 3], [1, 2]]))
+    visible[0, 1, 0] = True
+    with pytest.raises(ValueError, match=r'got \[2, 3\] tokens'):
+        visible_positions(visible)
 
 
-def test_unequal_counts_are_grouped() -> None:
-    visible = torch.tensor([[[1, 1, 0]], [[0, 0, 1]], [[0, 1, 1]], [[0, 0, 0]]], dtype=torch.bool)
-    groups = group_by_count(visible)
-    assert [(i.tolist(), index.tolist()) for i, index in groups] == [
-        ([3], [[]]),
-        ([1], [[2]]),
-        ([0, 2], [[0, 1], [1, 2]]),
-    ]
-
-
-@pytest.mark.parametrize(
-    'visible',
-    [[[[1, 1, 0]], [[0, 1, 1]]], [[[0, 1, 0]], [[1, 0, 1]]], [[[0, 0, 0]], [[1, 1, 1]]]],
-    ids=['equal', 'unequal', 'extremes'],
-)
+@pytest.mark.parametrize('visible', [[[[1, 1, 0]], [[0, 1, 1]]], [[[1, 1, 1]], [[1, 1, 1]]]])
 def test_outputs_return_to_their_place(visible: list) -> None:
     visible = torch.tensor(visible, dtype=torch.bool)
-    batch = torch.tensor([[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]])
+    batch = torch.tensor([[1.0, 10.0, 20.0, 30.0], [2.0, 40.0, 50.0, 60.0]]).unsqueeze(-1)
+    layer, seen = nn.Identity(), []
 
-    def run(rows: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return rows.sum(1, keepdim=True), rows.gather(1, index).unsqueeze(-1) + 1
+    def network(x: Tensor) -> Tensor:
+        seen.append(layer(x))
+        return seen[-1] + 1
 
-    first, tokens = on_visible(batch, visible, run)
-    torch.testing.assert_close(first, torch.tensor([[60.0], [150.0]]))
-    expected = torch.where(visible[:, 0], batch + 1, torch.zeros(()))
+    first, tokens = on_visible(network, batch, visible, layer=layer, prefix=1)
+    torch.testing.assert_close(first, batch[:, 0] + 1)
+    expected = torch.where(visible[:, 0], batch[:, 1:, 0] + 1, torch.zeros(()))
     torch.testing.assert_close(tokens[..., 0], expected)
+    assert seen[0].shape[1] == 1 + visible[0].sum()
+    assert torch.equal(layer(batch), batch)  # no hook is left
 
 
 def test_mean_over_visible_tokens() -> None:

@@ -1,15 +1,15 @@
 """H-GKD: masked-image-modeling transformers distilled into a CNN."""
 
+from typing import Any
+
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from hgkd_mm.sparse import ENGINE_NAMES, CellMask, GraphedNetwork, find_engine, prepare, sparsify
 
-from ..heads.base import DistillHead
 from ..outputs import StudentOutput, TeacherOutput
 from ..student import Part, Student, as_tuple
-from .base import DistillModel, Images
+from .base import DistillModel
 
 
 @MODELS.register_module()
@@ -30,8 +30,6 @@ class HGKD(DistillModel):
     all ranks alike by default; with ``randomness=dict(diff_rank_seed=True)`` in the config
     each rank draws its own.
 
-    Further arguments are those of :class:`DistillModel`.
-
     Args:
         backbone: the CNN, config or module, giving maps from fine to coarse.
         neck: decoder of the maps, with ``out_channels`` and ``out_stride``. Heads that read the
@@ -41,6 +39,8 @@ class HGKD(DistillModel):
         engine: how the student computes on visible cells, see :func:`sparsify`.
         cuda_graph: replay the student's passes as CUDA graphs, which saves the host's time where
             the GPU waits for it (docs/gpu.md). Needs the engine 'tiles'.
+        distillation: ``heads``, ``teachers``, ``data_preprocessor`` and ``init_cfg`` of
+            :class:`DistillModel`.
 
     Raises:
         ValueError: no head, an unknown teacher or engine, widths that do not fit, a bad mask, or
@@ -52,17 +52,19 @@ class HGKD(DistillModel):
         self,
         *,
         backbone: Part,
-        heads: dict[str, dict | DistillHead | None],
-        neck: Part | None = None,
-        teachers: dict[str, Part] | None = None,
+        neck: dict | None = None,
         mask: dict | None = None,
         engine: str = 'tiles',
         cuda_graph: bool = False,
-        data_preprocessor: Part | None = None,
-        pretrained: str | None = None,
-        init_cfg: dict | None = None,
+        **distillation: Any,
     ) -> None:
-        cell, mask_ratio = _read_mask(**(mask or {}))
+        mask = {'cell': 32, 'ratio': 0.6, **(mask or {})}
+        cell, mask_ratio = mask.pop('cell'), mask.pop('ratio')
+        if mask or cell < 1 or not 0 <= mask_ratio < 1:
+            raise ValueError(
+                'model.mask has cell, a number of pixels, and ratio, at least 0 and less than 1; '
+                f'got cell={cell}, ratio={mask_ratio}, other keys {sorted(mask)}.'
+            )
         if engine not in ENGINE_NAMES:
             raise ValueError(f'model.engine must be one of {list(ENGINE_NAMES)}, got {engine!r}.')
         if cuda_graph and engine != 'tiles':
@@ -70,40 +72,28 @@ class HGKD(DistillModel):
         find_engine(engine)  # a missing package is an error before training
         super().__init__(
             student=Student(backbone, neck, output=StudentOutput, image_size=4 * cell),
-            heads=heads,
-            teachers=teachers,
-            pretrained=pretrained,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
+            **distillation,
         )
         self.cell, self.mask_ratio, self.engine = cell, mask_ratio, engine
         prepare(self.backbone)
         neck = self.neck if self.with_neck else None
         self._graphed = GraphedNetwork(self.backbone, neck) if cuda_graph else None
 
-    def extract_feat(self, inputs: Images) -> tuple[Tensor, ...]:
-        """The backbone's maps of whole images, computed densely, without a mask."""
-        return self.backbone(self.single_view(inputs))
-
     def loss(
-        self,
-        inputs: Images,
-        data_samples: list[DataSample] | None = None,
-        mask: CellMask | None = None,
+        self, inputs: Tensor, data_samples: list | None = None, mask: CellMask | None = None
     ) -> dict[str, Tensor]:
         """``loss_<head>`` of a batch (B, 3, H, W); MMEngine's total is their sum.
 
         Args:
-            inputs: normalized images, alone or in a list of one view.
+            inputs: normalized images.
             data_samples: not used; the method needs no labels (stated).
             mask: visible cells; drawn anew if None.
 
         Raises:
-            ValueError: more than one view, or an image size that does not divide by the cell.
+            ValueError: an image size that does not divide by the cell.
         """
-        images = self.single_view(inputs)
-        mask = self.draw_mask(images) if mask is None else mask.to(images.device)
-        return self.losses(*self.compare(images, mask))
+        mask = self.draw_mask(inputs) if mask is None else mask.to(inputs.device)
+        return self.losses(*self.compare(inputs, mask))
 
     def compare(
         self, images: Tensor, mask: CellMask
@@ -136,15 +126,3 @@ class HGKD(DistillModel):
             mask_ratio=self.mask_ratio,
             device=images.device,
         )
-
-
-def _read_mask(cell: int = 32, ratio: float = 0.6, **unknown: object) -> tuple[int, float]:
-    if unknown:
-        raise ValueError(
-            f"model.mask has the keys 'cell' and 'ratio', got {sorted(unknown)} as well."
-        )
-    if cell < 1:
-        raise ValueError(f'model.mask.cell must be a positive number of pixels, got {cell}.')
-    if not 0 <= ratio < 1:
-        raise ValueError(f'model.mask.ratio must be in [0, 1), got {ratio}.')
-    return cell, ratio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,29 +14,12 @@ from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput, TransformerOutput
 from ..student import Student
-from ..tokens import patch_size
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a head reads; what no head reads is not computed, or not trained.
-
-    Attributes:
-        student: the field of the student's output: 'maps' or 'decoded' of a CNN
-            (:class:`StudentOutput`), 'tokens' or 'layers' of a transformer
-            (:class:`TransformerOutput`).
-        student_layers: blocks of a transformer student, for 'layers'.
-        teacher_layers: blocks of the teacher whose queries, keys and values are read.
-    """
-
-    student: Literal['maps', 'decoded', 'tokens', 'layers']
-    student_layers: tuple[int, ...] = ()
-    teacher_layers: tuple[int, ...] = ()
+from ..teachers.base import BaseTeacher
 
 
 @dataclass(frozen=True)
 class Partners:
-    """The networks that a head is built for.
+    """The networks that a head is built for; asking for one that the model lacks is a ValueError.
 
     Attributes:
         key: config key of the head, for messages.
@@ -46,28 +29,19 @@ class Partners:
 
     key: str
     student: Student
-    named_teacher: nn.Module | None
+    named_teacher: BaseTeacher | None
 
     @property
-    def teacher(self) -> nn.Module:
-        """The head's teacher; ValueError if it names none."""
+    def teacher(self) -> BaseTeacher:
+        """The head's teacher."""
         if self.named_teacher is None:
             raise ValueError(f'{self.key} needs a teacher: set {self.key}.teacher to its name.')
         return self.named_teacher
 
-    def require(self, field: str) -> None:
-        """Raises ValueError unless the student's output has a field."""
-        if field not in self.student.output.__dataclass_fields__:
-            raise ValueError(
-                f"{self.key} reads '{field}' of the student, which gives a "
-                f'{self.student.output.__name__}: take another head or algorithm '
-                '(docs/pretraining.md).'
-            )
-
     @property
     def decoder(self) -> nn.Module:
-        """The neck, with ``out_channels`` and ``out_stride``; ValueError if there is none."""
-        self.require('decoded')
+        """The neck of a CNN student, with ``out_channels`` and ``out_stride``."""
+        self._require('decoded')
         if self.student.neck is None:
             raise ValueError(
                 f'{self.key} reads the decoded map, but the model has no neck: add '
@@ -78,14 +52,22 @@ class Partners:
     @property
     def map_channels(self) -> tuple[int, ...]:
         """Channels of a CNN student's maps, fine to coarse."""
-        self.require('maps')
+        self._require('maps')
         return self.student.channels
 
     @property
     def transformer(self) -> nn.Module:
         """A transformer student's network."""
-        self.require('tokens')
+        self._require('tokens')
         return self.student.backbone
+
+    def _require(self, field: str) -> None:
+        if field not in self.student.output.__dataclass_fields__:
+            raise ValueError(
+                f"{self.key} reads '{field}' of the student, which gives a "
+                f'{self.student.output.__name__}: take another head or algorithm '
+                '(docs/pretraining.md).'
+            )
 
     def check_token_grid(self) -> None:
         """Refuses a teacher whose tokens are not those of a transformer student.
@@ -94,7 +76,7 @@ class Partners:
             ValueError: patches of another size, or a teacher that does not see whole images,
                 since a transformer student draws no mask of cells.
         """
-        own, teacher = patch_size(self.transformer), self.teacher
+        own, teacher = self.transformer.patch_embed.projection.kernel_size, self.teacher
         if own != (teacher.patch_size, teacher.patch_size):
             raise ValueError(
                 f'{self.key} compares tokens one by one, but those of the student cover {own[0]} x '
@@ -113,27 +95,31 @@ class Partners:
 class DistillHead(BaseModule):
     """One term of the objective. Every head takes these arguments.
 
+    Attributes:
+        reads: the field of the student's output that ``forward`` reads: 'maps' or 'decoded' of a
+            CNN (:class:`StudentOutput`), 'tokens' or 'layers' of a transformer
+            (:class:`TransformerOutput`). What no head reads is not computed, or not trained.
+        student_layers: blocks of a transformer student, for 'layers'.
+        teacher_layers: blocks of the teacher whose queries, keys and values are read.
+
     Args:
         teacher: name of the teacher (key of ``model.teachers``), or None if the head needs none.
         weight: factor of the term in the total. H-GKD sums its terms plainly (stated), so 1.
         init_cfg: of the head's layers; truncated normal of std .02 by default.
-
-    Raises:
-        ValueError: the weight is negative.
     """
 
-    needs: ClassVar[Needs] = Needs('decoded')
+    reads: str = 'decoded'
+    student_layers: tuple[int, ...] | None = None
+    teacher_layers: tuple[int, ...] = ()
 
     def __init__(
         self,
         *,
-        teacher: str | None,
+        teacher: str | None = None,
         weight: float = 1.0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
-        if weight < 0:
-            raise ValueError(f'weight of {type(self).__name__} is {weight}, expected 0 or more.')
         self.teacher = teacher
         self.weight = weight
 
@@ -158,12 +144,6 @@ def project_to_grid(
     """A decoded map (B, C, h, w), projected, on a teacher's token grid: (B, D, gh, gw).
 
     A map finer than the token grid is averaged over each token, a coarser one interpolated.
-
-    Args:
-        decoded: the map.
-        project: 1x1 convolution from C to D channels.
-        grid: (gh, gw).
-        teacher: name of the teacher, for messages.
 
     Raises:
         ValueError: the two sizes are not multiples of each other.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput, TransformerOutput
+from ..teachers.base import one_of
 from ..tokens import take
-from .base import DistillHead, Needs, Partners, at_least_float32, project_to_grid
+from .base import DistillHead, Partners, at_least_float32, project_to_grid
 from .whitening import Whitening, read_target_norm
 
 CRITERIA = ('smooth_l1', 'mse', 'cosine')
@@ -32,6 +33,7 @@ class FeatureHead(DistillHead):
             Whitening is for teachers whose tokens are nearly equal (cosine .9 and more, as in a
             MAE that was trained briefly): the part they share is learned in a few steps, and
             their differences are lost in the mean. It costs an eigendecomposition a step.
+        head: arguments of :class:`DistillHead`, as in the heads below.
 
     Raises:
         ValueError: unknown ``target_norm``, or a rank out of range.
@@ -40,14 +42,12 @@ class FeatureHead(DistillHead):
     def __init__(
         self,
         *,
-        teacher: str,
         project: nn.Module,
         embed_dim: int,
         target_norm: str | dict | None,
-        weight: float,
-        init_cfg: dict | list[dict] | None,
+        **head: Any,
     ) -> None:
-        super().__init__(teacher=teacher, weight=weight, init_cfg=init_cfg)
+        super().__init__(**head)
         kind, rank = read_target_norm(
             target_norm, known=NORMS, dim=embed_dim, key=f'target_norm of {type(self).__name__}'
         )
@@ -107,49 +107,27 @@ class FeatureImitationHead(FeatureHead):
         target_norm: see :class:`FeatureHead`. Inferred default 'layer_norm': G2SD and
             Feature-Distillation both normalize so (docs/sources.md 1.3d), since a few channels
             of a ViT with a hundredfold magnitude would dominate the MSE.
-        whiten_rank: older spelling of the rank in ``target_norm``.
 
     Raises:
-        ValueError: unknown ``positions`` or ``target_norm``, or a rank out of range or without
-            whitening.
+        ValueError: unknown ``positions`` or ``target_norm``.
     """
-
-    needs: ClassVar[Needs] = Needs('decoded')
 
     def __init__(
         self,
         *,
-        teacher: str,
         in_channels: int,
         embed_dim: int,
         positions: str = 'all',
         target_norm: str | dict | None = 'layer_norm',
-        whiten_rank: int | None = None,
-        weight: float = 1.0,
-        init_cfg: dict | list[dict] | None = None,
+        **head: Any,
     ) -> None:
-        if positions not in ('all', 'masked', 'visible'):
-            raise ValueError(
-                f'positions of FeatureImitationHead is {positions!r}, expected '
-                "'all', 'masked' or 'visible'."
-            )
-        if whiten_rank is not None:
-            kind = target_norm.get('type') if isinstance(target_norm, dict) else target_norm
-            if kind != 'whiten':
-                raise ValueError(
-                    f'whiten_rank={whiten_rank} of FeatureImitationHead needs '
-                    f"target_norm='whiten', got {target_norm!r}."
-                )
-            target_norm = dict(type='whiten', rank=whiten_rank)
+        one_of('positions of FeatureImitationHead', positions, ('all', 'masked', 'visible'))
         super().__init__(
-            teacher=teacher,
             project=nn.Conv2d(in_channels, embed_dim, 1),
             embed_dim=embed_dim,
             target_norm=target_norm,
-            weight=weight,
-            init_cfg=init_cfg,
+            **head,
         )
-        self.in_channels = in_channels
         self.positions = positions
 
     @classmethod
@@ -211,47 +189,35 @@ class FeatureDistillationHead(FeatureHead):
         embed_dim: width of the teacher's tokens; derived in a model.
         criterion: 'smooth_l1', 'mse', or 'cosine', 1 - cosine similarity.
         beta: where smooth L1 turns from square to linear.
-        target_norm: see :class:`FeatureHead`; True for 'layer_norm' and False for None.
+        target_norm: see :class:`FeatureHead`.
         with_cls: the class token counts as one of the tokens.
-        weight: factor of the term: alpha, 1 in Hybrid Distill (stated, by a review).
+        head: arguments of :class:`DistillHead`; ``weight`` is alpha, 1 in Hybrid Distill (stated,
+            by a review).
 
     Raises:
-        ValueError: unknown ``criterion`` or ``target_norm``, or a beta that is not positive.
+        ValueError: unknown ``criterion`` or ``target_norm``.
     """
 
-    needs: ClassVar[Needs] = Needs('tokens')
+    reads = 'tokens'
 
     def __init__(
         self,
         *,
-        teacher: str,
         in_channels: int,
         embed_dim: int,
         criterion: str = 'smooth_l1',
         beta: float = 2.0,
-        target_norm: bool | str | dict | None = 'layer_norm',
+        target_norm: str | dict | None = 'layer_norm',
         with_cls: bool = True,
-        weight: float = 1.0,
-        init_cfg: dict | list[dict] | None = None,
+        **head: Any,
     ) -> None:
-        if criterion not in CRITERIA:
-            raise ValueError(
-                f'criterion of FeatureDistillationHead is {criterion!r}, expected one of '
-                f'{list(CRITERIA)}.'
-            )
-        if beta <= 0:
-            raise ValueError(f'beta of FeatureDistillationHead is {beta}, expected more than 0.')
-        if isinstance(target_norm, bool):
-            target_norm = 'layer_norm' if target_norm else None
+        one_of('criterion of FeatureDistillationHead', criterion, CRITERIA)
         super().__init__(
-            teacher=teacher,
             project=nn.Linear(in_channels, embed_dim),
             embed_dim=embed_dim,
             target_norm=target_norm,
-            weight=weight,
-            init_cfg=init_cfg,
+            **head,
         )
-        self.in_channels = in_channels
         self.criterion = criterion
         self.beta = beta
         self.with_cls = with_cls

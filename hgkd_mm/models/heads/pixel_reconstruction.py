@@ -1,7 +1,7 @@
 """SparK's loss: the pixels of the hidden cells."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import StudentOutput
-from .base import DistillHead, Needs, Partners, at_least_float32
+from .base import DistillHead, Partners, at_least_float32
 
 
 @MODELS.register_module()
@@ -34,18 +34,14 @@ class PixelReconstructionHead(DistillHead):
         out_stride: stride of the decoded map; derived in a model.
     """
 
-    needs: ClassVar[Needs] = Needs('decoded')
-
     def __init__(
         self,
         *,
         in_channels: int,
         out_stride: int = 1,
-        weight: float = 1.0,
-        init_cfg: dict | list[dict] | None = None,
+        **head: Any,
     ) -> None:
-        super().__init__(teacher=None, weight=weight, init_cfg=init_cfg)
-        self.in_channels = in_channels
+        super().__init__(**head)
         self.out_stride = out_stride
         self.project = nn.Conv2d(in_channels, 3 * out_stride**2, 1)
 

@@ -1,7 +1,7 @@
 """L_sim: imitation of the teacher's similarities to a memory queue."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..outputs import StudentOutput, TeacherOutput
 from ..queue import MemoryQueue
-from .base import DistillHead, Needs, Partners, at_least_float32
+from .base import DistillHead, Partners, at_least_float32
 from .whitening import read_target_norm, zca_transform
 
 
@@ -59,7 +59,6 @@ class SimilarityDistributionHead(DistillHead):
             None. For teachers whose embeddings vary in a few directions only (an effective
             rank of 6 of 192 for the quickstart's MAE): imitating those similarities would
             collapse the student onto the same directions. It costs an eigendecomposition a step.
-        whiten: older spelling: True for ``target_norm='whiten'``, False for None.
         own_entry: let the image's own teacher embedding be candidate 0, as in SEED. Inferred
             default False: the equations compare with the queue, and with a candidate of
             similarity 1 the correlation is decided by that entry alone.
@@ -69,12 +68,11 @@ class SimilarityDistributionHead(DistillHead):
             whitening is unknown, without centering or of a rank out of range.
     """
 
-    needs: ClassVar[Needs] = Needs('maps')
+    reads = 'maps'
 
     def __init__(
         self,
         *,
-        teacher: str,
         in_channels: int,
         embed_dim: int,
         queue_size: int = 65536,
@@ -83,24 +81,18 @@ class SimilarityDistributionHead(DistillHead):
         tau_t: float = 0.2,
         center: bool = True,
         target_norm: str | dict | None = None,
-        whiten: bool | None = None,
         own_entry: bool = False,
-        weight: float = 1.0,
-        init_cfg: dict | list[dict] | None = None,
+        **head: Any,
     ) -> None:
-        super().__init__(teacher=teacher, weight=weight, init_cfg=init_cfg)
+        super().__init__(**head)
         if tau_s <= 0 or tau_t <= 0:
             raise ValueError(
-                f'Temperatures must be positive, got tau_s={tau_s} and tau_t={tau_t}: set tau_s '
-                'and tau_t of SimilarityDistributionHead.'
+                f'tau_s={tau_s} and tau_t={tau_t} of SimilarityDistributionHead must be positive.'
             )
         if queue_size < 2:
             raise ValueError(
-                f'A similarity distribution needs a queue of at least 2 entries, got {queue_size}: '
-                'set queue_size of SimilarityDistributionHead.'
+                f'queue_size of SimilarityDistributionHead is {queue_size}, expected at least 2.'
             )
-        if whiten is not None:
-            target_norm = (target_norm or 'whiten') if whiten else None
         kind, self.whiten_rank = read_target_norm(
             target_norm,
             known=('whiten', None),
@@ -113,7 +105,6 @@ class SimilarityDistributionHead(DistillHead):
                 f'target_norm={target_norm!r} of SimilarityDistributionHead needs center=True: a '
                 'covariance is taken around the mean.'
             )
-        self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.tau_s = tau_s
         self.tau_t = tau_t

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..outputs import QKV, LayerTokens, StudentOutput, TeacherOutput, TransformerOutput
-from ..qkv import check_numbers, layers_from_zero
-from .base import DistillHead, Needs, Partners, at_least_float32, project_to_grid
+from ..qkv import layers_from_zero
+from .base import DistillHead, Partners, at_least_float32, project_to_grid
 
 
 @MODELS.register_module()
@@ -38,8 +38,7 @@ class TokenRelationHead(DistillHead):
     grid, no attention (ours; no paper does it).
 
     Args:
-        teacher: name of the teacher, a vision transformer.
-        teacher_layers: its blocks, from 0, or from -1 backwards.
+        teacher_layers: blocks of the teacher, a vision transformer, from 0, or from -1 backwards.
         student_layers: blocks of a transformer student, as many; None for a CNN student.
         in_channels: channels of a CNN student's decoded map; derived in a model.
         embed_dim: width of a CNN student's queries, keys and values; in a model that of the
@@ -49,18 +48,16 @@ class TokenRelationHead(DistillHead):
             its channels are split anew.
         with_cls: class tokens take part, where both networks have one (TinyMIM's choice). Not
             for CNN students.
-        weight: factor of the term: beta, 1 in Hybrid Distill (stated, by a review).
+        head: arguments of :class:`DistillHead`; ``weight`` is beta, 1 in Hybrid Distill (stated, by
+            a review).
 
     Raises:
-        ValueError: neither or both of ``student_layers`` and ``in_channels``, layers that are no
-            numbers or not as many, fewer than one head, an unknown relation, or widths that the
-            heads do not divide.
+        ValueError: other numbers of layers, an unknown relation, or a class token of a CNN.
     """
 
     def __init__(
         self,
         *,
-        teacher: str,
         teacher_layers: Sequence[int],
         student_layers: Sequence[int] | None = None,
         in_channels: int | None = None,
@@ -68,43 +65,37 @@ class TokenRelationHead(DistillHead):
         relations: Sequence[str] = ('qk', 'vv'),
         num_heads: int | None = None,
         with_cls: bool = False,
-        weight: float = 1.0,
-        init_cfg: dict | list[dict] | None = None,
+        **head: Any,
     ) -> None:
-        super().__init__(teacher=teacher, weight=weight, init_cfg=init_cfg)
-        if num_heads is not None and num_heads < 1:
-            raise ValueError(f'num_heads of TokenRelationHead is {num_heads}, expected 1 or more.')
-        _check_layers(teacher_layers, student_layers)
-        _check_source(student_layers, in_channels, embed_dim, with_cls)
-        unknown = [pair for pair in relations if len(pair) != 2 or set(pair) - set('qkv')]
-        if unknown or not relations:
+        super().__init__(**head)
+        if student_layers is not None and len(student_layers) != len(teacher_layers):
+            raise ValueError(
+                'TokenRelationHead compares layers one by one; got student_layers='
+                f'{list(student_layers)} and teacher_layers={list(teacher_layers)}.'
+            )
+        if student_layers is None and with_cls:
+            raise ValueError('with_cls of TokenRelationHead is True, but a CNN has no class token.')
+        if any(len(pair) != 2 or set(pair) - set('qkv') for pair in relations):
             raise ValueError(
                 f'relations of TokenRelationHead are {list(relations)}, expected pairs of '
                 "'q', 'k' and 'v' such as 'qk' and 'vv'."
             )
+        self.reads = 'decoded' if student_layers is None else 'layers'
         self.teacher_layers = tuple(teacher_layers)
         self.student_layers = None if student_layers is None else tuple(student_layers)
-        self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.relations = tuple(relations)
         self.num_heads = num_heads
         self.with_cls = with_cls
         self.projections = nn.ModuleList()
-        if in_channels is not None:
+        if student_layers is None:
             self.projections.extend(
                 nn.Conv2d(in_channels, 3 * embed_dim, 1) for _ in teacher_layers
             )
 
-    @property
-    def needs(self) -> Needs:
-        if self.student_layers is None:
-            return Needs('decoded', teacher_layers=self.teacher_layers)
-        return Needs('layers', self.student_layers, self.teacher_layers)
-
     @classmethod
     def derive(cls, given: Mapping[str, Any], partners: Partners) -> dict[str, Any]:
         if given.get('student_layers') is not None:
-            partners.require('layers')
             return {}
         derived = {'in_channels': partners.decoder.out_channels}
         if given.get('embed_dim') is None:
@@ -112,7 +103,7 @@ class TokenRelationHead(DistillHead):
         return derived
 
     def check(self, partners: Partners) -> None:
-        """See :meth:`DistillHead.check`; afterwards layers are counted from 0."""
+        """Counts layers from 0, and refuses layers and widths that the networks lack."""
         key, teacher = partners.key, partners.teacher
         try:
             blocks = teacher.blocks()
@@ -150,10 +141,8 @@ class TokenRelationHead(DistillHead):
             )
 
     def forward(self, student: TransformerOutput | StudentOutput, teacher: TeacherOutput) -> Tensor:
-        if self.student_layers is None:
-            pairs = self._pairs_of_map(student.decoded, teacher)
-        else:
-            pairs = self._pairs_of_layers(student.layers, teacher.layers)
+        compare = self._of_map if self.student_layers is None else self._of_layers
+        pairs = compare(student, teacher)
         return torch.stack([self.divergence(*pair) for pair in pairs]).mean()
 
     def divergence(self, student: QKV, teacher: QKV) -> Tensor:
@@ -168,27 +157,28 @@ class TokenRelationHead(DistillHead):
         ]
         return torch.stack(terms).sum()
 
-    def _pairs_of_layers(
-        self, student: Mapping[int, LayerTokens], teacher: Mapping[int, LayerTokens]
-    ) -> list[tuple[QKV, QKV]]:
-        pairs = []
+    def _of_layers(
+        self, student: TransformerOutput, teacher: TeacherOutput
+    ) -> Iterator[tuple[QKV, QKV]]:
         for ours, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
-            own = student[ours]
-            other = at_positions(teacher[theirs], own.index, with_cls=self.with_cls)
-            pairs.append((at_positions(own, None, with_cls=self.with_cls), other))
-        return pairs
+            own, other = student.layers[ours], teacher.layers[theirs]
+            yield (
+                at_positions(own, None, with_cls=self.with_cls),
+                at_positions(other, own.index, with_cls=self.with_cls),
+            )
 
-    def _pairs_of_map(self, decoded: Tensor, teacher: TeacherOutput) -> list[tuple[QKV, QKV]]:
-        pairs, grid = [], tuple(teacher.tokens.shape[2:])
+    def _of_map(self, student: StudentOutput, teacher: TeacherOutput) -> Iterator[tuple[QKV, QKV]]:
+        grid = tuple(teacher.tokens.shape[2:])
         for project, theirs in zip(self.projections, self.teacher_layers, strict=True):
             other = teacher.layers[theirs]
-            maps = project_to_grid(decoded, project, grid, teacher=self.teacher)
+            maps = project_to_grid(student.decoded, project, grid, teacher=self.teacher)
             tokens = maps.flatten(2).transpose(1, 2).unflatten(2, (3, 1, -1)).permute(2, 0, 3, 1, 4)
             own = LayerTokens(qkv=QKV(q=tokens[0], k=tokens[1], v=tokens[2]), prefix=0)
             # A teacher that sees visible cells only has rows for these alone.
-            own = at_positions(own, other.index, with_cls=False)
-            pairs.append((own, at_positions(other, None, with_cls=False)))
-        return pairs
+            yield (
+                at_positions(own, other.index, with_cls=False),
+                at_positions(other, None, with_cls=False),
+            )
 
 
 def relation_logits(first: Tensor, second: Tensor, num_heads: int) -> Tensor:
@@ -242,32 +232,3 @@ def _split(x: Tensor, num_heads: int) -> Tensor:
     if x.shape[1] == num_heads:
         return x
     return x.transpose(1, 2).flatten(2).unflatten(2, (num_heads, -1)).transpose(1, 2)
-
-
-def _check_layers(teacher_layers: Sequence[int], student_layers: Sequence[int] | None) -> None:
-    check_numbers('teacher_layers of TokenRelationHead', teacher_layers)
-    check_numbers('student_layers of TokenRelationHead', student_layers)
-    if not teacher_layers or (student_layers and len(student_layers) != len(teacher_layers)):
-        raise ValueError(
-            f'TokenRelationHead compares layers one by one; got student_layers={student_layers} '
-            f'and teacher_layers={list(teacher_layers)}.'
-        )
-
-
-def _check_source(
-    student_layers: Sequence[int] | None,
-    in_channels: int | None,
-    embed_dim: int | None,
-    with_cls: bool,
-) -> None:
-    if (student_layers is None) == (in_channels is None):
-        raise ValueError(
-            'TokenRelationHead reads either blocks of a transformer (student_layers) or the '
-            f'decoded map of a CNN (in_channels); got student_layers={student_layers} and '
-            f'in_channels={in_channels}.'
-        )
-    if in_channels is not None and (embed_dim is None or with_cls):
-        raise ValueError(
-            'TokenRelationHead on a decoded map needs embed_dim, the width of its queries, keys '
-            f'and values, and with_cls=False; got embed_dim={embed_dim}, with_cls={with_cls}.'
-        )

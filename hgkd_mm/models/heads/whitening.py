@@ -17,7 +17,7 @@ def read_target_norm(
     """Kind of normalization, and the rank of a whitening.
 
     Args:
-        setting: a name or None, or ``dict(type='whiten', rank=64)``.
+        setting: one of ``known``, or ``dict(type='whiten', rank=64)``.
         known: the names that the head knows.
         dim: channels of the features.
         key: config key, for messages.
@@ -27,13 +27,12 @@ def read_target_norm(
     """
     config = dict(setting) if isinstance(setting, Mapping) else {'type': setting}
     kind, rank = config.pop('type', None), config.pop('rank', None)
-    if config or kind not in known or (rank is not None and kind != 'whiten'):
+    bad_rank = rank is not None and (kind != 'whiten' or not 1 <= rank <= dim)
+    if config or kind not in known or bad_rank:
         raise ValueError(
             f'{key} is {setting!r}, expected one of {list(known)}, or '
-            "dict(type='whiten', rank=64) for the leading directions alone."
+            f"dict(type='whiten', rank=R) for the R of {dim} directions of largest variance."
         )
-    if rank is not None and not 1 <= rank <= dim:
-        raise ValueError(f'{key}.rank is {rank}, expected 1 to {dim}, the width of the features.')
     return kind, rank
 
 

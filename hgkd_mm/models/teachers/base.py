@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from hgkd_mm.sparse import CellMask
 
-from ..outputs import QKV, LayerTokens, TeacherOutput
+from ..outputs import LayerTokens, TeacherOutput
 from ..qkv import read_qkv
-from ..tokens import Pair, group_by_count, visible_tokens
-
-_DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+from ..tokens import Pair, visible_positions, visible_tokens
 
 
 class BaseTeacher(nn.Module, metaclass=ABCMeta):
@@ -41,12 +39,10 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             grid of a student of patch 16 (224 px become 196).
         dtype: 'bfloat16', or 'float16' on a GPU: matrix products run in it under autocast,
             whatever the student does, with weights that are kept in it; all else stays in
-            float32. Worth it where the device computes in that type (docs/speed.md); it changes
-            the targets by rounding. None: as the student does.
+            float32 (docs/speed.md). None: as the student does.
 
     Raises:
-        ValueError: ``mean`` or ``std`` is not three numbers, ``teacher_view`` or ``dtype`` is
-            unknown, or ``token_stride`` is not positive.
+        ValueError: ``teacher_view`` or ``dtype`` is unknown.
     """
 
     views: tuple[str, ...] = ('full', 'visible', 'mim')
@@ -65,17 +61,14 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
     ) -> None:
         super().__init__()
         one_of('teacher_view', teacher_view, self.views)
-        if dtype is not None:
-            one_of('dtype', dtype, tuple(_DTYPES))
-        if token_stride is not None and token_stride < 1:
-            raise ValueError(f'token_stride is {token_stride}, expected pixels, 1 or more.')
+        one_of('dtype', dtype, ('bfloat16', 'float16', None))
         self.resize = None if token_stride in (None, patch_size) else patch_size
         self.patch_size = token_stride or patch_size
         self.embed_dim = embed_dim
         self.embedding_dim = embedding_dim
         self.teacher_view = teacher_view
-        self.dtype = None if dtype is None else _DTYPES[dtype]
-        self.mean, self.std = _normalization(mean, std)
+        self.dtype = None if dtype is None else getattr(torch, dtype)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.watched: tuple[int, ...] = ()
         self.register_buffer('scale', torch.ones(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', torch.zeros(1, 3, 1, 1), persistent=False)
@@ -86,11 +79,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         Args:
             mean: R, G, B, in 0..255, as in the config's data_preprocessor.
             std: the same, standard deviations.
-
-        Raises:
-            ValueError: not three numbers, or a std that is not positive.
         """
-        mean, std = _normalization(mean, std)
         scale = [theirs / ours for theirs, ours in zip(std, self.std, strict=True)]
         shift = [
             (theirs - ours) / s for theirs, ours, s in zip(mean, self.mean, self.std, strict=True)
@@ -121,21 +110,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         )
 
     def read_layers(self, layers: Iterable[int]) -> None:
-        """Asks for queries, keys and values of blocks, from 0, as ``layers`` of the output.
-
-        Raises:
-            TypeError: the network has no such blocks at all.
-            ValueError: a block is out of range.
-        """
-        wanted = tuple(sorted({*self.watched, *layers}))
-        count = len(self.blocks())
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
-            raise ValueError(
-                f'Layers {list(wanted)} of a teacher are to be read, but {count} of its blocks '
-                f'run: name layers from 0 to {count - 1} (teacher_layers of the head), or let more '
-                "of them run (the teacher's layer)."
-            )
-        self.watched = wanted
+        """Adds queries, keys and values of blocks, from 0, to ``layers`` of the output."""
+        self.watched = tuple(sorted({*self.watched, *layers}))
 
     def grid(self, size: Pair) -> Pair:
         """Tokens (gh, gw) of an image of ``size`` (H, W) pixels.
@@ -144,7 +120,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             ValueError: the image does not divide into patches.
         """
         height, width = size
-        if any(side < 1 or side % self.patch_size for side in size):
+        if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f'Images of {height} x {width} pixels do not divide into the patches of '
                 f'{self.patch_size} pixels of {type(self).__name__}: change the crop size of the '
@@ -163,8 +139,6 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         Raises:
             ValueError: sizes don't fit, or the mask is missing.
         """
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f'A teacher takes images (B, 3, H, W), got {tuple(images.shape)}.')
         grid = self.grid((images.shape[2], images.shape[3]))
         visible = None
         if self.teacher_view != 'full':
@@ -173,47 +147,25 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                     f"teacher_view='{self.teacher_view}' needs the student's mask, but there is "
                     "none: pass mask, or set teacher_view='full'."
                 )
-            if mask.batch != len(images):
-                raise ValueError(f'The mask is for {mask.batch} images, but {len(images)} came in.')
             visible = visible_tokens(mask, grid).to(images.device)
         # In the teacher's own precision, which may be lower than the student's.
         images = images.to(self.scale.dtype) * self.scale + self.shift
         if self.resize is not None:
             size = (grid[0] * self.resize, grid[1] * self.resize)
             images = F.interpolate(images, size, mode='bicubic', antialias=True)
-        with self._precision(images.device.type), self._reading() as found:
+        blocks = self.blocks() if self.watched else ()
+        precision = nullcontext()
+        if self.dtype is not None:
+            precision = torch.autocast(images.device.type, dtype=self.dtype)
+        with precision, read_qkv({layer: blocks[layer] for layer in self.watched}) as found:
             output = self.infer(images, grid, visible)
-        output.layers = self._layer_tokens(found, visible)
-        return output
-
-    def _reading(self) -> AbstractContextManager[dict[int, QKV]]:
-        if not self.watched:
-            return nullcontext({})
-        blocks = self.blocks()
-        return read_qkv({layer: blocks[layer] for layer in self.watched})
-
-    def _layer_tokens(
-        self, found: Mapping[int, QKV], visible: Tensor | None
-    ) -> dict[int, LayerTokens]:
-        index = None
-        if found and visible is not None and self.hides_tokens:
-            groups = group_by_count(visible)
-            if len(groups) > 1:
-                raise ValueError(
-                    "Token relations with teacher_view='visible' need equally many visible cells "
-                    f'in each image, this batch has {len(groups)} numbers of them: use '
-                    "CellMask.random, which HGKD draws, or teacher_view='full'."
-                )
-            index = groups[0][1]
-        return {
+        hides = found and visible is not None and self.hides_tokens
+        index = visible_positions(visible) if hides else None
+        output.layers = {
             layer: LayerTokens(qkv=qkv, prefix=self.prefix, index=index)
             for layer, qkv in found.items()
         }
-
-    def _precision(self, device_type: str) -> AbstractContextManager:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(device_type, dtype=self.dtype)
+        return output
 
     @abstractmethod
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
@@ -244,11 +196,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         return super().train(False)
 
     def freeze(self) -> None:
-        """Takes the gradient from every weight and switches to eval mode.
-
-        With a ``dtype``, weights of matrix products are rounded to it here: autocast would
-        do so at every step, since it remembers only weights that are trained.
-        """
+        """Takes the gradient from every weight and switches to eval mode."""
         self.requires_grad_(False)
         self.eval()
         self._set_precision()
@@ -262,6 +210,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
     def _set_precision(self) -> None:
         if self.dtype is None:
             return
+        # Once, here: autocast would round at every step, since it remembers trained weights only.
         for module in self.modules():
             # Not their subclasses, which may compute with the weight before they multiply.
             product = type(module) in (nn.Linear, nn.Conv2d)
@@ -271,69 +220,35 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                     tensor.data = tensor.data.to(own)
 
 
-class FrozenTeachers(Mapping[str, BaseTeacher]):
-    """Teachers by name, kept out of ``state_dict``, ``parameters``, ``modules`` and DDP.
+class FrozenTeachers(dict[str, BaseTeacher]):
+    """Teachers by name, frozen, and kept out of ``state_dict``, ``parameters`` and DDP.
 
     It is no ``nn.Module``, so that a model which has one as an attribute does not register the
     teachers. The model calls :meth:`apply_` in its own ``_apply``, through which ``to``, ``cuda``,
     ``half`` and ``double`` all go.
-
-    Args:
-        teachers: name to teacher; each is frozen here.
     """
 
     def __init__(self, teachers: Mapping[str, BaseTeacher]) -> None:
-        self._teachers = dict(teachers)
-        for teacher in self._teachers.values():
+        super().__init__(teachers)
+        for teacher in self.values():
             teacher.freeze()
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Replaces every tensor of every teacher by ``fn`` of it, in place."""
-        for teacher in self._teachers.values():
+        for teacher in self.values():
             teacher._apply(fn)
 
     def __deepcopy__(self, memo: dict[int, object]) -> FrozenTeachers:
         """Teachers of their own on the same weights, so that EMA of a student copies none."""
-        for teacher in self._teachers.values():
+        for teacher in self.values():
             for weight in teacher.parameters():
                 memo[id(weight)] = nn.Parameter(weight.detach(), requires_grad=False)
             for buffer in teacher.buffers():
                 memo[id(buffer)] = buffer.detach()
-        return FrozenTeachers(copy.deepcopy(self._teachers, memo))
-
-    def __getitem__(self, name: str) -> BaseTeacher:
-        if name not in self._teachers:
-            raise KeyError(
-                f'There is no teacher called {name!r}; there are '
-                f'{", ".join(self._teachers) or "none"} (config key teachers).'
-            )
-        return self._teachers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._teachers)
-
-    def __len__(self) -> int:
-        return len(self._teachers)
-
-    def __repr__(self) -> str:
-        inside = ', '.join(f'{k}={type(v).__name__}' for k, v in self._teachers.items())
-        return f'{type(self).__name__}({inside})'
+        return FrozenTeachers({name: copy.deepcopy(one, memo) for name, one in self.items()})
 
 
-def one_of(key: str, value: str, known: Sequence[str]) -> None:
+def one_of(key: str, value: str | None, known: Sequence[str | None]) -> None:
     """Raises ValueError unless the config key's ``value`` is among ``known``."""
     if value not in known:
-        choices = ', '.join(map(repr, known))
-        raise ValueError(f'{key}={value!r} is unknown; choose one of {choices}.')
-
-
-def _normalization(
-    mean: Sequence[float], std: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(
-            f'mean and std are three numbers each (R, G, B in 0..255), std above 0; got '
-            f'mean={mean}, std={std}. Check the data_preprocessor and the teacher.'
-        )
-    return mean, std
+        raise ValueError(f'{key} is {value!r}, expected one of {", ".join(map(repr, known))}.')

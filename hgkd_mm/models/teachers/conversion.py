@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -18,11 +18,8 @@ _OFFICIAL = (
     (r'^blocks\.', r'layers.'),
     (r'^(?:decoder_)?norm\.', r'ln1.'),
 )
-_SHARED_BIAS = 'rel_pos_bias.relative_position_bias_table'
-_BLOCK_BIAS = 'layers.{}.attn.relative_position_bias_table'
 # What MoCo v3 trains beside the encoder, in mmpretrain's files and mmselfsup's.
 _MOCO_V3 = ('base_encoder.', 'momentum_encoder.', 'head.predictor.')
-MOCO_V3_SMALL = 'arch=dict(embed_dims=384, num_layers=12, num_heads=12)'
 
 
 @dataclass
@@ -30,67 +27,42 @@ class TeacherWeights:
     """Weights of a masked-image-modeling transformer in mmpretrain's naming.
 
     Attributes:
-        encoder: for ``VisionTransformer`` or ``BEiTViT``.
-        decoder: for ``MAEPretrainDecoder``; empty where the file has none.
-        unused: names of the file that belong to neither (heads, tokenisers, optimisers).
         official: True if the file had official names, False if it had mmpretrain's.
+        encoder: for ``VisionTransformer`` or ``BEiTPretrainViT``.
+        decoder: for ``MAEPretrainDecoder``; empty where the file has none.
+        unused: names of the file that belong to neither (heads, tokenizers, optimizers).
     """
 
-    encoder: dict[str, Tensor]
-    decoder: dict[str, Tensor]
-    unused: list[str]
     official: bool
+    encoder: dict[str, Tensor] = field(default_factory=dict)
+    decoder: dict[str, Tensor] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
     @property
     def by_moco_v3(self) -> bool:
         """True if the file's other parts are those of MoCo v3; False if they don't tell."""
         return any(name.startswith(_MOCO_V3) for name in self.unused)
 
-    @property
-    def shares_bias(self) -> bool:
-        """True if all layers of BEiT share one position bias, as when it was pre-trained."""
-        return _SHARED_BIAS in self.encoder
-
-    def bias_tables(self, num_layers: int) -> list[str]:
-        """Names of BEiT's relative position bias tables that the encoder must have.
-
-        One that all layers share (as pre-trained), or one a layer (as fine-tuned). None if the
-        file has absolute position embeddings instead.
-        """
-        blocks = [_BLOCK_BIAS.format(i) for i in range(num_layers)]
-        if self.shares_bias:
-            return [_SHARED_BIAS]
-        if any(name in self.encoder for name in blocks):
-            return blocks
-        return [] if 'pos_embed' in self.encoder else [_SHARED_BIAS]
-
 
 def to_mmpretrain(weights: Mapping[str, Tensor], *, family: str, source: str) -> TeacherWeights:
     """Sorts a checkpoint's tensors into encoder and decoder, in mmpretrain's naming.
 
-    Knows mmpretrain's own files (``backbone.``, ``neck.``), a bare mmpretrain backbone
-    (``layers.``), and the official files (``blocks.``, ``decoder_blocks.``).
-
     Args:
-        weights: name to tensor, as the file has them.
+        weights: name to tensor of mmpretrain's files (``backbone.``, ``neck.``), a bare mmpretrain
+            backbone (``layers.``), or the official ones (``blocks.``, ``decoder_blocks.``).
         family: 'mae', 'beit', 'beitv2' or 'vit'.
         source: where they come from: for messages.
 
     Raises:
         ValueError: the names are of none of these layouts.
     """
-    if any(name.startswith('backbone.') for name in weights):
+    parts = {name.split('.')[0] for name in weights}
+    if 'backbone' in parts:
         return _from_mmpretrain(weights, family)
-    if any(name.startswith('layers.') for name in weights):
-        return TeacherWeights(dict(weights), {}, [], official=False)
-    if any(name.startswith('blocks.') for name in weights):
+    if 'layers' in parts:
+        return TeacherWeights(official=False, encoder=dict(weights))
+    if 'blocks' in parts:
         return _from_official(weights, family)
-    if any(name.startswith('base_encoder.') for name in weights):
-        raise ValueError(
-            f'{source} is a training checkpoint of MoCo v3 (names start with base_encoder.): '
-            'expected a file of what stands under base_encoder. alone, without that prefix '
-            f'(config key checkpoint); for its ViT-S, {MOCO_V3_SMALL}.'
-        )
     raise ValueError(
         f'{source} is not a vision transformer that is known here: expected names that start '
         f'with backbone., layers. or blocks.; found {", ".join(list(weights)[:5])}. Give '
@@ -99,27 +71,27 @@ def to_mmpretrain(weights: Mapping[str, Tensor], *, family: str, source: str) ->
 
 
 def _from_mmpretrain(weights: Mapping[str, Tensor], family: str) -> TeacherWeights:
-    encoder, decoder, unused = {}, {}, []
+    found = TeacherWeights(official=False)
     for name, value in weights.items():
         part, _, rest = name.partition('.')
         if part == 'backbone':
-            encoder[rest] = value
+            found.encoder[rest] = value
         elif part == 'neck' and family == 'mae':
-            decoder[rest] = value
-        elif part == 'neck' and family == 'beitv2' and rest in ('norm.weight', 'norm.bias'):
+            found.decoder[rest] = value
+        elif family == 'beitv2' and name in ('neck.norm.weight', 'neck.norm.bias'):
             # BEiT v2 normalizes the encoder's last tokens in its neck (BEiTV2Neck).
-            encoder[f'ln1.{rest.removeprefix("norm.")}'] = value
+            found.encoder[f'ln1.{rest.removeprefix("norm.")}'] = value
         else:
-            unused.append(name)
-    return TeacherWeights(encoder, decoder, unused, official=False)
+            found.unused.append(name)
+    return found
 
 
 def _from_official(weights: Mapping[str, Tensor], family: str) -> TeacherWeights:
-    encoder, decoder = {}, {}
+    found = TeacherWeights(official=True)
     for name, value in weights.items():
         new = name
         for pattern, replacement in _OFFICIAL:
             new = re.sub(pattern, replacement, new)
         of_decoder = family == 'mae' and (name == 'mask_token' or name.startswith('decoder_'))
-        (decoder if of_decoder else encoder)[new] = value
-    return TeacherWeights(encoder, decoder, [], official=True)
+        (found.decoder if of_decoder else found.encoder)[new] = value
+    return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
@@ -19,7 +18,7 @@ from hgkd_mm.weights.reading import read_tensors
 
 from ..outputs import TeacherOutput
 from ..qkv import attention_blocks
-from ..tokens import Pair, after_norm, mean_tokens, on_visible, take
+from ..tokens import Pair, mean_tokens, on_visible
 from .base import BaseTeacher, one_of
 
 
@@ -47,12 +46,14 @@ class TIMMTeacher(BaseTeacher):
         trust_checkpoint: let the file run pickled code, if it cannot be read otherwise.
 
     Raises:
-        ValueError: timm has no such network, or its weights were trained in another one, an
-            argument is unknown, or there is no checkpoint.
+        ValueError: the weights were trained in another network, an argument is unknown or does not
+            suit the network, or there is no checkpoint.
         FileNotFoundError: the checkpoint is not there.
-        RuntimeError: it is damaged, or its weights are not this network's, see
-            :func:`~hgkd_mm.weights.fit.load_strictly`.
+        RuntimeError: timm has no such network, the checkpoint is damaged, or its weights are not
+            this network's, see :func:`~hgkd_mm.weights.fit.load_strictly`.
     """
+
+    views = ('full', 'visible')
 
     def __init__(
         self,
@@ -97,8 +98,6 @@ class TIMMTeacher(BaseTeacher):
         )
         self.name = name
         self.embedding = embedding
-        if teacher_view == 'visible':
-            model.patch_drop = KeptTokens(model.num_prefix_tokens)
         self.model = model
         self.freeze()
 
@@ -116,77 +115,38 @@ class TIMMTeacher(BaseTeacher):
         return attention_blocks(self.model)
 
     def infer(self, images: Tensor, grid: Pair, visible: Tensor | None) -> TeacherOutput:
+        network = self.model.forward_features
         if visible is None:
-            first, tokens = self._split(self._features(images), grid)
+            first, tokens = self._split(network(images), grid)
         else:
-            first, tokens = on_visible(images, visible, self._on_kept)
+            first, tokens = on_visible(
+                network, images, visible, layer=self.model.patch_drop, prefix=self.prefix
+            )
         embedding = first if self.embedding == 'cls' else mean_tokens(tokens, visible)
         norm = _norm_after_pooling(self.model)
         if norm is not None:
-            embedding, tokens, first = after_norm(norm, embedding, tokens, first, visible)
+            embedding, tokens, first = norm(embedding), norm(tokens), norm(first)
+            if visible is not None:
+                tokens = tokens * visible.flatten(1).unsqueeze(-1)
         return self.output(tokens, embedding, grid, visible, first if self.has_cls else None)
-
-    def _on_kept(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        self.model.patch_drop.index = index
-        try:
-            features = self._features(images)
-        finally:
-            self.model.patch_drop.index = None
-        return features[:, 0], features[:, self.prefix :]
-
-    def _features(self, images: Tensor) -> Tensor:
-        try:
-            return self.model.forward_features(images)
-        except AssertionError as error:
-            raise ValueError(
-                f'{self.name} does not take images of {images.shape[2]} x {images.shape[3]} '
-                f'pixels ({error}). Set model_kwargs=dict(img_size=...) or another crop size.'
-            ) from error
 
     def _split(self, features: Tensor, grid: Pair) -> tuple[Tensor, Tensor]:
         """First token and (B, N, D) patch tokens, from whichever layout the network has."""
-        if features.dim() == 3 and features.shape[1] == self.prefix + grid[0] * grid[1]:
-            return features[:, 0], features[:, self.prefix :]
         if features.shape[1:] == (self.embed_dim, *grid):
-            tokens = features.flatten(2).transpose(1, 2)
-            return tokens[:, 0], tokens
+            features = features.movedim(1, -1)
         if features.shape[1:] == (*grid, self.embed_dim):
-            tokens = features.flatten(1, 2)
-            return tokens[:, 0], tokens
-        raise ValueError(
-            f'{self.name} gives features of shape {tuple(features.shape)}, expected '
-            f'{grid[0]} x {grid[1]} tokens of {self.embed_dim} channels. It cannot be a teacher '
-            'here; choose another timm name.'
-        )
-
-
-class KeptTokens(nn.Module):
-    """Lets only chosen tokens through, in the place of a ViT's ``patch_drop``.
-
-    Args:
-        prefix: class and register tokens in front, which always pass.
-    """
-
-    def __init__(self, prefix: int) -> None:
-        super().__init__()
-        self.prefix = prefix
-        self.index: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, prefix + N, D) to (B, prefix + k, D) with ``index`` (B, k)."""
-        if self.index is None:
-            return x
-        return torch.cat([x[:, : self.prefix], take(x[:, self.prefix :], self.index)], dim=1)
+            features = features.flatten(1, 2)
+        if features.dim() != 3 or features.shape[1] != self.prefix + grid[0] * grid[1]:
+            raise ValueError(
+                f'{self.name} gives features of shape {tuple(features.shape)}, expected '
+                f'{grid[0]} x {grid[1]} tokens of {self.embed_dim} channels. It cannot be a '
+                'teacher here; choose another timm name.'
+            )
+        return features[:, 0], features[:, self.prefix :]
 
 
 def _create(name: str, kwargs: dict) -> nn.Module:
     """The network with random weights, all of which are replaced later."""
-    if not timm.is_model(name):
-        near = timm.list_models(f'*{name.split(".")[0].split("_")[0]}*')[:5]
-        raise ValueError(
-            f'timm {timm.__version__} has no network called {name!r} (config key name). '
-            f'Near it: {", ".join(near) or "nothing"}.'
-        )
     # The student's initial weights must not depend on whether there is a teacher.
     with torch.random.fork_rng(devices=[]):
         try:
@@ -197,12 +157,14 @@ def _create(name: str, kwargs: dict) -> nn.Module:
             return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
 
 
-def _norm_after_pooling(model: nn.Module) -> nn.Module | None:
-    """The norm of all channels that timm applies to pooled features, if there is one."""
-    for path in ('fc_norm', 'head.norm'):
-        norm = functools.reduce(lambda m, name: getattr(m, name, None), path.split('.'), model)
+def _norm_after_pooling(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """The norm of (..., D) that timm applies to pooled features, if there is one."""
+    for holder, name in ((model, 'fc_norm'), (getattr(model, 'head', None), 'norm')):
+        norm = getattr(holder, name, None)
         # A classifier with a hidden layer may have a norm of that layer's width there.
         if getattr(norm, 'normalized_shape', None) == (model.num_features,):
+            if '2d' in type(norm).__name__:  # of (B, D, H, W)
+                return lambda x: norm(x.reshape(-1, x.shape[-1], 1, 1)).view_as(x)
             return norm
     return None
 
@@ -220,11 +182,6 @@ def _check_activation(model: nn.Module, name: str) -> None:
 
 
 def _check_abilities(model: nn.Module, name: str, teacher_view: str, embedding: str) -> None:
-    if teacher_view == 'mim':
-        raise ValueError(
-            f"teacher_view='mim' needs a teacher that infers hidden patches, which {name} from "
-            'timm does not. Use MIMTeacher, or another view.'
-        )
     if teacher_view == 'visible' and not isinstance(model, VisionTransformer):
         raise ValueError(
             f"teacher_view='visible' works for timm's VisionTransformer only, and {name} is a "

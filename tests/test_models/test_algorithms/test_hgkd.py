@@ -7,7 +7,6 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from hgkd_mm.models import HGKD, TeacherOutput
@@ -63,7 +62,7 @@ def test_losses_are_weighted_and_named_after_the_heads(images: Tensor) -> None:
     mask = CellMask.random(batch=2, grid=(2, 3), mask_ratio=0.5)
     model = build(heads=dict(feat=FEAT, again=FEAT | dict(weight=3.0)))
     model.heads['again'].load_state_dict(model.heads['feat'].state_dict())
-    losses = model(images, mode='loss', mask=mask)
+    losses = model.loss(images, mask=mask)
     assert list(losses) == ['loss_feat', 'loss_again']
     torch.testing.assert_close(losses['loss_again'], 3 * losses['loss_feat'])
     total, log_vars = model.parse_losses(losses)
@@ -72,21 +71,13 @@ def test_losses_are_weighted_and_named_after_the_heads(images: Tensor) -> None:
 
 
 def test_each_teacher_runs_once_a_step_and_only_if_wanted(images: Tensor) -> None:
-    teachers = dict(mim=PatchTeacher(), other=PatchTeacher(4), idle=PatchTeacher())
+    teachers = dict(mim=PatchTeacher(), other=PatchTeacher(4), idle=dict(type='NoSuchTeacher'))
     other = FEAT | dict(teacher='other')
     model = build(teachers=dict(teachers), heads=dict(feat=FEAT, sim=SIM, other=other))
     losses = model.loss(images)
     assert set(losses) == {'loss_feat', 'loss_sim', 'loss_other'}
-    assert [len(teachers[name].seen) for name in teachers] == [1, 1, 0]
+    assert [len(teachers[name].seen) for name in ('mim', 'other')] == [1, 1]
     assert set(model.teachers) == {'mim', 'other'}
-
-
-def test_an_unwanted_teacher_is_not_even_built() -> None:
-    model = build(
-        teachers=dict(mim=PatchTeacher(), idle=dict(type='NoSuchTeacher')),
-        heads=dict(feat=FEAT, sim=None),
-    )
-    assert list(model.heads) == ['feat']
 
 
 def test_teacher_stays_outside(images: Tensor) -> None:
@@ -102,11 +93,8 @@ def test_teacher_stays_outside(images: Tensor) -> None:
     assert torch.equal(teacher.conv.weight, weight)
     assert teacher.conv.weight.grad is None
     assert not teacher.training
-
-
-def test_teacher_follows_the_model() -> None:
-    model = build().double()
-    assert model.teachers['mim'].conv.weight.dtype == torch.double
+    model.double()
+    assert teacher.conv.weight.dtype == torch.double
 
 
 def test_teacher_converts_from_the_preprocessors_statistics(images: Tensor) -> None:
@@ -117,12 +105,6 @@ def test_teacher_converts_from_the_preprocessors_statistics(images: Tensor) -> N
     model.loss(**data)
     # The tiny teacher's own mean 0 and std 1 make its input the RGB image itself.
     torch.testing.assert_close(model.teachers['mim'].seen[0], raw.flip(1), rtol=1e-4, atol=1e-2)
-
-
-def test_without_normalisation_the_teacher_gets_the_images(images: Tensor) -> None:
-    model = build()
-    model.loss(images)
-    assert torch.equal(model.teachers['mim'].seen[0], images)
 
 
 def test_student_never_sees_hidden_pixels(images: Tensor) -> None:
@@ -138,32 +120,8 @@ def test_student_never_sees_hidden_pixels(images: Tensor) -> None:
 
 def test_tensor_mode_is_the_dense_backbone(images: Tensor) -> None:
     model = build().eval()
-    expected = model.backbone(images)
-    for maps in (model(images), model.extract_feat(images), model([images], mode='tensor')):
-        assert len(maps) == 4
-        for got, want in zip(maps, expected, strict=True):
-            assert torch.equal(got, want)
-
-
-def test_predict_gives_a_feature_per_image(images: Tensor) -> None:
-    model = build().eval()
-    samples = [DataSample().set_gt_label(1), DataSample().set_gt_label(2)]
-    out = model(images, samples, mode='predict')
-    assert [int(s.gt_label) for s in out] == [1, 2]
-    expected = model.backbone(images)[-1].mean((2, 3))
-    torch.testing.assert_close(torch.stack([s.feature for s in out]), expected)
-    assert len(model.predict(images)) == 2
-
-
-def test_masks_are_new_each_time_and_repeat_with_the_seed(images: Tensor) -> None:
-    model = build()
-    large = torch.zeros(2, 3, 224, 224)
-    torch.manual_seed(3)
-    first, second = model.draw_mask(large).visible, model.draw_mask(large).visible
-    torch.manual_seed(3)
-    assert torch.equal(model.draw_mask(large).visible, first)
-    assert not torch.equal(first, second)
-    assert first.flatten(1).sum(1).tolist() == [24, 24]  # round(49 / 2)
+    for got, want in zip(model(images), model.backbone(images), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_training_step_of_mmengine_lowers_the_loss(images: Tensor) -> None:
@@ -171,9 +129,7 @@ def test_training_step_of_mmengine_lowers_the_loss(images: Tensor) -> None:
     model.init_weights()
     model.train()
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=3e-3))
-    history = [
-        model.train_step(dict(inputs=[images], data_samples=None), wrapper) for _ in range(12)
-    ]
+    history = [model.train_step(dict(inputs=images, data_samples=None), wrapper) for _ in range(12)]
     assert set(history[0]) == {'loss', 'loss_feat', 'loss_sim'}
     assert history[0]['loss_sim'] == 0 < history[1]['loss_sim']
     assert history[-1]['loss_feat'] < 0.8 * history[0]['loss_feat']
@@ -217,15 +173,9 @@ def test_init_weights_reaches_neck_and_heads() -> None:
     assert model.heads['feat'].project.weight.std().item() == pytest.approx(0.02, rel=0.3)
 
 
-def test_layer_depth_is_the_backbones() -> None:
-    model = build(backbone=dict(type='ResNet', depth=50), heads=dict(sim=SIM), neck=None)
-    assert model.get_layer_depth('backbone.layer3.5.conv1.weight') == (5, 8)
-
-
-@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor, bad: float) -> None:
+def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor) -> None:
     model = build()
-    model.heads['feat'].project.bias.data.fill_(bad)
+    model.heads['feat'].project.bias.data.fill_(float('nan'))
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     before = model.backbone.conv1.weight.clone()
     with pytest.raises(RuntimeError, match=r'^loss_feat is not finite .*optim_wrapper'):
@@ -241,35 +191,20 @@ def test_stops_before_the_step_when_a_loss_is_not_finite(images: Tensor, bad: fl
         (dict(teachers={}), r"model\.heads\.feat names teacher 'mim'.*has none"),
         (dict(teachers=dict(mae=PatchTeacher())), r"names teacher 'mim'.*\['mae'\]"),
         (dict(neck=None), r'model\.heads\.feat .*neck'),
-        (dict(mask=dict(cell=0)), r'model\.mask\.cell must be .* got 0'),
-        (dict(mask=dict(ratio=1.0)), r'model\.mask\.ratio must be in \[0, 1\), got 1.0'),
-        (dict(mask=dict(size=32)), r"\['size'\] as well"),
+        (dict(mask=dict(cell=0)), r'model\.mask .* got cell=0'),
+        (dict(mask=dict(ratio=1.0)), r'model\.mask .* ratio=1.0'),
+        (dict(mask=dict(size=32)), r"model\.mask .* other keys \['size'\]"),
         (dict(engine='tile'), r"model\.engine .*'tiles'.*got 'tile'"),
     ],
 )
 def test_refuses_bad_configs(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        HGKD(
-            **(
-                dict(
-                    backbone=BACKBONE,
-                    neck=dict(type='UNetDecoder', width=32),
-                    teachers=dict(mim=PatchTeacher()),
-                    heads=dict(feat=FEAT, sim=SIM),
-                )
-                | kwargs
-            )
-        )
+        build(**kwargs)
 
 
-def test_refuses_bad_inputs(images: Tensor) -> None:
-    model = build()
+def test_refuses_images_that_are_no_whole_cells(images: Tensor) -> None:
     with pytest.raises(ValueError, match=r'60 x 96 px do not divide into cells of 32'):
-        model.loss(images[:, :, :60])
-    with pytest.raises(ValueError, match='one view of each image, the pipeline gives 2'):
-        model.loss([images, images])
-    with pytest.raises(ValueError, match="mode is 'train'"):
-        model(images, mode='train')
+        build().loss(images[:, :, :60])
 
 
 def build_spark() -> nn.Module:
@@ -349,8 +284,3 @@ def test_a_neck_that_no_head_reads_is_not_built(images: Tensor) -> None:
     loss.backward()
     assert loss > 0
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_checkpointing_that_could_not_repeat_its_draws_is_refused() -> None:
-    with pytest.raises(ValueError, match='drop_path_rate=0'):
-        build(backbone=dict(type='ResNet', **SMALL, with_cp=True, drop_path_rate=0.1))

@@ -1,4 +1,4 @@
-"""Trains a tiny H-GKD for a few steps, as one of several processes or alone.
+"""Trains a tiny H-GKD and a tiny Hybrid Distill, as one of several processes or alone.
 
 Run as ``two_process_worker.py RANK WORLD DIRECTORY``; imported, ``train`` runs in place. Each
 process takes its share of the same batches and masks, and batch norm is frozen, so several
@@ -11,15 +11,20 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import barrier
+from mmpretrain.models.backbones import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hgkd_mm.models import HGKD, TeacherOutput
-from hgkd_mm.models.queue import MemoryQueue
+from hgkd_mm.models import HGKD, HybridDistill, TeacherOutput
 from hgkd_mm.models.teachers.base import BaseTeacher
 from hgkd_mm.sparse import CellMask
 
 STEPS, BATCH, SIZE, QUEUE = 4, 6, 16, 10
+VIT = dict(
+    arch=dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=16),
+    img_size=16,
+    patch_size=4,
+)
 
 
 class TinyStudent(nn.Module):
@@ -54,20 +59,16 @@ class TinyTeacher(BaseTeacher):
         return self.output(tokens, tokens.mean(1), grid)
 
 
-def build() -> HGKD:
+def hgkd() -> HGKD:
     """The same weights in every process; double precision; batch norm frozen."""
-    torch.manual_seed(0)
+    sim = dict(type='SimilarityDistributionHead', teacher='mim', queue_size=QUEUE)
     model = HGKD(
         backbone=TinyStudent(),
         neck=dict(type='UNetDecoder', width=8, stride=4, out_stride=2),
         teachers=dict(mim=TinyTeacher()),
         heads=dict(
             feat=dict(type='FeatureImitationHead', teacher='mim'),
-            sim=dict(
-                type='SimilarityDistributionHead',
-                teacher='mim',
-                queue_size=QUEUE,
-            ),
+            sim=sim,
             pixels=dict(type='PixelReconstructionHead'),
         ),
         mask=dict(cell=4, ratio=0.5),
@@ -80,41 +81,61 @@ def build() -> HGKD:
     return model
 
 
-def train(rank: int, world: int) -> dict:
+def hybrid(directory: Path) -> HybridDistill:
+    """The same weights in every process; double precision."""
+    teachers = {}
+    for name in ('cl', 'mim'):
+        path = directory / f'{name}.{os.getpid()}.pth'
+        state = VisionTransformer(**VIT).state_dict()
+        torch.save({f'backbone.{k}': torch.randn_like(v) for k, v in state.items()}, path)
+        teachers[name] = dict(type='MIMTeacher', checkpoint=str(path), **VIT)
+    relation = dict(
+        type='TokenRelationHead', teacher='mim', student_layers=[-1], teacher_layers=[2]
+    )
+    model = HybridDistill(
+        backbone=VisionTransformer(out_type='raw', **VIT),
+        teachers=teachers,
+        heads=dict(feat=dict(type='FeatureDistillationHead', teacher='cl'), relation=relation),
+        masking=dict(keep_ratio=0.75),
+    ).double()
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    return model
+
+
+def steps(model: nn.Module, rank: int, world: int) -> list[dict]:
     """Losses, mean gradients and queue of every step, of this process."""
-    model = build()
     wrapped = DistributedDataParallel(model) if world > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(1)
     share = BATCH // world
     mine = slice(rank * share, (rank + 1) * share)
-    steps = []
+    out = []
     for _ in range(STEPS):
         images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator).double()
         mask = CellMask.random(batch=BATCH, grid=(4, 4), mask_ratio=0.5, generator=generator)
-        losses = wrapped(images[mine], mode='loss', mask=CellMask(mask.visible[mine]))
+        model.draw_mask = lambda _, visible=mask.visible[mine]: CellMask(visible)
+        losses = wrapped(images[mine], mode='loss')
         total, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         total.backward()
-        steps.append(
+        queue = model.heads['sim'].queue.named_buffers() if 'sim' in model.heads else ()
+        out.append(
             dict(
                 losses={name: value.detach() for name, value in losses.items()},
                 gradients={name: p.grad.clone() for name, p in model.named_parameters()},
-                queue={n: b.clone() for n, b in model.heads['sim'].queue.named_buffers()},
+                queue={name: buffer.clone() for name, buffer in queue},
             )
         )
         optimizer.step()
-    return dict(steps=steps, uneven=uneven_queue(rank, world))
+    return out
 
 
-def uneven_queue(rank: int, world: int) -> Tensor:
-    """A queue fed with batches of 5 and 2 rows (two processes) or 7 rows (one)."""
-    queue = MemoryQueue(size=QUEUE, dim=2)
-    for step in range(3):
-        rows = torch.arange(7.0).unsqueeze(1).expand(7, 2) + 7 * step
-        first = slice(0, 5) if rank == 0 else slice(5, 7)
-        queue.enqueue(rows[first] if world > 1 else rows)
-    return queue.entries
+def train(rank: int, world: int, directory: Path) -> dict[str, list[dict]]:
+    """The steps of both algorithms."""
+    torch.manual_seed(0)
+    models = dict(hgkd=hgkd(), hybrid=hybrid(directory))
+    return {name: steps(model, rank, world) for name, model in models.items()}
 
 
 def main() -> None:
@@ -124,7 +145,7 @@ def main() -> None:
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{directory}/rendezvous', rank=rank, world_size=world
     )
-    torch.save(train(rank, world), directory / f'{rank}.pt')
+    torch.save(train(rank, world, directory), directory / f'{rank}.pt')
     barrier()
     # Not an ordinary end, which gloo's threads may abort (`leave_distributed` says how), nor
     # destroy_process_group, in which torch 2.1 may wait for ever for the file of the store.

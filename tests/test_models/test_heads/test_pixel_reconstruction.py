@@ -54,22 +54,6 @@ def test_equals_numpy(out_stride: int) -> None:
     np.testing.assert_allclose(head(given).item(), np.mean(errors), rtol=1e-12)
 
 
-def test_equals_mmpretrains_spark_head() -> None:
-    head = build()
-    given = student(1)
-    reference = MODELS.build(
-        dict(
-            type='SparKPretrainHead',
-            loss=dict(type='PixelReconstructionLoss', criterion='L2'),
-            patch_size=4,
-        )
-    )
-    prediction = head.reconstruct(given.decoded)
-    assert prediction.shape == given.images.shape
-    expected = reference(prediction, given.images, given.mask.visible.unsqueeze(1))
-    torch.testing.assert_close(head(given), expected, rtol=1e-12, atol=0)
-
-
 def test_nothing_hidden_is_zero_not_nan() -> None:
     loss = build()(student(1, torch.ones(2, 2, 3, dtype=torch.bool)))
     assert loss.item() == 0

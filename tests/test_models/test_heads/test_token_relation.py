@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -11,10 +9,8 @@ from helpers.half import HALVES
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from hgkd_mm.models.heads.base import Needs, Partners
 from hgkd_mm.models.heads.token_relation import (
     TokenRelationHead,
-    at_positions,
     relation_divergence,
     relation_logits,
 )
@@ -47,7 +43,7 @@ def teacher(**layers: LayerTokens) -> TeacherOutput:
 
 def student(**layers: LayerTokens) -> TransformerOutput:
     return TransformerOutput(
-        random(B, N, 8), None, None, GRID, {int(k[1:]): v for k, v in layers.items()}
+        random(B, N, 8), None, None, {int(k[1:]): v for k, v in layers.items()}
     )
 
 
@@ -72,12 +68,6 @@ def test_sum_over_relations_and_mean_over_layers() -> None:
         student(_0=s[0], _2=s[1]), teacher(_1=t[0], _5=t[1])
     )
     torch.testing.assert_close(loss, expected / 2)
-
-
-def test_identical_relations_cost_nothing() -> None:
-    same = layer(1)
-    loss = head(student_layers=[0], with_cls=True)(student(_0=same), teacher(_3=same))
-    assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_dropped_tokens_leave_the_teachers_relations_too() -> None:
@@ -129,73 +119,14 @@ def test_on_a_decoded_map(visible_only: bool) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
-        (dict(), 'either blocks of a transformer'),
-        (dict(student_layers=[1], in_channels=4), 'either blocks of a transformer'),
         (dict(student_layers=[1, 2]), 'compares layers one by one'),
-        (dict(in_channels=4), 'needs embed_dim'),
-        (dict(in_channels=4, embed_dim=8, with_cls=True), 'with_cls=False'),
+        (dict(in_channels=4, embed_dim=8, with_cls=True), 'a CNN has no class token'),
         (dict(student_layers=[1], relations=['qx']), "pairs of 'q', 'k' and 'v'"),
-        (dict(student_layers=[1], num_heads=-2), 'num_heads of TokenRelationHead is -2'),
-        (dict(student_layers=[1], num_heads=0), 'num_heads of TokenRelationHead is 0'),
-        (dict(student_layers=1), 'student_layers of TokenRelationHead is 1, expected a list'),
-        (dict(student_layers=[0.5]), r'is \[0.5\], expected a list of whole numbers'),
     ],
 )
 def test_refused_at_construction(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         head(**arguments)
-
-
-def block() -> SimpleNamespace:
-    return SimpleNamespace(attn=SimpleNamespace(num_heads=2))
-
-
-def partners(**changes) -> Partners:
-    teacher = SimpleNamespace(
-        blocks=lambda: [block()] * 4,
-        embedding_dim=8,
-        patch_size=16,
-        prefix=1,
-        teacher_view='full',
-    )
-    backbone = SimpleNamespace(
-        layers=[None] * 6,
-        embed_dims=8,
-        num_extra_tokens=1,
-        patch_embed=SimpleNamespace(
-            projection=SimpleNamespace(kernel_size=(16, 16), stride=(16, 16))
-        ),
-    )
-    for name, value in changes.items():
-        whose, name = name.split('_', 1)
-        setattr(teacher if whose == 'teacher' else backbone, name, value)
-    student = SimpleNamespace(output=TransformerOutput, backbone=backbone)
-    return Partners('model.heads.rel', student, teacher)
-
-
-def test_layers_counted_backwards() -> None:
-    relation = head(student_layers=[-1], teacher_layers=[-2])
-    relation.check(partners())
-    assert (relation.student_layers, relation.teacher_layers) == ((5,), (2,))
-    assert relation.num_heads == 2
-    assert relation.needs == Needs('layers', (5,), (2,))
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'changes', 'sentence'),
-    [
-        (dict(student_layers=[6]), {}, r'student_layers=\[6\] names block 6, but 6 blocks run'),
-        (dict(teacher_layers=[4]), {}, r'teacher_layers=\[4\] names block 4, but 4 blocks run'),
-        ({}, dict(teacher_patch_size=14), '14 x 14'),
-        ({}, dict(teacher_teacher_view='visible'), "teacher_view='visible'"),
-        (dict(with_cls=True), dict(student_num_extra_tokens=0), 'rel.with_cls=False'),
-        (dict(num_heads=3), {}, '3 relation heads do not divide the width 8'),
-    ],
-)
-def test_refused_before_training(arguments: dict, changes: dict, sentence: str) -> None:
-    relation = head(**(dict(student_layers=[1]) | arguments))
-    with pytest.raises(ValueError, match=sentence):
-        relation.check(partners(**changes))
 
 
 def numpy_relation(a: Tensor, b: Tensor, heads: int) -> np.ndarray:
@@ -210,7 +141,7 @@ def numpy_relation(a: Tensor, b: Tensor, heads: int) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize('heads', [3, 1, 2, 6])
+@pytest.mark.parametrize('heads', [3, 2])
 def test_relations_against_numpy_with_heads_split_anew(heads: int) -> None:
     a, b = random(B, H, N, C), random(B, H, N, C, seed=1)
     ours = relation_logits(a, b, heads).softmax(-1)
@@ -232,18 +163,6 @@ def test_divergence_goes_from_teacher_to_student() -> None:
     assert relation_divergence(student, teacher).item() == pytest.approx(np.log(2), abs=1e-6)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_gives_no_infinity(dtype: torch.dtype) -> None:
-    # Logits of some hundred: a softmax in half precision would be exactly zero in places.
-    a = 30 * random(1, 2, 6, 8).to(dtype).requires_grad_()
-    teacher = 30 * random(1, 2, 6, 8, seed=1).to(dtype)
-    loss = relation_divergence(relation_logits(a, a, 2), relation_logits(teacher, teacher, 2))
-    (gradient,) = torch.autograd.grad(loss, a)
-    assert loss.isfinite()
-    assert gradient.isfinite().all()
-    assert loss.dtype == torch.float32
-
-
 @pytest.mark.parametrize('dtype', HALVES)
 def test_logits_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
     # Products of up to 1e5, more than float16 holds.
@@ -253,18 +172,5 @@ def test_logits_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
     assert logits.dtype == torch.float32
     exact = a.double() @ b.double().transpose(2, 3) / C**0.5
     torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-2)
-
-
-def test_positions_take_rows_and_columns() -> None:
-    q = random(B, H, 1 + 6, C)
-    tokens = LayerTokens(qkv=QKV(q=q, k=q + 1, v=q + 2), prefix=1)
-    index = torch.tensor([[0, 3, 5], [1, 2, 4]])
-    kept = at_positions(tokens, index, with_cls=True)
-    whole = q @ (q + 1).transpose(2, 3)
-    ours = kept.q @ kept.k.transpose(2, 3)
-    for image in range(B):
-        rows = torch.cat([torch.zeros(1, dtype=torch.long), index[image] + 1])
-        torch.testing.assert_close(ours[image], whole[image][:, rows][:, :, rows])
-    without = at_positions(tokens, index, with_cls=False)
-    assert torch.equal(without.v, kept.v[:, :, 1:])
-    assert torch.equal(at_positions(tokens, None, with_cls=True).v, q + 2)
+    # A softmax in half precision would be exactly zero in places.
+    assert relation_divergence(logits.requires_grad_(), logits.flip(3)).isfinite()

@@ -24,24 +24,15 @@ def build(weights: Path, **settings: object) -> MIMTeacher:
     return MIMTeacher(checkpoint=weights, family='vit', **SIZES, **settings).double()
 
 
-def test_a_plain_vit_gives_its_final_tokens(weights: Path) -> None:
-    teacher, x = build(weights), images()
-    reference = randomised(VisionTransformer(**SIZES, out_type='raw'), 4).double()
-    (tokens,) = reference(x)
-    output = teacher(x)
-    torch.testing.assert_close(output.cls, tokens[:, 0])
-    torch.testing.assert_close(output.tokens.flatten(2).transpose(1, 2), tokens[:, 1:])
-
-
 @pytest.mark.parametrize('view', ['full', 'visible'])
 def test_queries_keys_and_values_are_the_blocks_own(weights: Path, view: str) -> None:
     teacher, x = build(weights, teacher_view=view), images()
     visible = torch.tensor([[[0, 1], [0, 1]], [[1, 1], [0, 0]], [[1, 0], [0, 1]]]).bool()
     teacher.read_layers([1])
     seen = []
-    teacher.encoder.vit.layers[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    teacher.vit.layers[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     layer = teacher(x, CellMask(visible)).layers[1]
-    block = teacher.encoder.vit.layers[1]
+    block = teacher.vit.layers[1]
     qkv = block.attn.qkv(block.ln1(seen[0]))  # (B, 1 + N, 3 * 24)
     q, k, v = qkv.unflatten(2, (3, 2, 12)).permute(2, 0, 3, 1, 4)  # of 2 heads
     for name, value in (('q', q), ('k', k), ('v', v)):
@@ -62,14 +53,8 @@ def test_relations_of_unequal_numbers_of_tokens_are_refused(weights: Path) -> No
     teacher = build(weights, teacher_view='visible')
     teacher.read_layers([0])
     ragged = torch.tensor([[[0, 1], [0, 0]], [[1, 1], [0, 1]], [[1, 1], [1, 1]]]).bool()
-    with pytest.raises(ValueError, match='this batch has 3 numbers of them'):
+    with pytest.raises(ValueError, match=r'got \[4, 12, 16\] tokens'):
         teacher(images(), CellMask(ragged))
-
-
-@pytest.mark.parametrize('layers', [[3], [-1], [0, 7]])
-def test_blocks_out_of_range_are_refused(weights: Path, layers: list[int]) -> None:
-    with pytest.raises(ValueError, match='name layers from 0 to 2'):
-        build(weights).read_layers(layers)
 
 
 def test_a_teacher_of_another_patch_size_sees_the_images_resized(weights: Path) -> None:
@@ -84,8 +69,3 @@ def test_a_teacher_of_another_patch_size_sees_the_images_resized(weights: Path) 
     plain = torch.full((1, 3, 32, 32), 0.7, dtype=torch.float64)
     same = build(weights)(torch.full((1, 3, 64, 64), 0.7, dtype=torch.float64))
     torch.testing.assert_close(teacher(plain).tokens, same.tokens)
-
-
-def test_a_stride_of_nothing_is_refused(weights: Path) -> None:
-    with pytest.raises(ValueError, match='token_stride is 0, expected pixels'):
-        build(weights, token_stride=0)

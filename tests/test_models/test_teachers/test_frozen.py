@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
@@ -48,10 +46,9 @@ class Student(nn.Module):
 
 
 def test_absent_from_everything_a_model_registers() -> None:
-    student, plain = Student(), nn.Linear(2, 2)
+    student = Student()
     assert list(student.state_dict()) == ['linear.weight', 'linear.bias']
-    assert len(list(student.parameters())) == len(list(plain.parameters()))
-    assert not list(student.buffers())
+    assert len(list(student.parameters())) == 2 and not list(student.buffers())
     assert [name for name, _ in student.named_modules()] == ['', 'linear']
 
 
@@ -60,21 +57,17 @@ def test_moves_with_the_model() -> None:
     for teacher in student.teachers.values():
         assert teacher.factor.dtype == torch.float64 and teacher.scale.dtype == torch.float64
         assert teacher.layers[0].running_mean.dtype == torch.float64
-    assert student.to(torch.bfloat16).teachers['b'].factor.dtype == torch.bfloat16
     assert student.to('meta').teachers['a'].factor.device.type == 'meta'
 
 
 def test_training_the_model_leaves_teachers_in_eval_mode() -> None:
     student = Student().train()
-    assert student.training
-    x = torch.randn(4, 3, 4, 4)
     for teacher in student.teachers.values():
+        teacher.train()
         assert not any(module.training for module in teacher.modules())
         assert not any(p.requires_grad for p in teacher.parameters())
-        teacher(x)
+        teacher(torch.randn(4, 3, 4, 4))
         assert not teacher.layers[0].running_mean.any()
-    student.teachers['a'].train()
-    torch.testing.assert_close(student.teachers['a'](x).tokens, student.teachers['a'](x).tokens)
 
 
 def test_a_copy_has_the_same_weights_until_it_is_moved() -> None:
@@ -93,23 +86,7 @@ def test_a_copy_has_the_same_weights_until_it_is_moved() -> None:
     assert float(ours.scale.sum()) == 3
 
 
-def test_survives_pickling() -> None:
-    file = io.BytesIO()
-    torch.save(Student().teachers, file)
-    file.seek(0)
-    back = torch.load(file, weights_only=False)
-    assert list(back) == ['a', 'b'] and float(back['b'].factor) == 3.0
-
-
-def test_is_a_mapping_that_names_what_is_there() -> None:
-    teachers = Student().teachers
-    assert len(teachers) == 2 and 'a' in teachers and 'c' not in teachers
-    assert repr(teachers) == 'FrozenTeachers(a=ScalingTeacher, b=ScalingTeacher)'
-    with pytest.raises(KeyError, match="no teacher called 'c'; there are a, b"):
-        teachers['c']
-
-
-def test_hand_worked_normalisation() -> None:
+def test_hand_worked_normalization() -> None:
     teacher = ScalingTeacher()
     teacher.mean, teacher.std = (10.0, 10.0, 10.0), (2.0, 4.0, 5.0)
     teacher.layers = nn.Identity()

@@ -9,7 +9,6 @@ import torch
 from helpers.teachers import DECODER, SIZES, beit, images, mae_parts, prefixed, randomised, save
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.selfsup import MoCoV3ViT
-from torch import nn
 
 from hgkd_mm.models.teachers import MIMTeacher
 from hgkd_mm.sparse import CellMask
@@ -28,28 +27,18 @@ def mae_teacher(path: Path, **settings: object) -> MIMTeacher:
     ('settings', 'sentence'),
     [
         ({'checkpoint': None}, 'checkpoint is None'),
-        ({'checkpoint': ''}, 'config key checkpoint'),
         ({'checkpoint': 'nowhere/x.pth'}, 'no checkpoint at nowhere/x.pth'),
-        (
-            {'family': 'dino'},
-            "family='dino' is unknown; choose one of 'mae', 'beit', 'beitv2', 'vit'",
-        ),
-        ({'family': 'vit', 'teacher_view': 'mim'}, "which family='vit' does not"),
-        ({'arch': 'xxl'}, "arch='xxl' is unknown"),
-        ({'arch': {'embed_dims': 25, 'num_layers': 1, 'num_heads': 2}}, 'num_heads divides'),
-        ({'arch': {'embed_dims': 24}}, 'has embed_dims, num_layers and num_heads'),
-        ({'teacher_view': 'half'}, "teacher_view='half' is unknown"),
-        ({'embedding': 'max'}, "embedding='max' is unknown"),
+        ({'family': 'dino'}, "family is 'dino', expected one of 'mae', 'beit', 'beitv2', 'vit'"),
+        ({'family': 'vit', 'teacher_view': 'mim'}, "family='vit' is 'mim', .* 'full', 'visible'"),
+        ({'family': 'beit', 'teacher_view': 'visible'}, "is 'visible', .* 'full', 'mim'"),
+        ({'arch': 'xxl'}, "arch is 'xxl'"),
+        ({'embedding': 'max'}, "embedding is 'max'"),
         ({'layer': 3}, r'layer=\[3\] .* 3 blocks'),
-        ({'layer': -4}, '-3 to 2'),
-        ({'teacher_view': 'mim', 'decoder': {'depth': 2}}, r"unknown keys \['depth'\]"),
-        ({'img_size': 60}, 'img_size=60 does not divide into patches of patch_size=16'),
-        ({'mean': [0.5]}, 'mean and std are three numbers each'),
-        ({'std': [1, 2, 0]}, 'std above 0'),
+        ({'img_size': 96}, r'pos_embed is \(1, 17, 24\), needed \(1, 37, 24\)'),
     ],
 )
 def test_refuses_bad_settings(mae_file: Path, settings: dict, sentence: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=sentence):
         MIMTeacher(**{'checkpoint': mae_file, 'family': 'mae', **SIZES, **settings})
 
 
@@ -62,19 +51,6 @@ def test_refuses_a_missing_encoder_weight_by_name(tmp_path: Path) -> None:
     text = str(error.value)
     assert 'layers.1.attn.qkv.weight' in text and 'ln1.bias' in text and str(path) in text
     assert 'of 42 weights' in text and 'config keys checkpoint, family, arch' in text
-
-
-def test_refuses_weights_of_another_shape_by_name(tmp_path: Path) -> None:
-    weights = prefixed('backbone.', mae_parts()[0])
-    weights['backbone.cls_token'] = torch.zeros(1, 1, 25)
-    path = save(weights, tmp_path / 'wide.pth')
-    with pytest.raises(RuntimeError, match=r'cls_token is \(1, 1, 25\), needed \(1, 1, 24\)'):
-        mae_teacher(path)
-
-
-def test_refuses_another_img_size_than_that_of_pretraining(mae_file: Path) -> None:
-    with pytest.raises(RuntimeError, match=r'pos_embed is \(1, 17, 24\), needed \(1, 37, 24\)'):
-        mae_teacher(mae_file, img_size=96)
 
 
 def test_refuses_layer_scale_by_name(tmp_path: Path) -> None:
@@ -107,12 +83,6 @@ def test_refuses_six_heads_for_moco_v3(tmp_path: Path) -> None:
     torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), vit(x)[0][:, 1:])
 
 
-def test_says_what_to_take_of_a_training_checkpoint_of_moco_v3(tmp_path: Path) -> None:
-    path = save({'module.base_encoder.cls_token': torch.zeros(1, 1, 384)}, tmp_path / 'moco.pth')
-    with pytest.raises(ValueError, match=r'base_encoder\..*config key checkpoint.*num_heads=12'):
-        MIMTeacher(checkpoint=path, family='vit', arch='s')
-
-
 def test_mim_refuses_a_file_without_decoder(tmp_path: Path) -> None:
     path = save(prefixed('backbone.', mae_parts()[0]), tmp_path / 'encoder.pth')
     mae_teacher(path)
@@ -120,43 +90,15 @@ def test_mim_refuses_a_file_without_decoder(tmp_path: Path) -> None:
         mae_teacher(path, teacher_view='mim')
 
 
-def test_mim_refuses_a_beit_without_mask_token(tmp_path: Path) -> None:
-    weights = prefixed('backbone.', beit())
-    del weights['backbone.mask_token']
-    path = save(weights, tmp_path / 'beit.pth')
-    MIMTeacher(checkpoint=path, family='beit', **SIZES)
-    with pytest.raises(RuntimeError, match='1 missing: mask_token'):
-        MIMTeacher(checkpoint=path, family='beit', teacher_view='mim', **SIZES)
-
-
-@pytest.mark.parametrize('shared', [True, False])
-def test_refuses_a_beit_without_position_bias(tmp_path: Path, shared: bool) -> None:
-    weights = prefixed('backbone.', beit(shared=shared))
-    lost = next(name for name in weights if name.endswith('bias_table'))
-    del weights[lost]
-    path = save(weights, tmp_path / 'beit.pth')
-    with pytest.raises(RuntimeError, match=lost.removeprefix('backbone.')):
-        MIMTeacher(checkpoint=path, family='beit', **SIZES)
-
-
-def test_final_norm_can_be_left_out(tmp_path: Path) -> None:
+def test_refuses_fine_tuned_weights(tmp_path: Path) -> None:
     vit = randomised(VisionTransformer(**SIZES, out_type='raw', final_norm=False))
-    path = save(prefixed('backbone.', vit), tmp_path / 'finetuned.pth')
-    with pytest.raises(RuntimeError, match=r'ln1.weight.*final_norm=False'):
+    path = save(prefixed('backbone.', vit), tmp_path / 'mae.pth')
+    with pytest.raises(RuntimeError, match=r'ln1.weight.*Fine-tuned weights.*TIMMTeacher'):
         mae_teacher(path)
-    x = images().float()
-    with torch.no_grad():
-        wanted = vit(x)[0][:, 1:]
-    tokens = mae_teacher(path, final_norm=False)(x).tokens.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(tokens, wanted, rtol=1e-5, atol=1e-4)
-
-    # fine-tuning normed the mean of the tokens, by ln2: tokens and mean are normed by it
-    norm = randomised(nn.LayerNorm(24, eps=1e-6))
-    path = save({**prefixed('backbone.', vit), **prefixed('backbone.ln2.', norm)}, path)
-    out = mae_teacher(path, final_norm=False)(x)
-    tokens = out.tokens.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(tokens, norm(wanted), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(out.embedding, norm(wanted.mean(1)), rtol=1e-4, atol=1e-4)
+    # One position bias a block.
+    path = save(prefixed('backbone.', beit(shared=False)), tmp_path / 'beit.pth')
+    with pytest.raises(RuntimeError, match=r'missing: rel_pos_bias\.relative_position_bias_table'):
+        MIMTeacher(checkpoint=path, family='beit', **SIZES)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +110,10 @@ def test_final_norm_can_be_left_out(tmp_path: Path) -> None:
             'Images of 64 x 70 pixels do not divide into the patches',
         ),
         ((64, 64), None, "teacher_view='visible' needs the student's mask"),
-        ((64, 64), CellMask.full(batch=2, grid=(2, 2)), 'The mask is for 2 images, but 3 came in'),
-        (
-            (64, 64),
-            CellMask.full(batch=3, grid=(3, 3)),
-            'has 4 x 4 tokens an image and the mask 3 x 3 cells',
-        ),
         (
             (64, 64),
             CellMask.full(batch=3, grid=(2, 8)),
-            'one must be a whole multiple of the other',
+            'has 4 x 4 tokens an image and the mask 2 x 8 cells',
         ),
     ],
 )
@@ -186,11 +122,6 @@ def test_refuses_inputs_that_do_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         mae_teacher(mae_file, teacher_view='visible')(images(size), mask)
-
-
-def test_refuses_images_that_are_not_rgb(mae_file: Path) -> None:
-    with pytest.raises(ValueError, match=r'\(B, 3, H, W\), got \(2, 1, 64, 64\)'):
-        mae_teacher(mae_file)(torch.zeros(2, 1, 64, 64))
 
 
 @pytest.mark.parametrize(('arch', 'width', 'layers'), [('s', 384, 12), ('b', 768, 12)])
