@@ -83,7 +83,7 @@ def test_every_row_is_trained_once_and_scored(
     path = write(tmp_path / 'list.py', listed)
     options = TINY | {'train_dataloader.dataset.data_root': str(scenes)}
     jobs = pretraining_jobs(path, work_dir=tmp_path / 'out/pretrain', seed=0, options=options)
-    how = dict(work_dir=tmp_path / 'out', seed=0, scenes=scenes, bank=240, length=1 / 200)
+    how = dict(work_dir=tmp_path / 'out', seed=0, scenes=scenes, bank=72, length=1 / 200)
     table = ablate(jobs, **how, options=TINY)
     assert list(table) == [UNTRAINED, 'both', 'L_feat']
     columns = ['kNN', 'linear probe', 'top-1, 5 % of labels']
