@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import hgkd_mm.engine  # noqa: F401  registers what --amp names
+import hgkd_mm.export  # noqa: F401  registers ExportBackboneHook
 from hgkd_mm.utils.launch import (
     add_common_flags,
     build_runner,

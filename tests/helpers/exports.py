@@ -18,7 +18,6 @@ NETWORKS = {
     'resnetv1d50': dict(type='ResNetV1d', depth=50, out_indices=STAGES),
     'resnetv1c50': dict(type='ResNetV1c', depth=50, out_indices=STAGES),
     'resnext50': dict(type='ResNeXt', depth=50, out_indices=STAGES),
-    'mobilenetv2': dict(type='MobileNetV2', out_indices=(1, 2, 4, 7)),
     'mobilenetv2-half': dict(type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 7)),
     'convnext': dict(
         type='ConvNeXt', arch='tiny', out_indices=STAGES, gap_before_final_norm=False
