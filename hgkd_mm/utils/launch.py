@@ -284,7 +284,7 @@ def end_in_one_sentence(tool: str, config: str) -> Iterator[None]:
         tool: Its path, for the start of the sentence.
         config: File that it runs.
     """
-    # Here, because importing the engine takes seconds.
+    # Here, because the engine's hooks export, and exporting needs load_config.
     from hgkd_mm.engine import (
         IncompleteCheckpointError,
         NonFiniteError,

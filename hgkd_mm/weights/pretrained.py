@@ -73,16 +73,16 @@ def pretrained_files(model: nn.Module) -> dict[str, list[PretrainedFile]]:
     """The files that ``init_cfg`` of type 'Pretrained' names, by module, outer ones first."""
     found = {}
     for name, module in model.named_modules():
-        init_cfg = module.init_cfg if isinstance(module, BaseModule) else None
+        init_cfg = (module.init_cfg if isinstance(module, BaseModule) else None) or {}
         key = f'{module_key(name)}.init_cfg'
-        listed = isinstance(init_cfg, list)
+        listed = not isinstance(init_cfg, Mapping)
         found[name] = [
             PretrainedFile(
                 checkpoint=str(settings['checkpoint']),
                 prefix=settings.get('prefix'),
                 key=f'{key}.{index}.checkpoint' if listed else f'{key}.checkpoint',
             )
-            for index, settings in enumerate(init_cfg if listed else [init_cfg or {}])
+            for index, settings in enumerate(init_cfg if listed else [init_cfg])
             if settings.get('type') in ('Pretrained', PretrainedInit)
         ]
     return {name: files for name, files in found.items() if files}
