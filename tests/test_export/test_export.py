@@ -109,9 +109,9 @@ BOTH = ['timm', 'torchvision']
 @pytest.mark.parametrize(
     ('config', 'libraries', 'shown'),
     [
-        (dict(type='ResNet', depth=50, style='caffe'), BOTH, "style='caffe'"),
-        (dict(type='ResNetV1d', depth=50), ['torchvision'], 'depth=50'),
-        (dict(type='ResNet', depth=50, avg_down=True), BOTH, 'avg_down=True'),
+        (dict(type='ResNet', depth=50, style='caffe'), ['timm'], "style='caffe'"),
+        (dict(type='ResNetV1d', depth=18), ['torchvision'], 'depth=18'),
+        (dict(type='ResNet', depth=18, avg_down=True), BOTH, 'avg_down=True'),
         (
             dict(type='ResNet', depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
             ['timm'],
@@ -124,7 +124,7 @@ BOTH = ['timm', 'torchvision']
             "norm_cfg={'type': 'GN', 'num_groups': 32}",
         ),
         (dict(type='ResNet', depth=18, norm_cfg=dict(type='BN', eps=1e-4)), BOTH, "'eps': 0.0001"),
-        (dict(type='ResNeXt', depth=50, groups=16), BOTH, 'groups=16'),
+        (dict(type='ResNeXt', depth=50, groups=16), ['timm'], 'groups=16'),
         (dict(type='MobileNetV2', widen_factor=0.3), ['timm'], 'widen_factor=0.3'),
         (
             dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])),
