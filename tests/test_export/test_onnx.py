@@ -34,7 +34,7 @@ def input_shape(content: bytes) -> list[int | str]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('name', ['resnet18', 'mobilenetv2-half', 'convnext'])
+@pytest.mark.parametrize('name', ['resnet18', 'mobilenetv2-half'])
 def test_same_images_give_the_same_maps(tmp_path: Path, name: str) -> None:
     network, result = exported(tmp_path, NETWORKS[name])
     content = result.path.read_bytes()
