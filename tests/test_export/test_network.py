@@ -42,7 +42,9 @@ head = dict(type='C', width=-4)
     assert not victim.exists()
 
 
-@pytest.mark.parametrize('text', ['model = dict(', 'model\0', '(' * 100_000])
+@pytest.mark.parametrize(
+    'text', ['model = dict(', 'model\0', '(' * 100_000], ids=['cut', 'null', 'deep']
+)
 def test_no_python_is_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match='Python'):
         parse_config_text(text)
