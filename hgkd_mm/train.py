@@ -16,6 +16,7 @@ from pathlib import Path
 from mmengine.registry import RUNNERS
 
 import hgkd_mm.engine  # noqa: F401  registers what --amp names
+import hgkd_mm.export  # noqa: F401  registers ExportBackboneHook
 from hgkd_mm.utils.distributed import is_first_process, leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
     end_in_one_sentence,

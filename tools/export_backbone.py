@@ -13,17 +13,7 @@ import sys
 
 from hgkd_mm.export import TARGETS, Exported, export_backbone, read_pretrained
 from hgkd_mm.utils.launch import add_trust_flag
-
-SHOWN = (
-    'method',
-    'experiment',
-    'epoch',
-    'iteration',
-    'images',
-    'source_sha256',
-    'input_size',
-    'batch_size',
-)
+from hgkd_mm.weights.fit import counted
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,12 +41,13 @@ def pixels(text: str) -> tuple[int, int]:
 
 def report(exported: Exported) -> str:
     """What was written, for people."""
-    size = exported.path.stat().st_size / 1e6
-    lines = [f'{exported.metadata["source"]} -> {exported.converted.made_by}']
-    lines += [f'  {line}' for line in exported.converted.report.lines()]
-    lines += [f'  {key}: {exported.metadata[key]}' for key in SHOWN if key in exported.metadata]
-    lines += [f'Wrote {exported.path} ({size:.1f} MB). Load it with', f'  {exported.load_line()}']
-    return '\n'.join(lines)
+    converted, size = exported.converted, exported.path.stat().st_size / 1e6
+    lines = [
+        f'{exported.metadata["source"]} -> {converted.made_by}',
+        f'  {converted.fit.counts()}; {counted(converted.left_out, "left out")}',
+    ]
+    lines += [f'  {key}: {value}' for key, value in exported.metadata.items() if key != 'config']
+    return '\n'.join([*lines, f'Wrote {exported.path} ({size:.1f} MB); docs/export.md loads it.'])
 
 
 def main() -> None:
@@ -68,7 +59,7 @@ def main() -> None:
             args.checkpoint, config=args.config, trust_checkpoint=args.trust_checkpoint
         )
         exported = export_backbone(backbone, target=args.to, out=args.out, size=args.size)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         sys.exit(f'tools/export_backbone.py: {error}')
     print(report(exported))
 

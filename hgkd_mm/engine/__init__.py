@@ -1,15 +1,11 @@
 """Hooks, optimizer wrappers and layer decay; importing this registers them."""
 
-from .hooks import (
-    ExportBackboneHook,
+from .hooks.evaluation_hooks import KNNEvalHook, OtherClassesError, SameClassesHook
+from .hooks.non_finite_hook import NonFiniteError, NonFiniteLossHook
+from .hooks.weights_hooks import (
     IncompleteCheckpointError,
-    KNNEvalHook,
-    NonFiniteError,
-    NonFiniteLossHook,
-    OtherClassesError,
     PretrainedReportHook,
     PretrainedWeightsError,
-    SameClassesHook,
     WholeCheckpointHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
@@ -17,7 +13,6 @@ from .optim_wrapper import BF16OptimWrapper
 
 __all__ = [
     'BF16OptimWrapper',
-    'ExportBackboneHook',
     'IncompleteCheckpointError',
     'KNNEvalHook',
     'LayerDecayOptimWrapperConstructor',

@@ -19,10 +19,9 @@ from torch import nn
 class BF16OptimWrapper(OptimWrapper):
     """Runs the forward pass under bfloat16 autocast; weights and their update stay in fp32.
 
-    It stands beside MMEngine's ``AmpOptimWrapper(dtype='bfloat16')`` for two reasons. That one
-    refuses to start without an accelerator. And it scales the loss, which bfloat16 does not need
-    (its exponent is that of fp32) and which costs a wait for the GPU at every step. For float16
-    the scaling is needed: use ``AmpOptimWrapper`` there.
+    MMEngine's ``AmpOptimWrapper(dtype='bfloat16')`` refuses to start without an accelerator, and
+    scales the loss, which bfloat16 does not need (its exponent is that of fp32) and which costs a
+    wait for the GPU at every step. For float16 the scaling is needed: use that one there.
 
     On CPU with a torch older than 2.11 attention is computed without torch's flash kernel, whose
     backward pass in bfloat16 can damage memory there (docs/doctor.md).
@@ -32,14 +31,7 @@ class BF16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocasts in addition to what the parent does for gradient accumulation.
-
-        Args:
-            model: The model to be trained.
-
-        Raises:
-            RuntimeError: If the GPU does not know bfloat16 (raised by MMEngine).
-        """
+        """Autocasts in addition to what the parent does for gradient accumulation."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16), _sound_attention():
             yield
 

@@ -1,17 +1,16 @@
 """From a checkpoint of pre-training to a backbone that other libraries load."""
 
 from .export import TARGETS, Exported, convert, export_backbone
-from .files import Provenance
-from .loading import Converted, ExportReport
+from .hook import ExportBackboneHook
+from .loading import Converted
 from .source import PretrainedBackbone, read_pretrained
 
 __all__ = [
     'TARGETS',
     'Converted',
-    'ExportReport',
+    'ExportBackboneHook',
     'Exported',
     'PretrainedBackbone',
-    'Provenance',
     'convert',
     'export_backbone',
     'read_pretrained',

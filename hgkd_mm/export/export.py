@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.utils import to_2tuple
 
-from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.files import write_whole
 
-from .counterparts import to_timm, to_torchvision
+from .counterparts import to_mmpretrain, to_timm, to_torchvision
 from .files import SUFFIXES, check_output, weights_bytes
 from .loading import Converted
-from .onnx_file import onnx_bytes, to_onnx
-from .openmmlab import to_mmdet, to_mmpretrain
+from .onnx_file import onnx_bytes
 from .source import PretrainedBackbone
 
 TARGETS = tuple(SUFFIXES)
-_CONVERTERS: dict[str, Callable[[PretrainedBackbone], Converted]] = {
-    'mmdet': to_mmdet,
-    'timm': to_timm,
-    'torchvision': to_torchvision,
-    'onnx': to_onnx,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,37 +26,20 @@ class Exported:
     converted: Converted
     metadata: dict[str, str]
 
-    def load_line(self) -> str:
-        """What loads the file in its library."""
-        file = repr(str(self.path))
-        if self.path.suffix == '.safetensors':
-            weights = f'safetensors.torch.load_file({file})'
-        else:
-            weights = f"torch.load({file}, weights_only=True)['state_dict']"
-        return self.converted.load.replace('{file}', file).replace('{weights}', weights)
-
 
 def convert(backbone: PretrainedBackbone, target: str) -> Converted:
-    """The backbone in the target's network.
+    """The backbone in the network of one of `TARGETS`.
 
     It is loaded into mmpretrain's network first, so that what is converted is what the config
     says.
 
-    Args:
-        backbone: what to convert.
-        target: one of `TARGETS`.
-
     Raises:
-        ValueError: the target does not exist or does not have the network, or the weights do not
-            fit it.
-        MissingOpsError: the target is mmdet, and mmcv has no compiled ops.
+        ValueError: the target does not have the network, or the weights do not fit it.
     """
-    if target not in TARGETS:
-        raise ValueError(f'The target is one of {", ".join(TARGETS)}, and not {target!r}.')
-    if target == 'mmdet':
-        need_ops('The export to mmdet')
     converted = to_mmpretrain(backbone)
-    return converted if target == 'mmpretrain' else _CONVERTERS[target](backbone)
+    if target == 'timm':
+        return to_timm(backbone)
+    return to_torchvision(backbone) if target == 'torchvision' else converted
 
 
 def export_backbone(
@@ -91,11 +65,11 @@ def export_backbone(
         OSError: the file could not be written.
     """
     out = Path(out)
+    check_output(out, target)
     if size is not None and target != 'onnx':
         raise ValueError(f'--size is for --to onnx, and --to {target} takes images of any size.')
     converted = convert(backbone, target)
-    check_output(out, target)
-    metadata = backbone.provenance.metadata(target=target, network=converted.made_by)
+    metadata = {**backbone.metadata, 'target': target, 'network': converted.made_by}
     if target == 'onnx':
         size = size or to_2tuple(backbone.config.get('img_size', 224))
         # what a ViT pads to; a CNN's stages halve the map five times

@@ -5,29 +5,14 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
-import inspect
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import mmpretrain.models  # noqa: F401  registers the networks
 from mmpretrain.registry import MODELS
 from torch import nn
 
-# They change neither the names of the weights nor the maps in eval mode.
-_TRAINING_ONLY = frozenset(
-    {
-        'drop_path_rate',
-        'frozen_stages',
-        'init_cfg',
-        'norm_eval',
-        'out_indices',
-        'type',
-        'with_cp',
-        'zero_init_residual',
-    }
-)
-_SYNCHRONIZED = ('SyncBN', 'MMSyncBN')
 # A config may name any function of any package, and MMEngine would import and call it.
 _HOMES = (
     'torch.nn.',
@@ -51,7 +36,10 @@ def parse_config_text(text: str) -> dict[str, Any]:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f'the config in it is no Python ({error})') from error
+        raise ValueError(
+            f'The config in the checkpoint is no Python ({error}): give the config file of the '
+            'run with --config.'
+        ) from error
     values = {}
     for statement in tree.body:
         match statement:
@@ -89,13 +77,8 @@ def describe_backbone(config: Mapping[str, Any], *, trusted: bool) -> dict[str, 
     Raises:
         ValueError: it names no network of mmpretrain, or a layer that is not one.
     """
-    described = _plain(config)
-    for name in ('init_cfg', 'pretrained'):
-        described.pop(name, None)
-    if not trusted:
-        for name in _types(described):
-            _check_known(name)
-    return described
+    kept = {key: value for key, value in config.items() if key not in ('init_cfg', 'pretrained')}
+    return _plain(kept, trusted)
 
 
 def build_backbone(config: Mapping[str, Any]) -> nn.Module:
@@ -117,75 +100,32 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def unusual_settings(config: Mapping[str, Any], *, known: Set[str]) -> dict[str, Any]:
-    """The settings that differ from mmpretrain's defaults, change the network, and are not known.
-
-    Args:
-        config: a described config.
-        known: names of settings that the conversion looks at by itself.
-    """
-    defaults = _defaults(MODELS.get(config['type']))
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in known | _TRAINING_ONLY
-        and _comparable(value) != _comparable(defaults.get(name, inspect.Parameter.empty))
-    }
-
-
-def _defaults(network: type) -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
-    for cls in reversed(network.__mro__):
-        if '__init__' in vars(cls):
-            for name, parameter in inspect.signature(cls.__init__).parameters.items():
-                defaults[name] = parameter.default
-    return defaults
-
-
-def _comparable(value: Any) -> Any:
-    """Lists as tuples, and norms without what matters in training only."""
-    if isinstance(value, Mapping):
-        kept = {k: _comparable(v) for k, v in value.items()}
-        if kept.get('type') == 'BN':
-            kept = {k: v for k, v in kept.items() if k not in ('requires_grad', 'momentum')}
-            kept.setdefault('eps', 1e-5)
-        return kept
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_comparable, value))
-    return value
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        plain = {key: _plain(value) for key, value in node.items()}
-        if isinstance(plain.get('type'), (str, type)):
-            plain['type'] = _plain_type(plain['type'])
-        return plain
-    if isinstance(node, (list, tuple)):
-        return type(node)(_plain(value) for value in node)
-    return node
-
-
-def _plain_type(kind: str | type) -> str:
-    # configs of MMEngine's newer style have classes, and 'mmpretrain.models...ResNet' as text
-    name = kind if isinstance(kind, str) else f'{kind.__module__}.{kind.__qualname__}'
-    short = short_name(name) if name.startswith('mmpretrain.') else name
-    return 'BN' if short in _SYNCHRONIZED else short
-
-
 def short_name(kind: object) -> str:
     """'HGKD' for a class, its whole name or its name with a scope."""
     name = kind.__qualname__ if isinstance(kind, type) else str(kind)
     return name.rsplit('.', 1)[-1]
 
 
-def _types(node: Any) -> list[object]:
+def _plain(node: Any, trusted: bool) -> Any:
     if isinstance(node, Mapping):
-        own = [value for key, value in node.items() if key in ('type', '_scope_')]
-        return own + [name for value in node.values() for name in _types(value)]
+        plain = {key: _plain(value, trusted) for key, value in node.items()}
+        for key in plain.keys() & {'type', '_scope_'}:
+            plain[key] = _plain_name(plain[key])
+            if not trusted:
+                _check_known(plain[key])
+        return plain
     if isinstance(node, (list, tuple)):
-        return [name for value in node for name in _types(value)]
-    return []
+        return type(node)(_plain(value, trusted) for value in node)
+    return node
+
+
+def _plain_name(name: Any) -> Any:
+    # configs of MMEngine's newer style have classes, and 'mmpretrain.models...ResNet' as text
+    if isinstance(name, type):
+        name = f'{name.__module__}.{name.__qualname__}'
+    if isinstance(name, str) and name.startswith('mmpretrain.'):
+        name = short_name(name)
+    return 'BN' if name in ('SyncBN', 'MMSyncBN') else name
 
 
 def _check_known(name: object) -> None:

@@ -20,7 +20,7 @@ from hgkd_mm.weights.reading import (
     without_wrapper,
 )
 
-from .files import Provenance
+from .files import run_metadata
 from .network import describe_backbone, parse_config_text
 
 _KEY = 'argument CKPT'
@@ -31,14 +31,14 @@ class PretrainedBackbone:
     """A backbone as it is exported.
 
     Attributes:
-        weights: name to tensor on the CPU, in mmpretrain's naming, without 'backbone.'.
+        weights: name to tensor, in mmpretrain's naming, without 'backbone.'.
         config: config of mmpretrain's backbone, as `describe_backbone` gives it.
-        provenance: where they come from.
+        metadata: the run that they come from, as `run_metadata` gives it.
     """
 
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
-    provenance: Provenance
+    metadata: Mapping[str, str]
 
 
 def read_pretrained(
@@ -59,50 +59,53 @@ def read_pretrained(
         RuntimeError: the file is broken, or wants to run code and is not trusted.
         ValueError: the file holds no backbone, or nothing says which network it is.
     """
-    source = str(checkpoint)
-    with local_file(source, key=_KEY) as path:
+    with local_file(str(checkpoint), key=_KEY) as path:
         content = read_file(path, key=_KEY, trusted=trust_checkpoint)
         digest = sha256_of(path)
-    weights = backbone_weights(without_wrapper(find_tensors(content, source, key=_KEY)), source)
-    meta = content.get('meta') if isinstance(content, Mapping) else None
+    tensors = without_wrapper(find_tensors(content, str(path), key=_KEY))
+    meta = content.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     if config is None:
-        model = _model_of_text(meta.get('cfg'), source)
+        model = parse_config_text(str(meta.get('cfg', ''))).get('model')
     else:
         loaded = load_config(str(config))
-        model = loaded.to_dict().get('model')
-        meta = {**meta, 'cfg': loaded.pretty_text}
-    if not isinstance(model, Mapping) or not isinstance(model.get('backbone'), Mapping):
-        raise ValueError(
-            f'{config or source} has no model.backbone in its config, so that the network is not '
-            'known: give the config file of the run with --config.'
-        )
-    return PretrainedBackbone(
-        weights=weights,
-        config=describe_backbone(model['backbone'], trusted=config is not None),
-        provenance=Provenance.of_run(source=path.name, sha256=digest, model=model, meta=meta),
+        model, meta = loaded.to_dict().get('model'), {**meta, 'cfg': loaded.pretty_text}
+    return backbone_of(
+        tensors, model, meta, checkpoint=path, sha256=digest, trusted=config is not None
     )
 
 
-def backbone_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors under 'backbone.', without that prefix.
+def backbone_of(
+    tensors: Mapping[str, Tensor],
+    model: Any,
+    meta: Mapping[str, Any],
+    *,
+    checkpoint: Path,
+    sha256: str,
+    trusted: bool,
+) -> PretrainedBackbone:
+    """The backbone among the weights of a model.
+
+    Args:
+        tensors: name to tensor of the whole model.
+        model: its config.
+        meta: of the checkpoint.
+        checkpoint: file that they are from.
+        sha256: of the file.
+        trusted: whether the config may name classes of other packages.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no weights under 'backbone.', or no config says which network it is.
     """
-    return under_prefix(tensors, BACKBONE, source=source, key='where pre-training puts them')
-
-
-def _model_of_text(text: object, source: str) -> Any:
-    if not isinstance(text, str):
+    key = 'where pre-training puts them'
+    weights = under_prefix(tensors, BACKBONE, source=str(checkpoint), key=key)
+    if not isinstance(model, Mapping) or not isinstance(model.get('backbone'), Mapping):
         raise ValueError(
-            f'{source} does not say which network it holds (it has no meta.cfg): give the config '
-            'file of the run with --config.'
+            f'The config of {checkpoint} has no model.backbone, so that the network is not known: '
+            'give the config file of the run (--config).'
         )
-    try:
-        return parse_config_text(text).get('model')
-    except ValueError as error:
-        raise ValueError(
-            f'{source} does not say which network it holds: {error}. Give the config file of the '
-            'run with --config.'
-        ) from error
+    return PretrainedBackbone(
+        weights=weights,
+        config=describe_backbone(model['backbone'], trusted=trusted),
+        metadata=run_metadata(source=checkpoint.name, sha256=sha256, model=model, meta=meta),
+    )

@@ -81,7 +81,7 @@ def compare(
         found: weights of the file.
         values: what the weights that fit should be, to compare values too.
     """
-    names = weight_names(own)
+    names = [name for name in own if not name.endswith(_COUNTER)]
     both = [name for name in names if name in found]
     other_shape = {
         name: f'{tuple(found[name].shape)}, needed {tuple(own[name].shape)}'
@@ -89,12 +89,15 @@ def compare(
         if found[name].shape != own[name].shape
     }
     compared = () if values is None else [name for name in both if name not in other_shape]
+    changed = [
+        k for k in compared if not torch.equal(own[k].cpu(), values[k].to('cpu', own[k].dtype))
+    ]
     return Fit(
         total=len(names),
         missing=tuple(name for name in names if name not in found),
         other_shape=other_shape,
-        unused=tuple(name for name in weight_names(found) if name not in own),
-        changed=tuple(name for name in compared if not _equal(own[name], values[name])),
+        unused=tuple(k for k in found if k not in own and not k.endswith(_COUNTER)),
+        changed=tuple(changed),
     )
 
 
@@ -107,20 +110,12 @@ def fitting(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str,
     }
 
 
-def weight_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The names without those of counters."""
-    return tuple(name for name in tensors if not name.endswith(_COUNTER))
-
-
-def listed(names: Collection[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return f'{", ".join(islice(names, _SHOWN))}{more}'
-
-
 def counted(names: Collection[str], what: str) -> str:
-    """Such as '2 missing: a, b'."""
-    return f'{len(names)} {what}: {listed(names)}' if names else f'0 {what}'
+    """Text such as '2 missing: a, b', which names the first."""
+    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+    return (
+        f'{len(names)} {what}: {", ".join(islice(names, _SHOWN))}{more}' if names else f'0 {what}'
+    )
 
 
 def load_whole(
@@ -160,11 +155,10 @@ def load_strictly(
 ) -> None:
     """Loads every weight of a teacher's network, or nothing.
 
-    A file of another network is refused: one with a weight that has no place in the module and
-    is not known to leave its features alone (layer scale, registers, a further norm, a further
-    block). So is one whose weights are no result of training: a matrix or kernel (``weight`` in the
-    last part of its name, two dimensions or more) that is one number throughout, as norms, biases,
-    tokens and tables may be, or any weight that is not finite.
+    Refused are files of another network, with a weight that has no place in the module and is
+    not known to leave its features alone (layer scale, registers, a further norm or block), and
+    those of no training: with a matrix or kernel (``weight`` in the last part of its name, two
+    dimensions or more) that is one number throughout, or a weight that is not finite.
 
     Args:
         module: what to fill, on the ``meta`` device if need be, since its weights are replaced;
@@ -196,7 +190,10 @@ def load_strictly(
             f'{source} is of another network than the {what} of the teacher, which would give '
             f'other features without {counted(homeless, "weights of the file")}. {hint}'
         )
-    filled = {name: _as_weight(value) for name, value in fitting(expected, weights).items()}
+    filled = {
+        name: value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
+        for name, value in fitting(expected, weights).items()
+    }
     constant, broken = _untrained(filled)
     if constant or broken:
         raise CheckpointError(
@@ -212,29 +209,16 @@ def load_strictly(
     MMLogger.get_current_instance().info(f'Teacher {what}: {fit.counts()} from {source}.')
 
 
-def _equal(own: Tensor, value: Tensor) -> bool:
-    return torch.equal(own.detach().cpu(), value.to(device='cpu', dtype=own.dtype))
-
-
 def _untrained(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
     """Names of constant matrices and kernels, and of weights that are not finite."""
     constant, broken = [], []
     for name, value in weights.items():
         if not value.is_floating_point() or not value.numel():
             continue
+        is_matrix = value.dim() > 1 and 'weight' in name.rpartition('.')[2]
         low, high = (bound.item() for bound in value.aminmax())
         if not (isfinite(low) and isfinite(high)):
             broken.append(name)
-        elif low == high and value.dim() > 1 and value.numel() > 1 and _is_matrix(name):
+        elif low == high and value.numel() > 1 and is_matrix:
             constant.append(name)
     return constant, broken
-
-
-def _is_matrix(name: str) -> bool:
-    return 'weight' in name.rpartition('.')[2]
-
-
-def _as_weight(value: Tensor) -> Tensor:
-    if value.is_floating_point() and value.dtype != torch.float64:
-        return value.float()
-    return value

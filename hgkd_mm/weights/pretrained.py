@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
@@ -51,25 +50,18 @@ class PretrainedFile:
             ValueError: there are no weights at the top or under ``state_dict``, or none under the
                 prefix.
         """
+        key = f'config key {self.key}'
         try:
             content = CheckpointLoader.load_checkpoint(
                 self.checkpoint, map_location='cpu', logger='silent'
             )
         except Exception as error:  # a damaged file can trip the reader in any way
             start = self.key.partition('.init_cfg')[0]
-            problem = (
+            raise CheckpointError(
                 f'{reason_of(error).rstrip(".")}: {start} cannot start from {self.checkpoint} '
-                f'(config key {self.key}).'
-            )
-            if isinstance(error, FileNotFoundError):
-                problem += (
-                    ' For random weights take the config whose name ends in _scratch, or leave '
-                    f'{start}.init_cfg out; with None the network would not even initialize itself.'
-                )
-            raise CheckpointError(problem) from error
-        tensors = find_tensors(
-            content, self.checkpoint, key=f'config key {self.key}', containers=CONTAINERS[:1]
-        )
+                f'({key}).'
+            ) from error
+        tensors = find_tensors(content, self.checkpoint, key=key, containers=CONTAINERS[:1])
         if self.prefix is None:
             return without_wrapper(tensors)
         prefix = f'{self.prefix.removesuffix(".")}.'
@@ -77,76 +69,42 @@ class PretrainedFile:
         return under_prefix(tensors, prefix, source=self.checkpoint, key=key)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainedPart:
-    """A module whose ``init_cfg`` names a file.
-
-    Attributes:
-        name: of the module in the model, '' for the model itself.
-        module: the module.
-        files: those that it names, in order.
-    """
-
-    name: str
-    module: nn.Module
-    files: tuple[PretrainedFile, ...]
-
-    @property
-    def key(self) -> str:
-        """The config key of the module."""
-        return f'model.{self.name}' if self.name else 'model'
-
-    def full_name(self, weight: str) -> str:
-        """A weight's name in the model."""
-        return f'{self.name}.{weight}' if self.name else weight
-
-    def read(self) -> dict[str, Tensor]:
-        """The weights that MMEngine takes for it, by name in the model."""
-        weights = {name: value for file in self.files for name, value in file.read().items()}
-        return {self.full_name(name): value for name, value in weights.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """The weights that it has, by name in the model."""
-        return {self.full_name(name): value for name, value in self.module.state_dict().items()}
-
-
-def pretrained_parts(model: nn.Module) -> Iterator[PretrainedPart]:
-    """The modules whose ``init_cfg`` is of type 'Pretrained', outer ones first."""
+def pretrained_files(model: nn.Module) -> dict[str, list[PretrainedFile]]:
+    """The files that ``init_cfg`` of type 'Pretrained' names, by module, outer ones first."""
+    found = {}
     for name, module in model.named_modules():
-        if not isinstance(module, BaseModule) or not module.init_cfg:
-            continue
-        files = tuple(_files(module.init_cfg, f'model.{name}' if name else 'model'))
-        if files:
-            yield PretrainedPart(name=name, module=module, files=files)
+        init_cfg = (module.init_cfg if isinstance(module, BaseModule) else None) or {}
+        key = f'{module_key(name)}.init_cfg'
+        listed = not isinstance(init_cfg, Mapping)
+        found[name] = [
+            PretrainedFile(
+                checkpoint=str(settings['checkpoint']),
+                prefix=settings.get('prefix'),
+                key=f'{key}.{index}.checkpoint' if listed else f'{key}.checkpoint',
+            )
+            for index, settings in enumerate(init_cfg if listed else [init_cfg])
+            if settings.get('type') in ('Pretrained', PretrainedInit)
+        ]
+    return {name: files for name, files in found.items() if files}
 
 
-def compare_values(
-    parts: Sequence[PretrainedPart], files: Sequence[Mapping[str, Tensor]]
-) -> list[Fit]:
+def compare_values(model: nn.Module, files: Mapping[str, list[PretrainedFile]]) -> dict[str, Fit]:
     """How the weights of modules are those of their files: by name, shape and value.
 
     Args:
-        parts: of one model, outer ones first, which load last, so that their files win.
-        files: what `PretrainedPart.read` gave for each.
+        model: the initialized model.
+        files: what `pretrained_files` gave.
     """
-    expected: dict[str, Tensor] = {}
-    for part, weights in reversed(list(zip(parts, files, strict=True))):
-        expected |= fitting(part.state(), weights)
-    return [compare(part.state(), w, expected) for part, w in zip(parts, files, strict=True)]
+    own, found, expected = {}, {}, {}
+    # outer modules load last, so that their files win
+    for name, named in reversed(files.items()):
+        start = f'{name}.' if name else ''
+        own[name] = {k: v for k, v in model.state_dict().items() if k.startswith(start)}
+        found[name] = {f'{start}{k}': v for file in named for k, v in file.read().items()}
+        expected |= fitting(own[name], found[name])
+    return {name: compare(own[name], found[name], expected) for name in files}
 
 
-def _files(
-    init_cfg: Mapping[str, Any] | list[Mapping[str, Any]], key: str
-) -> Iterator[PretrainedFile]:
-    """Those of the settings of type 'Pretrained'."""
-    if isinstance(init_cfg, Mapping):
-        settings = {f'{key}.init_cfg': init_cfg}
-    else:
-        settings = {f'{key}.init_cfg.{index}': cfg for index, cfg in enumerate(init_cfg)}
-    for place, cfg in settings.items():
-        if cfg['type'] in ('Pretrained', PretrainedInit):
-            yield PretrainedFile(
-                checkpoint=str(cfg['checkpoint']),
-                prefix=cfg.get('prefix'),
-                key=f'{place}.checkpoint',
-            )
+def module_key(name: str) -> str:
+    """The config key of a module of the model."""
+    return f'model.{name}' if name else 'model'

@@ -24,8 +24,6 @@ from mmengine.runner.checkpoint import (
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hgkd_mm.utils.files import is_remote
-
 from .plain_pickle import CodeInFileError, load_plain
 
 # What networks of mmpretrain, mmdet and mmseg begin the names of their backbone's weights with.
@@ -42,7 +40,7 @@ class CheckpointError(RuntimeError):
 
 
 class UntrustedCheckpointError(CheckpointError):
-    """A weight file wants to run code and is not trusted."""
+    """A weight file would run code and is not trusted."""
 
 
 def read_tensors(
@@ -87,7 +85,7 @@ def local_file(source: str, *, key: str = 'checkpoint') -> Iterator[Path]:
         )
     if urlparse(address).scheme in ('http', 'https'):
         yield _downloaded(address, key)
-    elif is_remote(address):
+    elif '://' in address:
         with get_local_path(address) as path:
             yield Path(path)
     else:
@@ -187,7 +185,7 @@ def under_prefix(
     """The tensors whose names begin with a prefix (with its dot), without it.
 
     Raises:
-        ValueError: there are none; says what there is instead.
+        ValueError: there are none.
     """
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not found:
@@ -211,10 +209,10 @@ def resolve(source: str) -> str:
 def register_reader(*, trusted: bool = False, own: Collection[Path] = ()) -> None:
     """Makes MMEngine read checkpoints by `read_file`.
 
-    ``--resume``, ``load_from``, ``init_cfg`` of type 'Pretrained' and testing all go through
-    MMEngine's ``CheckpointLoader``, whose own readers run code where a file asks for it. Of a
-    training checkpoint it gets no ``meta.config``, which it parses as Python when it resumes, and
-    of files outside ``own`` not the names of checkpoints that it would delete.
+    ``--resume``, ``load_from``, ``init_cfg`` and testing all go through its ``CheckpointLoader``,
+    whose own readers run code where a file asks for it. Of a training checkpoint it gets no
+    ``meta.config``, which it parses as Python when it resumes, and of files outside ``own`` not
+    the names of checkpoints that it would delete.
 
     Args:
         trusted: allow files to run pickled code if they cannot be read without.

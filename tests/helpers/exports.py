@@ -15,15 +15,14 @@ STAGES = (0, 1, 2, 3)
 NETWORKS = {
     'resnet18': dict(type='ResNet', depth=18, out_indices=STAGES),
     'resnet50': dict(type='ResNet', depth=50, out_indices=STAGES),
-    'resnetv1d50': dict(type='ResNetV1d', depth=50, out_indices=STAGES),
+    'resnetv1d18': dict(type='ResNetV1d', depth=18, out_indices=STAGES),
     'resnetv1c50': dict(type='ResNetV1c', depth=50, out_indices=STAGES),
     'resnext50': dict(type='ResNeXt', depth=50, out_indices=STAGES),
-    'mobilenetv2': dict(type='MobileNetV2', out_indices=(1, 2, 4, 7)),
     'mobilenetv2-half': dict(type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 7)),
     'convnext': dict(
         type='ConvNeXt', arch='tiny', out_indices=STAGES, gap_before_final_norm=False
     ),
-    'convnext-pooled': dict(type='ConvNeXt', arch='tiny'),
+    'convnext-pooled': dict(type='ConvNeXt', arch='atto'),
     'convnext-conv': dict(type='ConvNeXt', arch='tiny', linear_pw_conv=False),
     'vit-small': dict(
         type='VisionTransformer',

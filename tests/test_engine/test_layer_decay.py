@@ -17,21 +17,13 @@ from mmseg.models.backbones import VisionTransformer as SegmentorsTransformer
 from torch import nn
 
 import hgkd_mm.engine  # noqa: F401  (registers mmpretrain's hooks and this constructor)
-from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor, backbone_layers
+from hgkd_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor, layer_ids
 
 OURS = 'LayerDecayOptimWrapperConstructor'
 
 
 def resnet(depth: int, **changes: Any) -> nn.Module:
     return ResNet(depth=depth, out_indices=(0, 1, 2, 3), **changes)
-
-
-def classifier(depth: int) -> nn.Module:
-    return ImageClassifier(
-        backbone=dict(type='mmpretrain.ResNet', depth=depth),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=2048),
-    )
 
 
 class Detector(nn.Module):
@@ -63,9 +55,12 @@ def by_name(model: nn.Module, wrapper: OptimWrapper, key: str) -> dict[str, floa
     return {name: values[id(p)] for name, p in model.named_parameters() if id(p) in values}
 
 
-@pytest.mark.parametrize('depth', [50, 101])
-def test_groups_are_those_of_mmpretrain(depth: int) -> None:
-    model = classifier(depth)
+def test_groups_are_those_of_mmpretrain() -> None:
+    model = ImageClassifier(
+        backbone=dict(type='mmpretrain.ResNet', depth=101),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=2048),
+    )
     rules = dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0)
     ours = optimization(model, layer_decay_rate=0.7, blocks_per_group=(3, 2, 3, 3), **rules)
     theirs = optimization(
@@ -74,8 +69,7 @@ def test_groups_are_those_of_mmpretrain(depth: int) -> None:
     for key in ('lr', 'weight_decay'):
         assert by_name(model, ours, key) == pytest.approx(by_name(model, theirs, key))
     # Theirs has a group a tensor; ours one for each pair of learning rate and weight decay.
-    layers = {50: 8, 101: 14}[depth]
-    assert len(ours.optimizer.param_groups) == 2 * layers
+    assert len(ours.optimizer.param_groups) == 2 * 14
     assert len(theirs.optimizer.param_groups) == len(list(model.parameters()))
 
 
@@ -104,18 +98,12 @@ def test_ids_are_those_of_spark_on_coco() -> None:
     assert {name: rates[name] for name in ids} == pytest.approx(expected)
 
 
-def test_a_stage_is_a_group_unless_told() -> None:
-    layers = backbone_layers(resnet(18))
-    assert layers.count == 5
-    assert [layers.id_of(f'layer{i}.1.conv1.weight') for i in (1, 2, 3, 4)] == [1, 2, 3, 4]
-
-
-def test_what_follows_the_last_stage_belongs_to_it() -> None:
-    network = MobileNetV2(out_indices=(1, 2, 4, 7))
-    layers = backbone_layers(network)
-    assert layers.count == 8
-    assert layers.id_of('conv1.conv.weight') == 0
-    assert layers.id_of('layer7.0.conv.0.conv.weight') == layers.id_of('conv2.bn.weight') == 7
+def test_a_stage_is_a_group_and_what_follows_the_last_belongs_to_it() -> None:
+    ids, head = layer_ids(MobileNetV2(out_indices=(1, 2, 4, 7)))
+    assert head == 8
+    assert ids['conv1.conv.weight'] == 0
+    assert [ids[f'layer{i}.0.conv.0.conv.weight'] for i in range(1, 8)] == [1, 2, 3, 4, 5, 6, 7]
+    assert ids['conv2.bn.weight'] == 7
 
 
 ARCH = dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=16)
@@ -125,11 +113,10 @@ def transformer(**changes: Any) -> nn.Module:
     return VisionTransformer(arch=ARCH, img_size=32, patch_size=16, **changes)
 
 
-@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap'])
-def test_a_transformers_groups_are_those_of_mmpretrain(out_type: str) -> None:
+def test_a_transformers_groups_are_those_of_mmpretrain() -> None:
     model = ImageClassifier(
         backbone=dict(
-            type='mmpretrain.VisionTransformer', arch=ARCH, img_size=32, out_type=out_type
+            type='mmpretrain.VisionTransformer', arch=ARCH, img_size=32, out_type='avg_featmap'
         ),
         head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=8),
     )
@@ -166,14 +153,13 @@ def test_a_transformers_ids_in_a_detector() -> None:
 
 def test_transformers_of_other_kinds() -> None:
     settings = dict(img_size=32, embed_dims=8, num_layers=3, num_heads=2, final_norm=True)
-    layers = backbone_layers(SegmentorsTransformer(**settings))
-    names = ('pos_embed', 'patch_embed.projection.bias', 'layers.2.ln1.weight', 'ln1.weight')
-    assert [layers.id_of(name) for name in names] == [0, 0, 3, 4]
-    clip = backbone_layers(transformer(pre_norm=True))
-    assert clip.id_of('pre_norm.weight') == 0
-    pairs = backbone_layers(transformer(), (2,))
-    assert pairs.count == 3
-    assert [pairs.id_of(f'layers.{i}.ln1.weight') for i in range(4)] == [1, 1, 2, 2]
+    ids, _ = layer_ids(SegmentorsTransformer(**settings))
+    names = ('pos_embed', 'patch_embed.projection.weight', 'layers.2.ln1.weight', 'ln1.weight')
+    assert [ids[name] for name in names] == [0, 0, 3, 4]
+    assert layer_ids(transformer(pre_norm=True))[0]['pre_norm.weight'] == 0
+    ids, head = layer_ids(transformer(), (2,))
+    assert head == 3
+    assert [ids[f'layers.{i}.ln1.weight'] for i in range(4)] == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize('registry', [mmpretrain.registry, mmdet.registry, mmseg.registry])
@@ -200,22 +186,16 @@ def test_without_decay_it_is_mmengines_default() -> None:
     assert len(ours.optimizer.param_groups) == 5
 
 
-def test_custom_keys_come_on_top_of_the_decay() -> None:
-    model = Detector(resnet(18))
-    keys = {'layer1': dict(lr_mult=10.0, momentum=0.5)}
-    wrapper = optimization(model, layer_decay_rate=0.5, custom_keys=keys)
-    rates, momenta = by_name(model, wrapper, 'lr'), by_name(model, wrapper, 'momentum')
-    name = 'backbone.layer1.0.conv1.weight'
-    assert rates[name] == pytest.approx(10 * 0.5**4)
-    assert (momenta[name], momenta['rpn_head.0.weight']) == (0.5, 0)
-
-
-def test_frozen_weights_are_left_out_and_shared_ones_come_once() -> None:
+def test_custom_keys_frozen_and_shared_weights() -> None:
     model = Detector(resnet(18, frozen_stages=1))
     model.backbone.train()
     model.again = model.rpn_head
-    wrapper = optimization(model, layer_decay_rate=0.5)
-    trained = by_name(model, wrapper, 'lr')
+    keys = {'layer2': dict(lr_mult=10.0, momentum=0.5)}
+    wrapper = optimization(model, layer_decay_rate=0.5, custom_keys=keys)
+    trained, momenta = by_name(model, wrapper, 'lr'), by_name(model, wrapper, 'momentum')
+    name = 'backbone.layer2.0.conv1.weight'
+    assert trained[name] == pytest.approx(10 * 0.5**3)
+    assert (momenta[name], momenta['rpn_head.0.weight']) == (0.5, 0)
     assert set(trained) == {n for n, p in model.named_parameters() if p.requires_grad}
     assert not any(n.startswith(('backbone.conv1', 'backbone.layer1')) for n in trained)
 
@@ -230,23 +210,34 @@ def test_log_has_a_line_a_layer() -> None:
         optimization(Detector(resnet(18)), lr=0.32, layer_decay_rate=0.5)
     finally:
         logger.removeHandler(handler)
+    lines = [line for line in lines if line.startswith('Layer')]  # MMEngine's own: its options
     assert len(lines) == 6
     assert lines[0].startswith('Layer 0 of 5: lr 0.01, 3 tensors, backbone.conv1.weight')
     assert lines[5].startswith('Layer 5 of 5: lr 0.32, 5 tensors, ')
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match='ConvNeXt .*downsample_layers, stages'):
-        backbone_layers(ConvNeXt(arch='atto'))
-    with pytest.raises(ValueError, match=r'blocks_per_group.*\[2, 2, 2, 2\].*\[2, 2\]'):
-        backbone_layers(resnet(18), (2, 2))
-    with pytest.raises(ValueError, match=r'blocks_per_group.*\[4\].*\[2, 2\]'):
-        backbone_layers(transformer(), (2, 2))
-    with pytest.raises(ValueError, match=r'blocks_per_group.*\[2, 2, 0, 2\]'):
-        backbone_layers(resnet(18), (2, 2, 0, 2))
-    with pytest.raises(ValueError, match='model.backbone.*Sequential'):
-        optimization(nn.Sequential(nn.Conv2d(2, 2, 1)), layer_decay_rate=0.5)
-    with pytest.raises(ValueError, match='decay_rate .*optim_wrapper.paramwise_cfg'):
-        optimization(Detector(resnet(18)), decay_rate=0.5)
-    with pytest.raises(ValueError, match='optim_wrapper.optimizer.lr'):
-        optimization(Detector(resnet(18)), lr=None, layer_decay_rate=0.5)
+@pytest.mark.parametrize(
+    ('backbone', 'groups', 'sentence'),
+    [
+        (lambda: ConvNeXt(arch='atto'), None, 'ConvNeXt .*downsample_layers, stages'),
+        (lambda: resnet(18), (2, 2), r'blocks_per_group.*\[2, 2, 2, 2\].*\[2, 2\]'),
+        (transformer, (2, 2), r'blocks_per_group.*\[4\].*\[2, 2\]'),
+        (lambda: resnet(18), (2, 2, 0, 2), r'blocks_per_group.*\[2, 2, 0, 2\]'),
+    ],
+)
+def test_backbones_without_such_layers(backbone: Any, groups: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        layer_ids(backbone(), groups)
+
+
+@pytest.mark.parametrize(
+    ('model', 'settings', 'sentence'),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 2, 1)), {}, 'model.backbone.*Sequential'),
+        (lambda: Detector(resnet(18)), dict(decay_rate=0.5), 'decay_rate .*paramwise_cfg'),
+        (lambda: Detector(resnet(18)), dict(lr=None), 'optim_wrapper.optimizer.lr'),
+    ],
+)
+def test_models_and_settings_that_are_refused(model: Any, settings: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        optimization(model(), **{'layer_decay_rate': 0.5, **settings})

@@ -9,9 +9,9 @@ from hgkd_mm.engine import optim_wrapper
 from hgkd_mm.engine.optim_wrapper import BF16OptimWrapper
 
 
-def make_wrapper(parameter: nn.Parameter, **kwargs: int) -> BF16OptimWrapper:
+def make_wrapper(parameter: nn.Parameter) -> BF16OptimWrapper:
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    return OPTIM_WRAPPERS.build(dict(type='BF16OptimWrapper', optimizer=optimizer, **kwargs))
+    return OPTIM_WRAPPERS.build(dict(type='BF16OptimWrapper', optimizer=optimizer))
 
 
 def test_forward_is_bfloat16_and_weights_are_fp32() -> None:
@@ -50,14 +50,3 @@ def test_attention_avoids_a_kernel_that_damages_memory(
     with wrapper.optim_context(layer):
         assert torch.backends.cuda.flash_sdp_enabled() is flash
     assert torch.backends.cuda.flash_sdp_enabled()
-
-
-def test_gradients_accumulate() -> None:
-    parameter = nn.Parameter(torch.tensor([0.0]))
-    wrapper = make_wrapper(parameter, accumulative_counts=2)
-    wrapper.initialize_count_status(nn.Identity(), 0, 4)
-    for slope in (1.0, 3.0):
-        with wrapper.optim_context(nn.Identity()):
-            loss = slope * parameter.sum()
-        wrapper.update_params(loss)
-    assert parameter.item() == -2.0

@@ -8,12 +8,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from hgkd_mm.export.network import (
-    build_backbone,
-    describe_backbone,
-    parse_config_text,
-    unusual_settings,
-)
+from hgkd_mm.export.network import build_backbone, describe_backbone, parse_config_text
 
 
 def test_reads_what_mmengine_dumps() -> None:
@@ -47,7 +42,9 @@ head = dict(type='C', width=-4)
     assert not victim.exists()
 
 
-@pytest.mark.parametrize('text', ['model = dict(', 'model\0', '(' * 100_000])
+@pytest.mark.parametrize(
+    'text', ['model = dict(', 'model\0', '(' * 100_000], ids=['cut', 'null', 'deep']
+)
 def test_no_python_is_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match='Python'):
         parse_config_text(text)
@@ -57,81 +54,32 @@ def test_one_form_for_every_way_to_write_it() -> None:
     written = dict(
         type='mmpretrain.ResNet',
         depth=18,
+        base_channels=8,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         init_cfg=dict(type='Pretrained', checkpoint='a.pth'),
     )
     described = describe_backbone(written, trusted=False)
     norm = dict(type='BN', requires_grad=True)
-    assert described == dict(type='ResNet', depth=18, norm_cfg=norm)
+    assert described == dict(type='ResNet', depth=18, base_channels=8, norm_cfg=norm)
     assert written['init_cfg']['checkpoint'] == 'a.pth'
     lazy = dict(type='mmpretrain.models.backbones.resnet.ResNet', depth=18)
     assert describe_backbone(lazy, trusted=False) == dict(type='ResNet', depth=18)
-
-
-def test_builds_in_eval_mode_whatever_the_norm() -> None:
-    config = dict(type='ResNet', depth=18, norm_cfg=dict(type='SyncBN'), base_channels=8)
-    network = build_backbone(describe_backbone(config, trusted=False))
+    network = build_backbone(described)
     assert type(network.layer1[0].bn1) is nn.BatchNorm2d
     assert not any(module.training for module in network.modules())
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'os.system',
-        'subprocess.run',
-        'mmengine.load',
-        'builtins.exec',
-        'antigravity',
-        'ImageClassifier',
-        'SGD',
-        7,
-        None,
-    ],
-)
+@pytest.mark.parametrize('name', ['os.system', 'builtins.exec', 'ImageClassifier', 'SGD', 7, None])
 def test_names_of_anything_but_networks_are_refused(name: object) -> None:
-    with pytest.raises(ValueError, match=rf'{name!r}.*--config'):
-        describe_backbone(dict(type=name), trusted=False)
-    with pytest.raises(ValueError, match=f'{name!r}'):
-        nested = dict(type='ResNet', depth=18, norm_cfg=[dict(a=dict(type=name))])
-        describe_backbone(nested, trusted=False)
-
-
-def test_a_scope_is_refused_too() -> None:
-    with pytest.raises(ValueError, match='os'):
-        describe_backbone(dict(type='ResNet', depth=18, _scope_='os'), trusted=False)
-
-
-def test_a_command_in_a_config_is_not_run(tmp_path: Path) -> None:
-    victim = tmp_path / 'was_here'
-    config = dict(type='os.system', command=f'touch {victim}')
-    with pytest.raises(ValueError):
-        describe_backbone(config, trusted=False)
-    assert not victim.exists()
-
-
-def test_your_own_networks_need_your_own_config() -> None:
+    resnet = dict(type='ResNet', depth=18)
+    nested = dict(**resnet, norm_cfg=[dict(a=dict(type=name))])
+    for config in (dict(type=name), nested, dict(**resnet, _scope_=name)):
+        with pytest.raises(ValueError, match=rf'{name!r}.*--config'):
+            describe_backbone(config, trusted=False)
+    # as your own networks are, with your own config
     assert describe_backbone(dict(type='mine.Net'), trusted=True) == dict(type='mine.Net')
 
 
 def test_wrong_settings_are_a_sentence() -> None:
     with pytest.raises(ValueError, match="'depth': 19.*--config"):
         build_backbone(dict(type='ResNet', depth=19))
-
-
-def test_settings_that_change_the_network() -> None:
-    config = dict(
-        type='ResNetV1d',
-        depth=50,
-        style='caffe',
-        strides=[1, 2, 2, 2],
-        dilations=(1, 1, 1, 2),
-        frozen_stages=2,
-        drop_path_rate=0.1,
-        norm_cfg=dict(type='BN', momentum=0.01),
-        mystery=1,
-    )
-    found = unusual_settings(config, known=frozenset({'depth'}))
-    assert found == dict(style='caffe', dilations=(1, 1, 1, 2), mystery=1)
-    other_norm = dict(type='ResNet', depth=50, norm_cfg=dict(type='BN', eps=1e-3))
-    assert list(unusual_settings(other_norm, known=frozenset({'depth'}))) == ['norm_cfg']

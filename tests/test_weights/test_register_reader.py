@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.pickles import MakesFolder
-from helpers.tiny_hgkd import FEAT, SIM, hgkd, mae_file, mae_teacher
-from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
-from mmpretrain.structures import DataSample
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import hgkd_mm.models  # noqa: F401  registers HGKD
 from hgkd_mm.weights.reading import CheckpointError, register_reader
 
 
@@ -64,18 +60,10 @@ def resume(runner: Runner, path: str) -> object:
     return runner.resume(path)
 
 
-def load_from(runner: Runner, path: str) -> object:
-    runner.call_hook('before_run')
-    return runner.load_checkpoint(path)
-
-
 ENTRIES: dict[str, Callable[[Runner, str], object]] = {
     'resume': resume,
-    'load_from': load_from,
-    'init_cfg': lambda runner, path: PretrainedInit(path)(runner.model),
     'init_cfg, prefix': lambda runner, path: PretrainedInit(path, 'linear.')(runner.model.linear),
     'load_checkpoint': lambda runner, path: load_checkpoint(runner.model, path),
-    'CheckpointLoader': lambda runner, path: CheckpointLoader.load_checkpoint(path),
 }
 
 
@@ -121,14 +109,13 @@ def test_only_a_run_s_own_file_names_checkpoints_to_delete(
     assert kept == (dict(best_ckpt=str(best), keep_ckpt_ids=[1, 2]) if own else {})
 
 
-@pytest.mark.parametrize('prefix', [None, 'backbone.'])
-def test_safetensors_are_read_too(tmp_path: Path, prefix: str | None) -> None:
+def test_safetensors_are_read_too(tmp_path: Path) -> None:
     linear = nn.Linear(2, 1)
-    state = {f'{prefix or ""}{k}': v.half() + 1 for k, v in linear.state_dict().items()}
+    state = {f'backbone.{k}': v.half() + 1 for k, v in linear.state_dict().items()}
     save_file(state, tmp_path / 'w.safetensors')
-    PretrainedInit(str(tmp_path / 'w.safetensors'), prefix)(linear)
+    PretrainedInit(str(tmp_path / 'w.safetensors'), 'backbone.')(linear)
     for name, value in linear.state_dict().items():
-        torch.testing.assert_close(value, state[f'{prefix or ""}{name}'].float(), rtol=0, atol=0)
+        torch.testing.assert_close(value, state[f'backbone.{name}'].float(), rtol=0, atol=0)
 
 
 def test_every_scheme_of_mmengine_is_read_so() -> None:
@@ -168,30 +155,3 @@ def test_a_run_goes_on_as_if_mmengine_had_read_the_file(tmp_path: Path, checkpoi
         for name in [name for name in history if 'time' in name]:
             del history[name]
     assert histories[0] == histories[1] and len(histories[0]['train/loss']) == 4
-
-
-def test_a_checkpoint_of_hgkd_resumes_with_its_queue(tmp_path: Path) -> None:
-    model = hgkd(teachers=dict(mim=mae_teacher(mae_file(tmp_path))), heads=dict(feat=FEAT, sim=SIM))
-    pictures = [
-        dict(inputs=torch.rand(3, 64, 64) * 255, data_samples=DataSample()) for _ in range(4)
-    ]
-
-    def runner(epochs: int) -> Runner:
-        return Runner(
-            model=model,
-            work_dir=str(tmp_path / 'run'),
-            train_dataloader=DataLoader(pictures, batch_size=2, collate_fn=default_collate),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-            default_scope='mmpretrain',
-            experiment_name=f'{tmp_path.name}_{epochs}',
-        )
-
-    runner(1).train()
-    saved = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
-    resumed = runner(2)
-    resume(resumed, str(tmp_path / 'run' / 'epoch_1.pth'))
-    state = resumed.model.state_dict()
-    torch.testing.assert_close(dict(state), dict(saved['state_dict']), rtol=0, atol=0)
-    assert any('queue' in name and value.any() for name, value in state.items())
-    assert (resumed.epoch, resumed.iter) == (1, 2)

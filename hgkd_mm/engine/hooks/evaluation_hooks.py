@@ -23,16 +23,13 @@ from .base import trained_model
 class KNNEvalHook(Hook):
     """Log the kNN top-1 of the frozen student on a labelled folder every N epochs.
 
-    The features are the global average pool of the last map of
-    ``model.extract_feat``, dense and in eval mode. The figure, in percent, goes to
-    the log, the visualizer and the message hub as ``knn/top1``; its step is the
-    iteration, as for the losses. Training is not disturbed: modes and random
-    states are as before. The datasets are built and checked before the run
-    starts. In a distributed run the images are shared out over the ranks.
+    The features are the global average pool of the last map of ``model.extract_feat``, dense and
+    in eval mode. The figure, in percent, goes to the log, the visualizer and the message hub as
+    ``knn/top1``; its step is the iteration, as for the losses. Modes and random states are as
+    before. In a distributed run the images are shared out over the ranks.
 
-    The checkpoint of the same epoch is written first, and an error while
-    evaluating (a broken image) is logged on all ranks and does not end training;
-    only that of the ``initial`` evaluation does.
+    The checkpoint of the same epoch is written first, and an error while evaluating (a broken
+    image) is logged on all ranks and does not end training, but for ``initial``.
 
     Args:
         train_dataset: Config of a labelled mmpretrain dataset, whose images vote.
@@ -114,24 +111,14 @@ class KNNEvalHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Evaluate every ``interval`` epochs and after the last, if epochs count."""
-        if not self.by_epoch:
-            return
-        due = self.every_n_epochs(runner, self.interval)
-        if due or (self.last and self.is_last_train_epoch(runner)):
+        last = self.last and self.is_last_train_epoch(runner)
+        if self.by_epoch and (last or self.every_n_epochs(runner, self.interval)):
             self._try(runner, epoch=runner.epoch + 1, iteration=runner.iter)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Evaluate every ``interval`` iterations and after the last, if iterations count."""
-        if self.by_epoch:
-            return
-        due = self.every_n_train_iters(runner, self.interval)
-        if due or (self.last and self.is_last_train_iter(runner)):
+        last = self.last and self.is_last_train_iter(runner)
+        if not self.by_epoch and (last or self.every_n_train_iters(runner, self.interval)):
             self._try(runner, epoch=runner.epoch, iteration=runner.iter + 1)
 
     def _try(self, runner: Runner, *, epoch: int, iteration: int) -> None:
@@ -147,9 +134,12 @@ class KNNEvalHook(Hook):
         model = trained_model(runner)
         device = next(model.parameters()).device
         start = time.perf_counter()
-        loading = {'batch_size': self.batch_size, 'num_workers': self.num_workers}
-        train = extract_features(model, self.train_dataset, **loading)
-        val = extract_features(model, self.val_dataset, **loading)
+        train, val = (
+            extract_features(
+                model, dataset, batch_size=self.batch_size, num_workers=self.num_workers
+            )
+            for dataset in (self.train_dataset, self.val_dataset)
+        )
         top1 = knn_accuracy(
             train.features.to(device),
             train.labels.to(device),
@@ -158,7 +148,6 @@ class KNNEvalHook(Hook):
             k=self.k,
             temperature=self.temperature,
         )
-        seconds = time.perf_counter() - start
         if self.by_epoch:
             progress = f'Epoch(knn) [{epoch}/{runner.max_epochs}]'
         else:
@@ -166,7 +155,7 @@ class KNNEvalHook(Hook):
         runner.logger.info(
             f'{progress}  knn/top1: {top1:.2f}  '
             f'(k={self.k}, {len(train.labels)} training and {len(val.labels)} validation images, '
-            f'{seconds:.1f} s)'
+            f'{time.perf_counter() - start:.1f} s)'
         )
         runner.message_hub.update_scalar('knn/top1', top1)
         runner.visualizer.add_scalar('knn/top1', top1, step=iteration)

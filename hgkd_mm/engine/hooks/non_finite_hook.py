@@ -1,10 +1,11 @@
 """Stop a run whose loss or weights are no longer numbers."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -21,15 +22,13 @@ class NonFiniteError(RuntimeError):
 class NonFiniteLossHook(Hook):
     """Stop all ranks, with a sentence, when a loss or a weight is NaN or infinite.
 
-    Every iteration is looked at; the ranks compare notes every ``interval``
-    iterations and before each checkpoint, so that none waits for one that has
-    stopped. The message names the loss term, its first bad iteration and the rank.
-    Weights are looked at before each checkpoint as well, since a step with a finite
-    loss can break them. All this runs ahead of ``CheckpointHook``, which deletes an
-    old checkpoint before it writes the new one, so the last good checkpoint stays.
+    Every iteration is looked at; the ranks compare every ``interval`` iterations and before each
+    checkpoint, so that none waits for one that has stopped. Weights are looked at before each
+    checkpoint as well, since a step with a finite loss can break them. All this runs ahead of
+    ``CheckpointHook``, which deletes an old checkpoint before it writes the new one, so the last
+    good checkpoint stays.
 
-    ``HGKD`` refuses a bad loss by itself, before the step; this hook serves any
-    model, and weights.
+    ``HGKD`` refuses a bad loss by itself, before the step; this hook serves any model.
 
     Args:
         interval: Iterations between two comparisons.
@@ -65,7 +64,12 @@ class NonFiniteLossHook(Hook):
                 number = torch.as_tensor(value).detach().float().mean().item()
                 if not math.isfinite(number):
                     self._first_bad.setdefault(name, (self._iteration, number))
-        checkpoint_follows = _checkpoint_follows(self, runner)
+        checkpoint_follows = any(
+            other.every_n_train_iters(runner, other.interval, other.save_begin)
+            or (other.save_last and self.is_last_train_iter(runner))
+            for other in runner.hooks
+            if isinstance(other, CheckpointHook) and not other.by_epoch
+        )
         if checkpoint_follows or self.every_n_train_iters(runner, self.interval):
             self._check(runner, weights=checkpoint_follows)
 
@@ -75,7 +79,7 @@ class NonFiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Last guard, for checkpoints that are not written at a regular time."""
-        name = _first_broken(checkpoint['state_dict'], _masks(trained_model(runner)))
+        name = _first_broken(checkpoint['state_dict'], trained_model(runner))
         if name is not None:
             raise NonFiniteError(
                 f'The checkpoint was not written: {name} in it holds NaN or Inf (rank '
@@ -83,58 +87,37 @@ class NonFiniteLossHook(Hook):
             )
 
     def _check(self, runner: Runner, *, weights: bool) -> None:
-        problems = self._bad_losses()
-        if weights:
-            model = trained_model(runner)
-            name = _first_broken(model.state_dict(), _masks(model))
-            if name is not None:
-                problems.append(f'{name} holds NaN or Inf after iteration {self._iteration}')
-        # One number for all ranks, so that none is left waiting for one that stopped.
-        count = torch.tensor(len(problems))
-        all_reduce(count)
-        if count == 0:
-            return
-        by_rank = all_gather_object(problems)
-        found = '; '.join(f'rank {r}: {", ".join(p)}' for r, p in enumerate(by_rank) if p)
-        raise NonFiniteError(f'Training stopped. On {found}. {_advice(runner)}')
-
-    def _bad_losses(self) -> list[str]:
         # The total is bad whenever a term is: name the terms if there are any.
         terms = {k: v for k, v in self._first_bad.items() if k != 'loss'} or self._first_bad
-        return [f'{name} = {value} at iteration {i}' for name, (i, value) in terms.items()]
+        problems = [f'{name} = {value} at iteration {i}' for name, (i, value) in terms.items()]
+        if weights:
+            model = trained_model(runner)
+            name = _first_broken(model.state_dict(), model)
+            if name is not None:
+                problems.append(f'{name} holds NaN or Inf after iteration {self._iteration}')
+        by_rank = all_gather_object(problems)
+        found = '; '.join(f'rank {r}: {", ".join(p)}' for r, p in enumerate(by_rank) if p)
+        if found:
+            raise NonFiniteError(f'Training stopped. On {found}. {_advice(runner)}')
 
 
-def _checkpoint_follows(hook: Hook, runner: Runner) -> bool:
-    """Whether a ``CheckpointHook`` that counts iterations saves after this one."""
-    return any(
-        other.every_n_train_iters(runner, other.interval, other.save_begin)
-        or (other.save_last and hook.is_last_train_iter(runner))
-        for other in runner.hooks
-        if isinstance(other, CheckpointHook) and not other.by_epoch
-    )
-
-
-def _first_broken(state: dict[str, Any], masks: set[str]) -> str | None:
+def _first_broken(state: Mapping[str, Any], model: nn.Module) -> str | None:
     tensors = {
         name: tensor
         for name, tensor in state.items()
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel()
     }
-    if not tensors:
-        return None
+    # Some models keep attention masks as buffers, which hold minus infinity.
+    masks = {
+        name for name, _ in model.named_buffers() if f'_{name.split(".")[-1]}'.endswith('_mask')
+    }
     broken = [
-        # Some models keep attention masks as buffers, which hold minus infinity.
         (tensor.isnan() | tensor.isposinf() if name in masks else ~tensor.isfinite()).any()
         for name, tensor in tensors.items()
     ]
-    flags = torch.stack(broken).tolist()
+    # one number for the host to wait for
+    flags = torch.stack(broken).tolist() if broken else []
     return next((name for name, flag in zip(tensors, flags, strict=True) if flag), None)
-
-
-def _masks(model: nn.Module) -> set[str]:
-    """Names of the buffers that are attention masks."""
-    last = ((name, name.rpartition('.')[2]) for name, _ in model.named_buffers())
-    return {name for name, own in last if own == 'mask' or own.endswith('_mask')}
 
 
 def _advice(runner: Runner) -> str:

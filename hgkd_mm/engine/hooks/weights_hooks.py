@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
 
-from hgkd_mm.utils.files import is_remote
 from hgkd_mm.weights.fit import Fit, compare
-from hgkd_mm.weights.pretrained import PretrainedPart, compare_values, pretrained_parts
+from hgkd_mm.weights.pretrained import (
+    PretrainedFile,
+    compare_values,
+    module_key,
+    pretrained_files,
+)
 from hgkd_mm.weights.reading import CONTAINERS, CheckpointError, tensors_in, without_wrapper
 
 from .base import trained_model
@@ -42,16 +44,16 @@ class PretrainedReportHook(Hook):
     module does not have are counted, and are no error.
 
     Runs that are resumed or start from ``load_from`` have other weights by then, and are not
-    looked at. The main process reads local files, once more than MMEngine does; what converts a
-    file's names or shapes while it loads is beyond this hook and needs ``allow_missing``.
+    looked at. What converts a file's names or shapes while it loads is beyond this hook and needs
+    ``allow_missing``.
 
     Args:
         allow_missing: True reports only. Patterns such as 'head.*' of names in the model allow
             these to come from elsewhere than the file.
 
     Raises:
-        PretrainedWeightsError: On every rank, before training: a file cannot be read, holds
-            nothing where MMEngine looks or under the prefix, or fewer than all weights are its.
+        PretrainedWeightsError: Before training: a file cannot be read, holds nothing where
+            MMEngine looks or under the prefix, or fewer than all weights are its.
     """
 
     priority = 'VERY_HIGH'
@@ -62,29 +64,20 @@ class PretrainedReportHook(Hook):
                 'PretrainedReportHook.allow_missing is True, False or a list of patterns such as '
                 f"['head.*'], and not the text '{allow_missing}'."
             )
-        self.allow_missing = allow_missing
-        self._parts: list[PretrainedPart] = []
-        self._files: list[dict[str, Tensor]] = []
+        self._allowed = ['*'] if allow_missing is True else allow_missing or []
         self._replaced = False
-
-    def allows(self, name: str) -> bool:
-        """Whether a weight of the model, by its full name, may come from elsewhere."""
-        if isinstance(self.allow_missing, bool):
-            return self.allow_missing
-        return any(fnmatchcase(name, pattern) for pattern in self.allow_missing)
 
     def before_run(self, runner: Runner) -> None:
         """Read the files, ahead of MMEngine, whose own words for a missing one are fewer."""
         # Weights are initialized in training only, for which the optimizer is made by now.
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        self._parts = list(pretrained_parts(trained_model(runner)))
-        problem = ''
         try:
-            self._files = [_read(part) for part in self._parts]
+            for files in pretrained_files(trained_model(runner)).values():
+                for file in files:
+                    file.read()
         except (OSError, RuntimeError, ValueError) as error:
-            problem = str(error)
-        _stop_together(problem)
+            raise PretrainedWeightsError(str(error)) from error
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note that resuming or ``load_from`` replaced the weights."""
@@ -92,22 +85,25 @@ class PretrainedReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Compare names, shapes and values, and report."""
-        parts, files = self._parts, self._files
-        self._parts, self._files = [], []
         if self._replaced:
             runner.logger.info('Weights come from resume or load_from; init_cfg is not checked.')
             return
-        if not parts:
+        model = trained_model(runner)
+        files = pretrained_files(model)
+        if not files:
             runner.logger.info('No init_cfg of the model names a file: it starts from random.')
-        problem = ''
-        if is_main_process():
-            for part, fit in zip(parts, compare_values(parts, files), strict=True):
-                sources = ', '.join(file.checkpoint for file in part.files)
-                line = f'{part.key} starts from {sources} with {fit.counts()}.'
-                runner.logger.info(line)
-                if not problem and not all(map(self.allows, fit.lacking)):
-                    problem = f'{line} {_advice(part, fit)}'
-        _stop_together(problem)
+        problems = []
+        for name, fit in compare_values(model, files).items():
+            sources = ', '.join(file.checkpoint for file in files[name])
+            line = f'{module_key(name)} starts from {sources} with {fit.counts()}.'
+            runner.logger.info(line)
+            if not all(map(self._allows, fit.lacking)):
+                problems.append(f'{line} {_advice(module_key(name), files[name][0], fit)}')
+        if problems:
+            raise PretrainedWeightsError(problems[0])
+
+    def _allows(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._allowed)
 
 
 # as above
@@ -134,28 +130,13 @@ class WholeCheckpointHook(Hook):
             )
 
 
-def _read(part: PretrainedPart) -> dict[str, Tensor]:
-    # MMEngine's readers of web addresses wait for all ranks.
-    shared = any(is_remote(file.checkpoint) for file in part.files)
-    return part.read() if shared or is_main_process() else {}
-
-
-def _stop_together(problem: str) -> None:
-    """Raises on every rank what the main process found, so that none waits for it."""
-    problems = [problem]
-    broadcast_object_list(problems)
-    if problem or problems[0]:
-        raise PretrainedWeightsError(problems[0] or problem)
-
-
-def _advice(part: PretrainedPart, fit: Fit) -> str:
+def _advice(key: str, file: PretrainedFile, fit: Fit) -> str:
     written = (
         ' Values that differ were written after loading: zero_init_residual=True with an init_cfg '
         'that is a list does so.'
     )
-    file = part.files[0]
     return (
-        f'Make the network that of the file ({part.key}: depth, settings of the stem, ...), or '
+        f'Make the network that of the file ({key}: depth, settings of the stem, ...), or '
         f'change the file (config key {file.key}) or the part of it ({file.prefix_key}).'
         f'{written if fit.changed else ""} If it is meant so, give '
         "dict(type='PretrainedReportHook') allow_missing=True, or a list of the names' patterns."
