@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hgkd_mm.datasets import LabelledFolder  # noqa: E402
-from hgkd_mm.utils.subset import stratified_share  # noqa: E402
+from hgkd_mm.datasets.labelled_folder import stratified_share  # noqa: E402
 
 # File in the folder of the split, and class index.
 Labelled = tuple[str, int]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from hgkd_mm.experiments.places import CONFIGS
+from hgkd_mm.experiments import CONFIGS
 
 from .encoder import COMPILED, SPARK, SPARK_NETWORKS, measure_encoder
 from .methods import CONVOLUTIONS, measure_methods

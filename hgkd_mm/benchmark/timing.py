@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hgkd_mm.sparse import CellMask
-from hgkd_mm.utils.processor import processor_name, usable_cores
+from hgkd_mm.utils.process import processor_name, usable_cores
 
 from .report import shown
 

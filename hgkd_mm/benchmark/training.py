@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from hgkd_mm.scenes import SceneFolder
-from hgkd_mm.utils.processor import usable_cores
+from hgkd_mm.utils.process import usable_cores
 
 from .report import Stage
 from .step import random_teacher

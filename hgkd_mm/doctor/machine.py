@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hgkd_mm.utils import environment
-from hgkd_mm.utils.processor import cpu_has_bfloat16, processor_name, usable_cores
+from hgkd_mm.utils.process import cpu_has_bfloat16, processor_name, usable_cores
 
 from .section import Section
 

@@ -12,10 +12,9 @@ from mmengine.config import Config
 from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.utils.work_dir import held
 
-from .evaluation import FrozenEvaluation, build_student
-from .places import RESOURCES, SCENES, WORK_DIRS
+from . import RESOURCES, SCENES, WORK_DIRS
+from .scores import FrozenEvaluation, build_student, print_table, write_summary
 from .students import prepare, student_options
-from .tables import print_table, write_summary
 from .training import Job, folder_name, train
 from .transfer import FROM_SCRATCH, TASKS, transfer
 

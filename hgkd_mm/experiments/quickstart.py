@@ -26,10 +26,9 @@ from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import add_config_flag
 from hgkd_mm.utils.work_dir import held
 
-from .evaluation import FrozenEvaluation, build_student
-from .places import SCENES, WORK_DIRS
+from . import SCENES, WORK_DIRS
+from .scores import FrozenEvaluation, build_student, print_table
 from .students import HGKD, PIXELS, pretrain_students, timed
-from .tables import print_table
 from .training import Job
 from .transfer import report, transfer
 

@@ -11,9 +11,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from hgkd_mm.scenes import SceneFolder, make_scenes
-from hgkd_mm.utils.processor import cpu_has_bfloat16
+from hgkd_mm.utils.process import cpu_has_bfloat16
 
-from .places import CONFIGS, SCENES
+from . import CONFIGS, SCENES
 from .teacher import CARRIED, train_teacher
 from .training import Job, folder_options, train
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from hgkd_mm.scenes import SceneFolder, make_scenes
 from hgkd_mm.weights.reading import read_tensors
 
-from .places import ASSETS, CONFIGS, SCENES, WORK_DIRS
+from . import ASSETS, CONFIGS, SCENES, WORK_DIRS
 from .training import Job, folder_options, train
 
 # How those that the repository carries are made: assets/README.md.

@@ -18,11 +18,10 @@ from mmpretrain.registry import DATASETS
 from rich.progress import Progress, TaskID
 
 from hgkd_mm.utils.launch import override
-from hgkd_mm.utils.processor import usable_cores
-from hgkd_mm.utils.signals import exit_on_sigterm
+from hgkd_mm.utils.process import exit_on_sigterm, usable_cores
 from hgkd_mm.utils.work_dir import held, read_scalars
 
-from .places import RESOURCES, WORKSPACE
+from . import RESOURCES, WORKSPACE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from hgkd_mm.datasets.labelled_folder import stratified_share
 from hgkd_mm.evaluation import build_labelled_dataset
 from hgkd_mm.utils.environment import need_ops
 from hgkd_mm.utils.launch import scaled_iterations
-from hgkd_mm.utils.processor import cpu_has_bfloat16
-from hgkd_mm.utils.subset import stratified_share
+from hgkd_mm.utils.process import cpu_has_bfloat16
 from hgkd_mm.utils.work_dir import held, read_scalars
 
-from .places import CONFIGS, SCENES, WORK_DIRS
+from . import CONFIGS, SCENES, WORK_DIRS
+from .scores import print_table, write_summary
 from .students import pretrain_students
-from .tables import print_table, write_summary
 from .training import Job, folder_name, train
 
 FROM_SCRATCH = 'from scratch'

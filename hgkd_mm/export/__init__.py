@@ -1,8 +1,8 @@
 """From a checkpoint of pre-training to a backbone that other libraries load."""
 
+from .counterparts import Converted
 from .export import TARGETS, Exported, convert, export_backbone
 from .hook import ExportBackboneHook
-from .loading import Converted
 from .source import PretrainedBackbone, read_pretrained
 
 __all__ = [

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from mmengine.utils import to_2tuple
+from safetensors.torch import save
+from torch import Tensor
 
 from hgkd_mm.utils.files import write_whole
 
-from .counterparts import to_mmpretrain, to_timm, to_torchvision
-from .files import SUFFIXES, check_output, weights_bytes
-from .loading import Converted
+from .counterparts import Converted, to_mmpretrain, to_timm, to_torchvision
 from .onnx_file import onnx_bytes
 from .source import PretrainedBackbone
 
+SUFFIXES = {
+    'mmpretrain': ('.pth',),
+    'timm': ('.safetensors', '.pth'),
+    'torchvision': ('.safetensors', '.pth'),
+    'onnx': ('.onnx',),
+}
 TARGETS = tuple(SUFFIXES)
 
 
@@ -81,3 +90,30 @@ def export_backbone(
         content = weights_bytes(converted.weights, metadata, out.suffix)
     write_whole(out, content)
     return Exported(path=out, converted=converted, metadata=metadata)
+
+
+def check_output(out: Path, target: str) -> None:
+    """Refuses a file that the target cannot read, or that cannot be written.
+
+    Raises:
+        ValueError: there is no such target, or the suffix is not one of its.
+        FileNotFoundError: there is no such folder.
+    """
+    if target not in SUFFIXES:
+        raise ValueError(f'The target is one of {", ".join(SUFFIXES)}, and not {target!r}.')
+    suffixes = SUFFIXES[target]
+    if out.suffix not in suffixes:
+        raise ValueError(
+            f"The file for {target} ends in {' or '.join(suffixes)}, and OUT is '{out}'."
+        )
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder '{out.parent}' to write '{out.name}' into.")
+
+
+def weights_bytes(weights: Mapping[str, Tensor], metadata: Mapping[str, str], suffix: str) -> bytes:
+    """A weight file: ``.safetensors`` with metadata, else ``state_dict`` and ``meta`` of torch."""
+    if suffix == '.safetensors':
+        return save(dict(weights), metadata=dict(metadata))
+    file = io.BytesIO()
+    torch.save({'meta': dict(metadata), 'state_dict': dict(weights)}, file)
+    return file.getvalue()

@@ -16,8 +16,7 @@ from hgkd_mm.evaluation import isolated_rng
 from hgkd_mm.utils.files import is_remote, sha256_of
 from hgkd_mm.weights.reading import CheckpointError, read_file, tensors_in
 
-from .export import convert, export_backbone
-from .files import SUFFIXES, check_output
+from .export import SUFFIXES, check_output, convert, export_backbone
 from .source import PretrainedBackbone, backbone_of
 
 

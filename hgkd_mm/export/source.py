@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hgkd_mm import __version__
 from hgkd_mm.utils.files import sha256_of
 from hgkd_mm.utils.launch import load_config
 from hgkd_mm.weights.reading import (
@@ -20,8 +22,7 @@ from hgkd_mm.weights.reading import (
     without_wrapper,
 )
 
-from .files import run_metadata
-from .network import describe_backbone, parse_config_text
+from .network import describe_backbone, parse_config_text, short_name
 
 _KEY = 'argument CKPT'
 
@@ -109,3 +110,33 @@ def backbone_of(
         config=describe_backbone(model['backbone'], trusted=trusted),
         metadata=run_metadata(source=checkpoint.name, sha256=sha256, model=model, meta=meta),
     )
+
+
+def run_metadata(
+    *, source: str, sha256: str, model: Mapping[str, Any], meta: Mapping[str, Any]
+) -> dict[str, str]:
+    """The run that a backbone comes from, as text, since safetensors allows no other metadata.
+
+    Args:
+        source: name of the checkpoint file.
+        sha256: of that file, hexadecimal.
+        model: config of the pre-trained model.
+        meta: of the checkpoint, which may lack entries.
+    """
+    given = model.get('data_preprocessor')
+    images = given if isinstance(given, Mapping) else {}
+    values = {
+        'hgkd_mm_version': __version__,
+        'method': short_name(model.get('type', 'unknown')),
+        'source': source,
+        'source_sha256': sha256,
+        'epoch': meta.get('epoch'),
+        'iteration': meta.get('iter'),
+        'experiment': meta.get('experiment_name'),
+        'backbone': json.dumps(model['backbone'], default=str),
+        'images': json.dumps(
+            {key: images[key] for key in ('mean', 'std', 'to_rgb') if key in images}, default=str
+        ),
+        'config': meta.get('cfg'),
+    }
+    return {key: str(value) for key, value in values.items() if value not in (None, '')}

@@ -24,10 +24,9 @@ from hgkd_mm.models import (
 from hgkd_mm.models.heads.similarity_distribution import pearson
 from hgkd_mm.sparse import CellMask
 
-from .figure import PictureColumn, SimilarityColumn, draw_columns
+from .figure import HIDDEN, FeaturePCA, PictureColumn, SimilarityColumn, draw_columns
 from .images import InputFormat, Size, load_folder_images, training_size
 from .networks import is_hgkd, load_student
-from .pca import HIDDEN, FeaturePCA
 
 Compared = tuple[StudentOutput, Mapping[str, TeacherOutput]]
 

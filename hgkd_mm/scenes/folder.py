@@ -17,7 +17,7 @@ import cv2
 from rich.progress import track
 
 from hgkd_mm.utils.files import write_whole
-from hgkd_mm.utils.signals import exit_on_sigterm
+from hgkd_mm.utils.process import exit_on_sigterm
 
 from .extras import render_extra
 from .layouts import LAYOUTS_VERSION, lay_out, write_instances

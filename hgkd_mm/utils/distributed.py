@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
 
 def is_first_process(launcher: str) -> bool:
@@ -76,3 +79,8 @@ def _unsync_batch_norm(node: Any) -> None:
     elif isinstance(node, (list, tuple)):
         for child in node:
             _unsync_batch_norm(child)
+
+
+def trained_model(runner: Runner) -> nn.Module:
+    """The model of a runner, without the wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 import hgkd_mm.models  # noqa: F401  registers
-from hgkd_mm.experiments.places import ASSETS
+from hgkd_mm.experiments import ASSETS
 from hgkd_mm.experiments.students import HGKD_CONFIG
 from hgkd_mm.experiments.teacher import CARRIED, TEACHERS, train_teacher
 from hgkd_mm.experiments.training import folder_options

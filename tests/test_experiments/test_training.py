@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hgkd_mm.experiments.places import ASSETS
+from hgkd_mm.experiments import ASSETS
 from hgkd_mm.experiments.students import HGKD_CONFIG, SPARK_CONFIG
 from hgkd_mm.experiments.teacher import TEACHERS
 from hgkd_mm.experiments.training import Job, train

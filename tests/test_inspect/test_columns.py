@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hgkd_mm.inspect import InputFormat, backbone_columns, distillation_columns, draw_columns
-from hgkd_mm.inspect.figure import PictureColumn, SimilarityColumn
-from hgkd_mm.inspect.pca import FeaturePCA
+from hgkd_mm.inspect.figure import FeaturePCA, PictureColumn, SimilarityColumn
 from hgkd_mm.models import HGKD, SimilarityDistributionHead
 from hgkd_mm.sparse import CellMask
 

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from hgkd_mm.utils.distributed import trained_model
 from hgkd_mm.weights.fit import Fit, compare
 from hgkd_mm.weights.pretrained import (
     PretrainedFile,
@@ -19,8 +20,6 @@ from hgkd_mm.weights.pretrained import (
     pretrained_files,
 )
 from hgkd_mm.weights.reading import CONTAINERS, CheckpointError, tensors_in, without_wrapper
-
-from .base import trained_model
 
 
 class PretrainedWeightsError(CheckpointError):

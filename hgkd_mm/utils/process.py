@@ -1,11 +1,15 @@
-"""The processor: its name, the cores of this process, bfloat16. Does not import torch."""
+"""This process: processor, cores, bfloat16, and SIGTERM. Does not import torch."""
 
 from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -32,3 +36,17 @@ def usable_cores() -> int:
     if sys.platform == 'linux':
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit in the block, with the exit status that shells give it."""
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hgkd_mm.utils.processor import cpu_has_bfloat16, processor_name, usable_cores
+from hgkd_mm.utils.process import cpu_has_bfloat16, processor_name, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_those_of_this_process() -> None:
     code = (
         'import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});'
-        'from hgkd_mm.utils.processor import usable_cores;'
+        'from hgkd_mm.utils.process import usable_cores;'
         "print(usable_cores(), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

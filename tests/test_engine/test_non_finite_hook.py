@@ -141,7 +141,7 @@ def test_interval_out_of_range() -> None:
 
 def test_all_ranks_stop_when_one_breaks(tmp_path: Path) -> None:
     worker = Path(__file__).with_name('non_finite_worker.py')
-    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[3]), OMP_NUM_THREADS='1')
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS='1')
     processes = [
         subprocess.Popen([sys.executable, str(worker), str(rank), str(tmp_path)], env=env)
         for rank in range(2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hgkd_mm.experiments.tables import print_table, write_summary
+from hgkd_mm.experiments.scores import print_table, write_summary
 
 TABLES = [
     {'scratch': {'top-1': 10.0, 'mIoU': 1.0}, 'H-GKD': {'top-1': 20.0, 'mIoU': 5.0}},

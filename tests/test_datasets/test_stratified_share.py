@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from hgkd_mm.utils.subset import stratified_share
+from hgkd_mm.datasets.labelled_folder import stratified_share
 
 
 @pytest.mark.parametrize(

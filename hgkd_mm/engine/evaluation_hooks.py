@@ -15,8 +15,7 @@ from hgkd_mm.evaluation import (
     isolated_rng,
     knn_accuracy,
 )
-
-from .base import trained_model
+from hgkd_mm.utils.distributed import trained_model
 
 
 @HOOKS.register_module()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hgkd_mm.inspect.pca import FeaturePCA
+from hgkd_mm.inspect.figure import FeaturePCA
 
 
 def pca_to_rgb(maps: Tensor, valid: Tensor | None = None) -> np.ndarray:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from .base import trained_model
+from hgkd_mm.utils.distributed import trained_model
 
 
 class NonFiniteError(RuntimeError):

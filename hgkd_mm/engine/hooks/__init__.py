@@ -1,1 +1,0 @@
-"""Hooks: evaluation while training, and safety."""
