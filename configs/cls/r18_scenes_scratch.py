@@ -2,7 +2,7 @@
 
 Reproduces: no row of a paper. Without an init_cfg, the backbone gets mmpretrain's default ResNet
             initialization, as the students do; init_cfg=None would keep torch's own initialization.
-Run:        bash tools/quickstart.sh --transfer, or
+Run:        bash tools/quickstart.sh --transfer, or, after python tools/make_scenes.py,
             python tools/train.py configs/cls/r18_scenes_scratch.py
 Hardware:   2 CPU cores, no GPU.
 Time:       see docs/transfer.md

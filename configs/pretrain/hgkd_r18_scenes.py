@@ -6,7 +6,7 @@ Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
             python tools/train.py configs/pretrain/hgkd_r18_scenes.py
 Hardware:   2 CPU cores, no GPU.
 Time:       about 6 minutes while the baseline trains as well.
-Metric:     see the README's quickstart table.
+Metric:     four epochs: the README's second table.
 """
 
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/scenes_pretrain.py']

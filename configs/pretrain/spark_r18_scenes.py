@@ -7,7 +7,7 @@ Run:        bash tools/quickstart.sh, or, after python tools/make_scenes.py,
             python tools/train.py configs/pretrain/spark_r18_scenes.py
 Hardware:   2 CPU cores, no GPU.
 Time:       about 7.5 minutes while H-GKD trains as well.
-Metric:     see the README's quickstart table.
+Metric:     four epochs: the README's second table.
 """
 
 _base_ = ['./hgkd_r18_scenes.py']

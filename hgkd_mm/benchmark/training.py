@@ -25,7 +25,7 @@ TEARDOWN = 5.0
 
 
 class TimeIsUpError(Exception):
-    """Leaves the training loop, which knows no end but that of its epochs."""
+    """Leaves the training loop before the end of its epochs."""
 
 
 class TimeLimitHook(Hook):

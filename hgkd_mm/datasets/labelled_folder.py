@@ -60,7 +60,7 @@ class LabelledFolder(CustomDataset):
         if strange:
             raise FileNotFoundError(
                 f'{train} has no folder {", ".join(sorted(strange))}, and {self.img_prefix} has '
-                f'images in it: training knows no such class; correct the folders or {cure}.'
+                f'images in it: training has no such class; correct the folders or {cure}.'
             )
         if not samples:
             raise RuntimeError(f'Found no images in the class folders of {self.img_prefix}.')

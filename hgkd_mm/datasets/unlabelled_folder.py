@@ -27,7 +27,7 @@ class BrokenImages:
     """Counts the distinct files that were read and those that were broken; stops past a share.
 
     The notes lie in shared memory, one byte a file, so all worker processes of a data loader
-    count together and later epochs remember. Each rank counts the files that it read itself.
+    count together, also in later epochs. Each rank counts the files that it read itself.
 
     The run stops at the ``MIN_BROKEN``-th broken file or later, once more than ``max_broken`` of
     the files seen are broken. Before ``MIN_SEEN`` files were seen, the share is taken of

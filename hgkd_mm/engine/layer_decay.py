@@ -52,10 +52,10 @@ def layer_ids(
     stages = ['layers'] if is_transformer else list(filter(_STAGE.fullmatch, children))
     if not stages:
         raise ValueError(
-            'Layer decay knows backbones whose stages are called layer1, layer2, ... (ResNet, '
+            'Layer decay is for backbones whose stages are called layer1, layer2, ... (ResNet, '
             'MobileNetV2) and plain ones of a patch_embed and layers (VisionTransformer), but '
             f'{type(backbone).__name__} has {", ".join(children)}: remove '
-            'optim_wrapper.constructor, or use one that knows this network.'
+            'optim_wrapper.constructor, or use one for this network.'
         )
     depths = [len(backbone.get_submodule(name)) for name in stages]
     sizes = blocks_per_group or ([1] if is_transformer else depths)
@@ -112,7 +112,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super()._validate_cfg()
         if unknown := sorted(set(self.paramwise_cfg) - _KEYS):
             raise ValueError(
-                f'LayerDecayOptimWrapperConstructor does not know {", ".join(unknown)} in '
+                f'LayerDecayOptimWrapperConstructor has no layer for {", ".join(unknown)} in '
                 f'optim_wrapper.paramwise_cfg; it takes {", ".join(sorted(_KEYS))}.'
             )
         if self.base_lr is None:

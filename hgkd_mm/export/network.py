@@ -131,7 +131,7 @@ def _plain_name(name: Any) -> Any:
 def _check_known(name: object) -> None:
     found = None
     registry = MODELS
-    # Registry.get would import what it does not know.
+    # Registry.get would import what is not registered.
     while isinstance(name, str) and re.fullmatch(r'\w+', name) and found is None and registry:
         found = registry.module_dict.get(name)
         registry = registry.parent

@@ -57,7 +57,7 @@ def read_pretrained(
 
     Raises:
         FileNotFoundError: there is no such checkpoint or config.
-        RuntimeError: the file is broken, or wants to run code and is not trusted.
+        RuntimeError: the file is broken, or contains code and is not trusted.
         ValueError: the file holds no backbone, or nothing says which network it is.
     """
     with local_file(str(checkpoint), key=_KEY) as path:

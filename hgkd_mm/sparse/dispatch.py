@@ -96,7 +96,7 @@ class TensorLike:
         if handler is None:
             raise refuse(
                 _name(func),
-                f'a {cls.kind} does not know this op. Run the network dense, or add a '
+                f'a {cls.kind} has no such op. Run the network dense, or add a '
                 f'handler ({cls.kind}.answers) in hgkd_mm/sparse.',
             )
         if not torch.is_grad_enabled():

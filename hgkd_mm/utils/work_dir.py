@@ -86,7 +86,7 @@ def newest_checkpoint(*folders: Path, trusted: bool = False) -> Path | None:
     Each damaged file is named in a warning. ``trusted`` allows files to run pickled code.
 
     Raises:
-        UntrustedCheckpointError: The newest one wants to run code and is not trusted.
+        UntrustedCheckpointError: The newest one contains code and is not trusted.
         CheckpointError: There are some, and none can be read.
     """
     readable, damaged = [], []

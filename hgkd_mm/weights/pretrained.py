@@ -26,7 +26,7 @@ class PretrainedFile:
     """A file that weights are taken from, as MMEngine takes them.
 
     Attributes:
-        checkpoint: path, or an address that MMEngine knows.
+        checkpoint: path, or an address that MMEngine reads.
         prefix: of the names of the weights that are wanted; None takes all.
         key: config key that names the file.
     """

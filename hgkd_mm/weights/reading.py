@@ -55,7 +55,7 @@ def read_tensors(
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
-        CheckpointError: the file is broken, or wants to run code and is not trusted.
+        CheckpointError: the file is broken, or contains code and is not trusted.
         ValueError: no file is named, or it holds no tensors.
     """
     if not source:
@@ -109,7 +109,7 @@ def read_file(
         map_location: where the tensors go, as in ``torch.load``.
 
     Raises:
-        UntrustedCheckpointError: the file wants to run code and is not trusted.
+        UntrustedCheckpointError: the file contains code and is not trusted.
         CheckpointError: it is broken.
         OSError: the disk does not give it.
     """
@@ -196,7 +196,7 @@ def under_prefix(
 
 
 def resolve(source: str) -> str:
-    """The address behind the short names that MMEngine knows; other sources as they are."""
+    """The address behind the MMEngine's short names; other sources as they are."""
     scheme, _, name = source.partition('://')
     if scheme in ('torchvision', 'modelzoo'):
         return get_torchvision_models().get(name, source)

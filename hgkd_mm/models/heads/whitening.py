@@ -18,7 +18,7 @@ def read_target_norm(
 
     Args:
         setting: one of ``known``, or ``dict(type='whiten', rank=64)``.
-        known: the names that the head knows.
+        known: the names of the head.
         dim: channels of the features.
         key: config key, for messages.
 
