@@ -150,7 +150,6 @@ def load_strictly(
     source: str | Path,
     hint: str,
     unused: Iterable[str] = (),
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
     beside: re.Pattern[str] = BESIDE_FEATURES,
 ) -> None:
     """Loads every weight of a teacher's network, or nothing.
@@ -168,7 +167,6 @@ def load_strictly(
         source: where the weights come from: for messages.
         hint: the config keys to look at if they do not fit.
         unused: names of the file that are not meant for this module, for the report.
-        shapes: further tensors that must be in ``weights``, with their shapes.
         beside: how the names begin that ``weights`` may hold without a place in the module.
 
     Raises:
@@ -176,9 +174,7 @@ def load_strictly(
             is constant or not finite; names and counts them.
     """
     own = module.state_dict()
-    further = {name: torch.empty(shape, device='meta') for name, shape in (shapes or {}).items()}
-    expected = {**own, **further}
-    fit = compare(expected, weights)
+    fit = compare(own, weights)
     if fit.lacking:
         raise CheckpointError(
             f'{source} does not fit the {what} of the teacher: it fills {fit.counts()}, and a '
@@ -192,7 +188,7 @@ def load_strictly(
         )
     filled = {
         name: value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
-        for name, value in fitting(expected, weights).items()
+        for name, value in fitting(own, weights).items()
     }
     constant, broken = _untrained(filled)
     if constant or broken:
@@ -202,9 +198,7 @@ def load_strictly(
             f'{counted(broken, "weights are not finite")}. Give another file (config key '
             'checkpoint).'
         )
-    # counters of batch norms may be absent
-    kept = {name: filled[name] for name in own if name in filled}
-    module.load_state_dict(kept, strict=True, assign=True)
+    module.load_state_dict(filled, strict=True, assign=True)
     fit = replace(fit, unused=(*fit.unused, *unused))
     MMLogger.get_current_instance().info(f'Teacher {what}: {fit.counts()} from {source}.')
 
