@@ -40,10 +40,11 @@ def pick_listed(files: Sequence[Labelled], names: Iterable[str]) -> list[Labelle
     wanted = {name.strip() for name in names} - {''}
     picked = [(path, label) for path, label in files if Path(path).name in wanted]
     missing = sorted(wanted - {Path(path).name for path, _ in picked})
-    if missing or not wanted:
+    if missing or len(picked) != len(wanted) or not wanted:
         raise ValueError(
             f'{len(missing)} of the {len(wanted)} listed images are not there '
-            f'({", ".join(missing[:3])}): --list takes one file name a line, of images in --data.'
+            f'({", ".join(missing[:3]) or "none"}), and the others are {len(picked)} files: --list '
+            'takes one file name a line, each of one image in --data.'
         )
     return picked
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 
+import hgkd_mm.export  # noqa: F401  registers ExportBackboneHook
 from hgkd_mm.utils.distributed import leave_distributed, start_distributed
 from hgkd_mm.utils.launch import (
     end_in_one_sentence,

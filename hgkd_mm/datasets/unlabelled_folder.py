@@ -146,6 +146,12 @@ class UnlabelledFolder(CustomDataset):
             super().full_init()
             self.broken_images = BrokenImages(size=len(self), max_broken=self.max_broken)
 
+    def get_subset(self, indices: Sequence[int] | int) -> 'UnlabelledFolder':
+        """As mmengine's; the subset, whose images have other numbers, notes broken ones anew."""
+        subset = super().get_subset(indices)
+        subset.broken_images = BrokenImages(size=len(subset), max_broken=self.max_broken)
+        return subset
+
     def is_valid_file(self, filename: str) -> bool:
         """Whether a path below ``data_root`` names an image and no part of it is hidden."""
         hidden = any(part.startswith('.') for part in PurePath(filename).parts)

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from hgkd_mm.evaluation.features import same_on_all_ranks
 from hgkd_mm.utils.distributed import trained_model
 from hgkd_mm.weights.fit import Fit, compare
 from hgkd_mm.weights.pretrained import (
@@ -72,9 +73,10 @@ class PretrainedReportHook(Hook):
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         try:
-            for files in pretrained_files(trained_model(runner)).values():
-                for file in files:
-                    file.read()
+            with same_on_all_ranks():
+                for files in pretrained_files(trained_model(runner)).values():
+                    for file in files:
+                        file.read()
         except (OSError, RuntimeError, ValueError) as error:
             raise PretrainedWeightsError(str(error)) from error
 
@@ -98,8 +100,9 @@ class PretrainedReportHook(Hook):
             runner.logger.info(line)
             if not all(map(self._allows, fit.lacking)):
                 problems.append(f'{line} {_advice(module_key(name), files[name][0], fit)}')
-        if problems:
-            raise PretrainedWeightsError(problems[0])
+        with same_on_all_ranks():
+            if problems:
+                raise PretrainedWeightsError(problems[0])
 
     def _allows(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._allowed)

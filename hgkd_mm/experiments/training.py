@@ -19,7 +19,7 @@ from rich.progress import Progress, TaskID
 
 from hgkd_mm.utils.launch import override
 from hgkd_mm.utils.process import exit_on_sigterm, usable_cores
-from hgkd_mm.utils.work_dir import held, read_scalars
+from hgkd_mm.utils.work_dir import held, passed_on, read_scalars
 
 from . import RESOURCES, WORKSPACE
 
@@ -94,22 +94,22 @@ class Job:
             BusyError: another training uses the folder.
         """
         config = self.work_dir / 'config.py'
-        with held(self.work_dir):
+        with held(self.work_dir) as lock:
             self._move_aside()
             self.work_dir.mkdir(exist_ok=True)
             self.settings.dump(config)
-            (self.work_dir / 'request.txt').write_text(self._request)
-        with (self.work_dir / 'output.log').open('w') as out:
-            return subprocess.Popen(
-                [sys.executable, '-m', 'hgkd_mm.train', config, '--work-dir', self.work_dir],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=WORKSPACE,
-                env={'OMP_NUM_THREADS': str(threads)} | os.environ,
-            )
+            with (self.work_dir / 'output.log').open('w') as out:
+                return subprocess.Popen(
+                    [sys.executable, '-m', 'hgkd_mm.train', config, '--work-dir', self.work_dir],
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=WORKSPACE,
+                    env={'OMP_NUM_THREADS': str(threads)} | os.environ | passed_on(self.work_dir),
+                    pass_fds=[] if lock is None else [lock.fileno()],
+                )
 
     def check(self, status: int) -> None:
-        """Makes sure that the process, which ended with this status, trained to the end.
+        """Makes sure that the process, which ended with this status, trained to the end; notes it.
 
         Raises:
             RuntimeError: it stopped early; the message ends with its last lines.
@@ -118,6 +118,8 @@ class Job:
             log = self.work_dir / 'output.log'
             tail = '\n'.join(log.read_text().splitlines()[-15:])
             raise RuntimeError(f'{self.title} stopped (exit {status}). Its log, {log}:\n{tail}')
+        # Last, because a training that fails in its final validation has a checkpoint too.
+        (self.work_dir / 'request.txt').write_text(self._request)
 
     @cached_property
     def _request(self) -> str:

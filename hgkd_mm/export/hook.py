@@ -111,7 +111,9 @@ class ExportBackboneHook(Hook):
     def _export(self, runner: Runner, checkpoint: Path) -> None:
         out = self._export_path(checkpoint)
         try:
-            backbone = self._backbone(read_file(checkpoint), checkpoint, sha256_of(checkpoint))
+            backbone = self._backbone(
+                read_file(checkpoint, trusted=True), checkpoint, sha256_of(checkpoint)
+            )
             with isolated_rng():
                 export_backbone(backbone, target=self.target, out=out)
         except (OSError, CheckpointError) as error:

@@ -108,7 +108,11 @@ def _readable() -> str:
 
 def _hook_mmpretrain(attention: MultiheadAttention, keep: Keep) -> RemovableHandle:
     def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        keep(QKV(*_split(output, attention.num_heads)))
+        q, k, v = _split(output, attention.num_heads)
+        # Given a qk_scale, it divides by 1 / sqrt(d) where it would multiply.
+        if isinstance(attention.scaled_dot_product_attention, partial):
+            q = q * q.shape[-1]
+        keep(QKV(q, k, v))
 
     return attention.qkv.register_forward_hook(hook)
 
@@ -134,6 +138,9 @@ def _of_beit(attention: BEiTAttention, x: Tensor, rel_pos_bias: Tensor | None = 
     if attention.bias == 'qv_bias':  # keys have none
         bias = torch.cat([attention.q_bias, torch.zeros_like(attention.v_bias), attention.v_bias])
     q, k, v = _split(F.linear(x, attention.qkv.weight, bias), attention.num_heads)
+    usual = q.shape[-1] ** -0.5
+    if attention.scale != usual:
+        q = q * (attention.scale / usual)
     given = [] if rel_pos_bias is None else [rel_pos_bias]
     if attention.relative_position_bias_table is not None:
         own = attention.relative_position_bias_table[attention.relative_position_index]

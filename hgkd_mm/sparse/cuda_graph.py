@@ -6,7 +6,9 @@ all of them in one call.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ class GraphedNetwork:
     """Backbone and neck on visible cells, captured at the first step on a CUDA device.
 
     The graphs are for one kind of input. Other inputs, such as a smaller last batch, run without
-    a graph, and so do steps that add to gradients: those of a replay are overwritten by the next.
+    a graph, and so do steps that add to gradients, and a second forward pass before the backward
+    pass of the first: a replay overwrites activations and gradients of the last one.
     The memory of activations and gradients stays reserved.
 
     Args:
@@ -45,15 +48,18 @@ class GraphedNetwork:
         graphed = images.is_cuda and torch.is_grad_enabled() and mask.per_image is not None
         if not graphed or any(p.grad is not None for p in parameters):
             return self.run(images, mask)
-        kind = images.shape, images.dtype, mask.grid, mask.per_image, autocast_dtype('cuda')
+        inputs = images.shape, images.dtype, mask.grid, mask.per_image
+        kind = *inputs, autocast_dtype('cuda'), self.backbone.training
         if self._graphs is None:
             self._kind, self._graphs = kind, _Graphs(self, images, mask)
-        if kind != self._kind:
+        if kind != self._kind or self._graphs.in_use():
             return self.run(images, mask)
         outputs = _Replay.apply(self._graphs, images, mask.numbers, *parameters)
         captured = self._graphs.maps
         data = outputs[: len(captured)]
         maps = tuple(m.of_mask(d, mask) for m, d in zip(captured, data, strict=True))
+        for one in maps:  # the backward pass may read this memory: no op in place writes to it
+            one.shared = True
         return maps, None if self.neck is None else outputs[-1]
 
     def run(
@@ -80,11 +86,17 @@ class _Graphs:
         self.images, self.numbers = images.clone(), mask.numbers.clone()
         self._network, self._grid = network, mask.grid
         self._parameters = network._parameters()
+        self.last: Callable[[], Any] = lambda: None  # the last replay's context, while it is needed
         dtype = autocast_dtype('cuda')
         # Casts of weights are part of the graph: none may come from a cache.
         with torch.autocast('cuda', dtype, enabled=dtype is not None, cache_enabled=False):
             self._warm_up()
             self._capture()
+
+    def in_use(self) -> bool:
+        """Whether the backward pass of the last replay is still to come."""
+        last = self.last()
+        return last is not None and not last.done
 
     def _warm_up(self) -> None:
         buffers = self._network._buffers()
@@ -130,7 +142,8 @@ class _Replay(torch.autograd.Function):
     def forward(
         ctx, graphs: _Graphs, images: Tensor, numbers: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.graphs = graphs
+        ctx.graphs, ctx.done = graphs, False
+        graphs.last = weakref.ref(ctx)
         graphs.images.copy_(images)
         graphs.numbers.copy_(numbers)
         graphs.forward.replay()
@@ -142,5 +155,6 @@ class _Replay(torch.autograd.Function):
         for static, grad in zip(ctx.graphs.output_grads, grads, strict=True):
             static.copy_(grad)
         ctx.graphs.backward.replay()
+        ctx.done = True
         given = (None if g is None else g.detach() for g in ctx.graphs.parameter_grads)
         return None, None, None, *given

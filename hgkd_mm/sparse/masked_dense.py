@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .cell_mask import CellMask, Pair, cached_table
 from .feature_map import SparseFeatureMap
-from .rows import map_to_rows, rows_to_map
 from .window import Geometry
 
 
@@ -27,10 +26,14 @@ class MaskedDenseMap(SparseFeatureMap):
 
     @property
     def rows(self) -> Tensor:
-        return map_to_rows(self.data, self.mask, self.tile)
+        flat = self.data.permute(0, 2, 3, 1).reshape(-1, self.channels)
+        return flat.index_select(0, _positions(self.mask, self.tile))
 
     def with_rows(self, rows: Tensor) -> MaskedDenseMap:
-        return self.with_data(rows_to_map(rows, self.mask, self.tile))
+        batch, _, h, w = self.shape
+        flat = rows.new_zeros(batch * h * w, rows.shape[1])
+        flat = flat.index_copy(0, _positions(self.mask, self.tile), rows)
+        return self.with_data(flat.view(batch, h, w, -1).permute(0, 3, 1, 2))
 
     def with_data(self, data: Tensor) -> MaskedDenseMap:
         return MaskedDenseMap(data, self.mask, self.tile, data.shape[1])
@@ -84,3 +87,15 @@ def _keep_visible(data: Tensor, mask: CellMask, tile: Pair) -> MaskedDenseMap:
 def _visible(mask: CellMask, tile: Pair) -> Tensor:
     """(B, 1, H, W) bool: the mask on a map whose cells are ``tile`` large."""
     return mask.at(mask.size(tile)).unsqueeze(1)
+
+
+@cached_table
+def _positions(mask: CellMask, tile: Pair) -> Tensor:
+    """(R,) long: each visible position in a flattened (B, H, W) map, cell by cell.
+
+    Not by the tables of 'tiles', of which this engine is the independent reference.
+    """
+    height, width = mask.size(tile)
+    index = torch.arange(mask.batch * height * width, device=mask.device)
+    cells = index.view(mask.batch, mask.grid[0], tile[0], mask.grid[1], tile[1])
+    return cells.transpose(2, 3)[mask.visible].flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def start_distributed(config: Config) -> None:
     wrapper.device_ids = None
     config.sync_bn = None
     _unsync_batch_norm(config.model)
-    torch.distributed.init_process_group('gloo')
+    seconds = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
 
 
 def leave_distributed(config: Config) -> None:

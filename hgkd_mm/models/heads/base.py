@@ -76,7 +76,14 @@ class Partners:
             ValueError: patches of another size, or a teacher that does not see whole images,
                 since a transformer student draws no mask of cells.
         """
-        own, teacher = self.transformer.patch_embed.projection.kernel_size, self.teacher
+        projection, teacher = self.transformer.patch_embed.projection, self.teacher
+        own = projection.kernel_size
+        if projection.stride != own:
+            raise ValueError(
+                f'{self.key} needs patches that cover the image once, and those of the student, '
+                f'{own[0]} x {own[1]} pixels, lie {projection.stride[0]} x {projection.stride[1]} '
+                'apart: remove the stride from model.backbone.patch_cfg.'
+            )
         if own != (teacher.patch_size, teacher.patch_size):
             raise ValueError(
                 f'{self.key} compares tokens one by one, but those of the student cover {own[0]} x '
@@ -106,6 +113,9 @@ class DistillHead(BaseModule):
         teacher: name of the teacher (key of ``model.teachers``), or None if the head needs none.
         weight: factor of the term in the total. H-GKD sums its terms plainly (stated), so 1.
         init_cfg: of the head's layers; truncated normal of std .02 by default.
+
+    Raises:
+        ValueError: the weight is negative.
     """
 
     reads: str = 'decoded'
@@ -120,6 +130,8 @@ class DistillHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+        if weight < 0:
+            raise ValueError(f'weight of {type(self).__name__} is {weight}, expected 0 or more.')
         self.teacher = teacher
         self.weight = weight
 
