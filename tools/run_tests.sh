@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets the environment up if need be, checks the style, runs the tests:
 #   bash tools/run_tests.sh [--stack default|openmmlab] [--all] [arguments of pytest]
-# Without --all the tests that are marked slow are left out.
+# Without --all the tests that are marked slow are left out. One process per core runs them.
 set -euo pipefail
 if [[ -n "${HGKD_VENV:-}" && "$HGKD_VENV" != /* ]]; then export HGKD_VENV="$PWD/$HGKD_VENV"; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,4 +22,5 @@ if [[ "$stack" == openmmlab ]]; then venv="${HGKD_VENV:-$PWD/.venv-openmmlab}"; 
 
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
-"$venv/bin/python" -m pytest ${chosen[@]+"${chosen[@]}"} "$@"
+# of one thread each, so that they do not share cores
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$venv/bin/python" -m pytest -n logical ${chosen[@]+"${chosen[@]}"} "$@"

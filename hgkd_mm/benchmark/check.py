@@ -18,7 +18,7 @@ import torch
 
 from hgkd_mm.experiments import CONFIGS
 
-from .encoder import COMPILED, SPARK, SPARK_NETWORKS, measure_encoder
+from .encoder import COMPILED, GRAPH, SPARK, SPARK_NETWORKS, measure_encoder
 from .methods import CONVOLUTIONS, measure_methods
 from .parity import measure_parity
 from .profile import add_waits, measure_kernels
@@ -127,6 +127,7 @@ class Check:
             # What masks a dense map takes nearly as long whatever is hidden: once is enough.
             yield case, ('dense', SPARK if network in known else 'masked_dense', 'tiles')
             yield replace(case, mask_ratio=0.75), ('dense', 'tiles')
+            yield case, ('dense', GRAPH)  # alone, since its memory stays reserved
             if self.compiled and place == 0:
                 yield case, ('dense', COMPILED)
 

@@ -10,13 +10,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from hgkd_mm.sparse import ENGINE_NAMES, SparseFeatureMap, sparsify
+from hgkd_mm.sparse import ENGINE_NAMES, GraphedNetwork, SparseFeatureMap, sparsify
 
 from .report import Table
 from .timing import Settings, measure, saved_bytes, step_row
 
 # Kinds of a step beside 'dense' and the engines.
-SPARK, COMPILED = 'mmpretrain sparse', 'dense, torch.compile'
+SPARK, COMPILED, GRAPH = 'mmpretrain sparse', 'dense, torch.compile', 'tiles, CUDA graph'
 
 _STAGES = dict(out_indices=(0, 1, 2, 3))
 _SPARSE_BN = dict(type='mmpretrain.SparseBatchNorm2d')
@@ -59,7 +59,7 @@ class EncoderStep:
     Args:
         network: returns a sequence of maps.
         settings: of images, masks, type and device.
-        kind: an engine of ``sparsify``, 'dense', ``COMPILED``, or ``SPARK`` for a network of
+        kind: an engine of ``sparsify``, 'dense', ``COMPILED``, ``GRAPH``, or ``SPARK`` for a network of
             ``SPARK_NETWORKS``.
     """
 
@@ -67,6 +67,7 @@ class EncoderStep:
         network = network.to(settings.device, memory_format=torch.channels_last)
         network.train()  # mmpretrain's returns None
         self.network = torch.compile(network) if kind == COMPILED else network
+        self.graphed = GraphedNetwork(network, None)
         self.settings = settings
         self.kind = kind
         self.images = settings.images()
@@ -82,7 +83,10 @@ class EncoderStep:
         elif self.kind in ENGINE_NAMES:
             inputs = sparsify(inputs, settings.draw_mask(), self.kind)
         with autocast(settings.dtype, settings.device):
-            maps = self.network(inputs)
+            if self.kind == GRAPH:
+                maps, _ = self.graphed(self.images, settings.draw_mask())
+            else:
+                maps = self.network(inputs)
         return [m if isinstance(m, Tensor) else m.data for m in maps]
 
     def __call__(self) -> None:
@@ -90,8 +94,8 @@ class EncoderStep:
         backward_of_sum(self.forward())
 
     def saved_bytes(self) -> int | None:
-        """What the forward pass keeps; None where torch.compile decides it."""
-        if self.kind == COMPILED:
+        """What the forward pass keeps; None where torch.compile or a graph decides it."""
+        if self.kind in (COMPILED, GRAPH):
             return None
         return saved_bytes(self.forward, [self.images, *self.network.parameters()])
 

@@ -24,7 +24,7 @@ _PACKAGES = ('mmpretrain', 'mmseg', 'mmdet')
 TOLERANCE = 1e-2
 # Pinned for compiling mmcv, for tests and for style: training does without them.
 NOT_NEEDED_TO_RUN = frozenset(
-    {'hypothesis', 'ninja', 'psutil', 'pytest', 'ruff', 'setuptools', 'wheel'}
+    {'hypothesis', 'ninja', 'psutil', 'pytest', 'pytest-xdist', 'ruff', 'setuptools', 'wheel'}
 )
 # Of MMEngine's list, what is long or always the same.
 _LEFT_OUT = ('sys.platform', 'MUSA available', 'numpy_random_seed', 'PyTorch compiling details')

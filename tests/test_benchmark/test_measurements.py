@@ -13,6 +13,7 @@ import torch
 from hgkd_mm.benchmark import Settings, Stage, profile
 from hgkd_mm.benchmark.encoder import (
     COMPILED,
+    GRAPH,
     SPARK,
     SPARK_NETWORKS,
     EncoderStep,
@@ -47,7 +48,7 @@ class Maps(torch.nn.Sequential):
         return (super().forward(x),)
 
 
-@pytest.mark.parametrize('kind', ['dense', 'tiles', 'masked_dense'])
+@pytest.mark.parametrize('kind', ['dense', 'tiles', 'masked_dense', GRAPH])
 def test_a_step_leaves_gradients(kind: str) -> None:
     network = Maps(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
     EncoderStep(network, replace(SMALL, cell=16, mask_ratio=0.75), kind)()
