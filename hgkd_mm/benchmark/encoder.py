@@ -59,8 +59,8 @@ class EncoderStep:
     Args:
         network: returns a sequence of maps.
         settings: of images, masks, type and device.
-        kind: an engine of ``sparsify``, 'dense', ``COMPILED``, ``GRAPH``, or ``SPARK`` for a network of
-            ``SPARK_NETWORKS``.
+        kind: an engine of ``sparsify``, 'dense', ``COMPILED``, ``GRAPH``, or ``SPARK`` for one
+            of ``SPARK_NETWORKS``.
     """
 
     def __init__(self, network: nn.Module, settings: Settings, kind: str) -> None:

@@ -106,6 +106,9 @@ def test_a_broken_image_is_replaced_by_the_same_one_each_time(tmp_path: Path) ->
     found = [level(again[i]) for i in reversed(range(40))][::-1]
     assert found == [i if i != 7 else first for i in range(40)]
     assert (again.broken_images.seen, again.broken_images.broken) == (40, 1)
+    # In a subset image 7 is another one.
+    subset = again.get_subset(list(range(10, 40)))
+    assert level(subset[7]) == 17 and subset.broken_images.broken == 0
 
 
 def test_stops_with_the_path_past_the_share(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_wrong_folders_stop_the_run_before_training(
     empty = folders['val_dataset'] | dict(data_root=str(tmp_path / 'empty'))
     missing = folders['val_dataset'] | dict(data_root=str(tmp_path / 'missing'))
     cases = [
-        (dict(val_dataset=unlabelled), ValueError, r'KNNEvalHook\.val_dataset has .* no labels'),
+        (dict(val_dataset=unlabelled), ValueError, r'KNNEvalHook\.val_dataset .*with_label=True'),
         (dict(val_dataset=empty), ValueError, r'KNNEvalHook\.val_dataset could not be built'),
         (dict(val_dataset=missing), FileNotFoundError, r'KNNEvalHook\.val_dataset\.data_root'),
         (dict(k=25), ValueError, r'k=25 .* train_dataset has 24 images'),

@@ -40,13 +40,22 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
     assert 'done before' in capsys.readouterr().out
     assert first.checkpoint.stat().st_mtime_ns == made
 
+    # A training may fail after its last checkpoint, in the final validation.
+    (first.work_dir / 'request.txt').unlink()
+    (first.work_dir / 'output.log').write_text('the final validation failed')
+    with pytest.raises(RuntimeError, match='exit 1'):
+        first.check(1)
+    assert not first.done
+    first.check(0)
+    assert first.done
+
     extra = folder / 'nested0' / 'extra.png'
     Image.new('RGB', (64, 64)).save(extra)
     assert not job(tmp_path / 'run', tiny).done
     extra.unlink()
 
     # Not silently the old result: another mask ratio is another run, and this one is refused.
-    with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask\.ratio'):
+    with pytest.raises(RuntimeError, match=r'(?s)tiny stopped.*model\.mask'):
         train(job(tmp_path / 'run', {**tiny, 'model.mask.ratio': 2.0}))
     assert not first.checkpoint.exists()
     (aside,) = tmp_path.glob('run.*')

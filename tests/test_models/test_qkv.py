@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.teachers import ARCH, SIZES, beit, mae_parts, prefixed, randomised, save
+from mmpretrain.models import MultiheadAttention
 from mmpretrain.models.backbones import BEiTViT, ResNet, SwinTransformer, VisionTransformer
 from timm.models import VisionTransformer as TimmViT
 from torch import Tensor, nn
@@ -107,6 +108,20 @@ def test_gradients_flow_to_the_weights_before(name: str) -> None:
     if name == 'beit':
         assert blocks[1].attn.relative_position_bias_table.grad.abs().sum() > 0
     assert blocks[2].attn.qkv.weight.grad is None
+
+
+def test_other_scales_are_in_the_queries() -> None:
+    holder = nn.Module()
+    holder.attn = MultiheadAttention(24, 2, qk_scale=1.0)
+    network = beit(shared=False)
+    network.layers[0].attn.scale = 0.7
+    for block in (holder, network.layers[0]):
+        block = randomised(block, 7).double()
+        block.attn.qkv.weight.data *= 0.3  # softmaxes that are not one-hot
+        tokens = torch.randn(2, 17, 24, generator=torch.Generator().manual_seed(1)).double()
+        with read_qkv({0: block}) as found:
+            output = block.attn(tokens)
+        torch.testing.assert_close(recomputed(block.attn, found[0]), output)
 
 
 def test_hooks_are_gone_after_an_error() -> None:

@@ -50,6 +50,12 @@ def test_list_is_by_file_name(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
     names.write_text('n03_1.JPEG\nn03_2.JPEG\nn01_1.JPEG')
     with pytest.raises(ValueError, match=r'2 of the 3 listed images are not there.*n03_1.JPEG'):
         run(monkeypatch, data, '--list', names)
+    other = data / 'train' / 'n01' / 'n10_2.JPEG'  # of two folders it is not clear which is meant
+    other.write_bytes(b'')
+    names.write_text('n10_2.JPEG')
+    with pytest.raises(ValueError, match='--list'):
+        run(monkeypatch, data, '--list', names)
+    other.unlink()
     names.write_text('\n')
     with pytest.raises(ValueError, match='0 of the 0'):
         run(monkeypatch, data, '--list', names)

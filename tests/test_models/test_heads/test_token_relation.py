@@ -122,6 +122,7 @@ def test_on_a_decoded_map(visible_only: bool) -> None:
         (dict(student_layers=[1, 2]), 'compares layers one by one'),
         (dict(in_channels=4, embed_dim=8, with_cls=True), 'a CNN has no class token'),
         (dict(student_layers=[1], relations=['qx']), "pairs of 'q', 'k' and 'v'"),
+        (dict(student_layers=[1], weight=-1.0), 'weight'),
     ],
 )
 def test_refused_at_construction(arguments: dict, sentence: str) -> None:
