@@ -107,7 +107,7 @@ def test_images_that_do_not_do_are_named_before_any_training(tiny: Options, tmp_
         train(job(tmp_path / 'run', tiny | dropping))
     (tmp_path / 'empty').mkdir()
     tiny['train_dataloader.dataset']['data_root'] = str(tmp_path / 'empty')
-    with pytest.raises((RuntimeError, FileNotFoundError, ValueError), match='(no|any) image'):
+    with pytest.raises(FileNotFoundError, match='train_dataloader.dataset.data_root'):
         train(job(tmp_path / 'run', tiny))
 
 
