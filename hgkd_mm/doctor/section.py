@@ -37,7 +37,7 @@ class Section:
     Attributes:
         title: What was looked at.
         facts: Values by name, in the order in which they are printed.
-        problems: Sentences on what will not work, each with its cure.
+        problems: Sentences on what will not work, each with what repairs it.
         notes: Sentences on what works with limits.
     """
 

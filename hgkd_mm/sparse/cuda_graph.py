@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class GraphedNetwork:
     def __init__(self, backbone: nn.Module, neck: nn.Module | None) -> None:
         self.backbone = backbone
         self.neck = neck
+        self.parts = nn.ModuleList(part for part in (backbone, neck) if part is not None)
         self._kind: Hashable = None
         self._graphs: _Graphs | None = None
 
@@ -44,9 +46,8 @@ class GraphedNetwork:
         self, images: Tensor, mask: CellMask
     ) -> tuple[tuple[SparseFeatureMap, ...], Tensor | None]:
         """The maps, and the decoded map if there is a neck, of images (B, 3, H, W)."""
-        parameters = self._parameters()
         graphed = images.is_cuda and torch.is_grad_enabled() and mask.per_image is not None
-        if not graphed or any(p.grad is not None for p in parameters):
+        if not graphed or any(p.grad is not None for p in self.trained):
             return self.run(images, mask)
         inputs = images.shape, images.dtype, mask.grid, mask.per_image
         kind = *inputs, autocast_dtype('cuda'), self.backbone.training
@@ -54,7 +55,7 @@ class GraphedNetwork:
             self._kind, self._graphs = kind, _Graphs(self, images, mask)
         if kind != self._kind or self._graphs.in_use():
             return self.run(images, mask)
-        outputs = _Replay.apply(self._graphs, images, mask.numbers, *parameters)
+        outputs = _Replay.apply(self._graphs, images, mask.numbers, *self.trained)
         captured = self._graphs.maps
         data = outputs[: len(captured)]
         maps = tuple(m.of_mask(d, mask) for m, d in zip(captured, data, strict=True))
@@ -70,13 +71,10 @@ class GraphedNetwork:
         maps = (maps,) if isinstance(maps, SparseFeatureMap) else tuple(maps)
         return maps, None if self.neck is None else self.neck(maps)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        parts = [part for part in (self.backbone, self.neck) if part is not None]
-        return [p for part in parts for p in part.parameters() if p.requires_grad]
-
-    def _buffers(self) -> list[Tensor]:
-        parts = [part for part in (self.backbone, self.neck) if part is not None]
-        return [b for part in parts for b in part.buffers()]
+    @cached_property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of the graphs, listed once: every step passes them on."""
+        return [p for p in self.parts.parameters() if p.requires_grad]
 
 
 class _Graphs:
@@ -85,7 +83,6 @@ class _Graphs:
     def __init__(self, network: GraphedNetwork, images: Tensor, mask: CellMask) -> None:
         self.images, self.numbers = images.clone(), mask.numbers.clone()
         self._network, self._grid = network, mask.grid
-        self._parameters = network._parameters()
         self.last: Callable[[], Any] = lambda: None  # the last replay's context, while it is needed
         dtype = autocast_dtype('cuda')
         # Casts of weights are part of the graph: none may come from a cache.
@@ -99,7 +96,7 @@ class _Graphs:
         return last is not None and not last.done
 
     def _warm_up(self) -> None:
-        buffers = self._network._buffers()
+        buffers = list(self._network.parts.buffers())
         before = [b.clone() for b in buffers]
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
@@ -132,7 +129,7 @@ class _Graphs:
         return [m.data for m in self.maps] + ([] if decoded is None else [decoded])
 
     def _gradients(self, outputs: list[Tensor], grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(outputs, self._parameters, grads, allow_unused=True)
+        return torch.autograd.grad(outputs, self._network.trained, grads, allow_unused=True)
 
 
 class _Replay(torch.autograd.Function):

@@ -1,10 +1,8 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.ranks import run_two_ranks
 from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -140,17 +138,7 @@ def test_interval_out_of_range() -> None:
 
 
 def test_all_ranks_stop_when_one_breaks(tmp_path: Path) -> None:
-    worker = Path(__file__).with_name('non_finite_worker.py')
-    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS='1')
-    processes = [
-        subprocess.Popen([sys.executable, str(worker), str(rank), str(tmp_path)], env=env)
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    run_two_ranks(Path(__file__).with_name('non_finite_worker.py'), tmp_path)
     messages = [(tmp_path / str(rank)).read_text() for rank in range(2)]
     # Broken at iteration 3, noticed at the check of iteration 4, by both.
     assert messages[0].startswith('4 Training stopped. On rank 1: loss_sim = inf at iteration 3.')

@@ -1,13 +1,11 @@
 import itertools
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.ranks import run_two_ranks
 from mmengine.model import BaseModel
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.structures import DataSample
@@ -134,19 +132,7 @@ def test_unlabelled_datasets_are_refused() -> None:
 
 def test_two_processes_gather_in_order_and_fail_together(tmp_path: Path) -> None:
     sizes = (1, 5)
-    worker = Path(__file__).with_name('gather_worker.py')
-    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS='1')
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(worker), str(rank), str(tmp_path), *map(str, sizes)], env=env
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    run_two_ranks(Path(__file__).with_name('gather_worker.py'), tmp_path, *sizes)
     for rank, size in itertools.product(range(2), sizes):
         features, labels = torch.load(tmp_path / f'{size}.{rank}')
         assert torch.equal(features, torch.arange(size)[:, None].expand(size, 3).float())
